@@ -1,0 +1,111 @@
+"""Distillation losses: pure functions of tensors, student first, teacher second and detached.
+
+One file a family: ``logits``, ``features``, ``relations``, ``attention``, ``transformers`` and
+``language``. All of them are re-exported here.
+"""
+
+from kdlearn.losses.attention import (
+    attention_transfer_loss,
+    flip_symmetry_loss,
+    gradient_attention_loss,
+)
+from kdlearn.losses.features import (
+    MGDLoss,
+    VIDLoss,
+    activation_boundary_loss,
+    factor_transfer_loss,
+    fsp_loss,
+    hcl_loss,
+    hint_loss,
+    nst_loss,
+)
+from kdlearn.losses.language import (
+    forward_kl,
+    generalized_jsd,
+    reverse_kl,
+    sampled_kl,
+    sequence_reverse_kl,
+    skew_kl,
+    top_k_kl,
+    total_variation,
+    uld_loss,
+)
+from kdlearn.losses.logits import (
+    binary_distillation_loss,
+    deit_hard_loss,
+    deit_soft_loss,
+    dist_loss,
+    distillation_loss,
+    dkd_loss,
+    logit_mse_loss,
+    multi_label_distillation_loss,
+    nontarget_class_loss,
+    soft_cross_entropy,
+    soft_target_loss,
+    standardize_logits,
+    target_class_loss,
+)
+from kdlearn.losses.relations import (
+    contrastive_loss,
+    correlation_congruence_loss,
+    pkt_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
+    similarity_preserving_loss,
+)
+from kdlearn.losses.transformers import (
+    attention_distribution_loss,
+    attention_score_loss,
+    hidden_state_loss,
+    layer_map,
+    relation_loss,
+    vit_attention_loss,
+)
+
+__all__ = [
+    "MGDLoss",
+    "VIDLoss",
+    "activation_boundary_loss",
+    "attention_distribution_loss",
+    "attention_score_loss",
+    "attention_transfer_loss",
+    "binary_distillation_loss",
+    "contrastive_loss",
+    "correlation_congruence_loss",
+    "deit_hard_loss",
+    "deit_soft_loss",
+    "dist_loss",
+    "distillation_loss",
+    "dkd_loss",
+    "factor_transfer_loss",
+    "flip_symmetry_loss",
+    "forward_kl",
+    "fsp_loss",
+    "generalized_jsd",
+    "gradient_attention_loss",
+    "hcl_loss",
+    "hidden_state_loss",
+    "hint_loss",
+    "layer_map",
+    "logit_mse_loss",
+    "multi_label_distillation_loss",
+    "nontarget_class_loss",
+    "nst_loss",
+    "pkt_loss",
+    "relation_loss",
+    "reverse_kl",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "sampled_kl",
+    "sequence_reverse_kl",
+    "similarity_preserving_loss",
+    "skew_kl",
+    "soft_cross_entropy",
+    "soft_target_loss",
+    "standardize_logits",
+    "target_class_loss",
+    "top_k_kl",
+    "total_variation",
+    "uld_loss",
+    "vit_attention_loss",
+]

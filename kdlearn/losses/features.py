@@ -1,0 +1,394 @@
+"""Losses on the features of a layer, shape (B, C, *spatial)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdlearn.checks import check_features, check_fraction, check_same_shape
+from kdlearn.numerics import match_sizes, matmul, pool, unit, widen
+
+Pair = tuple[Tensor, Tensor]
+
+
+def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    r"""FitNets: mean squared difference of a student's layer and the teacher's hint.
+
+    .. math:: L = \frac{1}{|A|} \lVert A_s - A_t \rVert_2^2
+
+    Convention
+        Order: student (after its regressor), teacher; the teacher is detached.
+        Normalised: nothing. Reduction: mean over every element.
+        Size: shapes must be equal; a regressor such as :class:`kdlearn.projectors.ConvProjector`
+            brings the student's features to the teacher's channels. Its parameters are trained.
+
+    Args:
+        student_features: shape (B, C, *spatial), or (B, D).
+        teacher_features: the same shape.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, or a NaN.
+
+    Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, which sums
+        over elements with a factor 1/2. RepDistiller and mdistiller use this mean, weight 100.
+
+    Example:
+        >>> hint_loss(torch.zeros(1, 2, 3), torch.full((1, 2, 3), 2.0)).item()
+        4.0
+    """
+    check_same_shape(
+        student_features,
+        teacher_features,
+        "features",
+        "bring the student's to the teacher's shape with a projector",
+    )
+    return F.mse_loss(widen(student_features), widen(teacher_features.detach()))
+
+
+def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    r"""Neuron selectivity transfer: match the distribution of channels' spatial patterns (MMD).
+
+    .. math:: L = \frac1B \sum_i \Bigl[ \frac{1}{C_t^2} \sum_{c,d} k(t_c, t_d)
+              + \frac{1}{C_s^2} \sum_{c,d} k(s_c, s_d)
+              - \frac{2}{C_s C_t} \sum_{c,d} k(s_c, t_d) \Bigr], \qquad k(a, b) = (a^\top b)^2
+
+    Convention
+        Order: student, teacher; the teacher is detached. The number of channels may differ.
+        Normalised: each channel's pattern to L2 length 1 over space.
+        Reduction: mean over pairs of channels and over the batch. The teacher-teacher term is
+            part of the value, so it is a squared distance: at least 0, and 0 at equality.
+        Order of channels: of no meaning, on either side.
+        Size: the larger feature tensor is average-pooled to the smaller one.
+
+    Args:
+        student_features: shape (B, C_s, *spatial).
+        teacher_features: shape (B, C_t, *spatial).
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: batches or numbers of dimensions differ, an empty batch, or a NaN.
+
+    Source: Huang and Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity
+        Transfer", 2017, equation 7 with the polynomial kernel, d = 2 and c = 0. RepDistiller's
+        number (weight 50), by matrix products instead of (B, C, C, H W) tensors.
+
+    Example:
+        >>> features = torch.eye(4).reshape(1, 4, 2, 2)
+        >>> nst_loss(features, features[:, [3, 1, 0, 2]]).item()
+        0.0
+    """
+    check_features(student_features, teacher_features)
+    student, teacher = match_sizes(widen(student_features), widen(teacher_features.detach()))
+    student, teacher = student.flatten(2), teacher.flatten(2)
+    own_s, own_t = matmul(student, student.mT), matmul(teacher, teacher.mT)
+    across = matmul(student, teacher.mT)
+    # Patterns become unit vectors after the products, in C x C numbers instead of C x positions.
+    unit_s, unit_t = _inverse_lengths(own_s), _inverse_lengths(own_t)
+    own = _mean_kernel(own_s, unit_s, unit_s) + _mean_kernel(own_t, unit_t, unit_t)
+    return own - 2 * _mean_kernel(across, unit_s, unit_t)
+
+
+def _inverse_lengths(products: Tensor) -> Tensor:
+    squares = products.diagonal(dim1=1, dim2=2)
+    return 1 / torch.where(squares > 0, squares, torch.inf).sqrt()
+
+
+def _mean_kernel(products: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    return (products * left[:, :, None] * right[:, None]).square().mean()
+
+
+def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    r"""ReviewKD's hierarchical context loss: features compared at several resolutions.
+
+    .. math:: L = \frac{\sum_{k=0}^{K} 2^{-k}\, \mathrm{MSE}\bigl(\mathrm{pool}_k(A_s),
+              \mathrm{pool}_k(A_t)\bigr)}{\sum_{k=0}^{K} 2^{-k}}
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Levels: full size with weight 1, then average-pooled to 4, 2 and 1 positions a side with
+            weights 1/2, 1/4, 1/8; a level that is not below the height (the first spatial
+            dimension) is left out, and the next one takes its weight.
+        Normalised: weights divided by their sum. Reduction: mean over every element of a level.
+        Shapes must be equal. The attention-based fusion of layers is not part of it.
+
+    Args:
+        student_features: shape (B, C, *spatial), one to three spatial dimensions.
+        teacher_features: the same shape.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, or a NaN.
+
+    Source: Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021, section 3.3;
+        ``hcl`` of the authors and ``hcl_loss`` of mdistiller.
+
+    Example:
+        >>> student = torch.zeros(1, 1, 2, 2)
+        >>> teacher = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
+        >>> round(hcl_loss(student, teacher).item(), 4)
+        0.6667
+    """
+    check_features(student_features, teacher_features, same_channels=True, same_size=True)
+    # Pooling is linear, so the difference is pooled, once for both sides.
+    gap = widen(student_features) - widen(teacher_features.detach())
+    levels = [level for level in (4, 2, 1) if level < gap.shape[2]]
+    losses = [side.square().mean() for side in (gap, *(pool(gap, level) for level in levels))]
+    weights = [0.5**power for power in range(len(losses))]
+    weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+    return torch.stack(weighted).sum() / sum(weights)
+
+
+def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
+    r"""Flow of the solution procedure: match how two layers' channels go together.
+
+    .. math:: L = \frac{1}{B\,C_1 C_2} \sum_i \lVert G_s^{(i)} - G_t^{(i)} \rVert_F^2, \qquad
+              G_{cd} = \frac{1}{P} \sum_{x} A^1_{c}(x)\, A^2_{d}(x)
+
+    Convention
+        Order: student's pair, teacher's pair; a pair is the features of the first and of the last
+            layer of a stage. The teacher is detached.
+        Normalised: the product is divided by the number of positions P.
+        Reduction: mean over batch and entries of G.
+        Size: within a pair, the larger feature tensor is average-pooled to the smaller one.
+            Student and teacher need equal channels in both layers; their sizes may differ.
+
+    Args:
+        student_pair: shapes (B, C_1, *spatial) and (B, C_2, *spatial).
+        teacher_pair: the same numbers of channels.
+
+    Raises:
+        TypeError: a side is not a pair of floating-point tensors.
+        ValueError: batches, channels or numbers of dimensions differ, an empty batch, or a NaN.
+
+    Source: Yim et al., "A Gift from Knowledge Distillation", CVPR 2017, equations 1 and 2, used to
+        initialise a student before training. RepDistiller's number, by a matrix product;
+        torchdistill pools with the maximum and sums norms of columns: no common factor.
+
+    Example:
+        >>> ones, twos = torch.ones(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)
+        >>> fsp_loss((ones, ones), (ones, twos)).item()
+        1.0
+    """
+    for side, name in ((student_pair, "student_pair"), (teacher_pair, "teacher_pair")):
+        if not isinstance(side, tuple | list) or len(side) != 2:
+            raise TypeError(f"{name} must be (features of the first, of the last layer).")
+        check_features(*side)
+    for student, teacher in zip(student_pair, teacher_pair, strict=True):
+        check_features(student, teacher, same_channels=True)
+    return F.mse_loss(_flow(*student_pair), _flow(*teacher_pair).detach())
+
+
+def _flow(first: Tensor, last: Tensor) -> Tensor:
+    first, last = match_sizes(widen(first), widen(last))
+    first, last = first.flatten(2), last.flatten(2)
+    return matmul(first, last.mT) / first.shape[2]
+
+
+def activation_boundary_loss(
+    student_features: Tensor, teacher_features: Tensor, *, margin: float = 1.0
+) -> Tensor:
+    r"""Match on which side of zero each neuron stands, not how far.
+
+    .. math:: L = \frac1B \sum_{i,n} \begin{cases}
+              \max(0, m - s_n)^2 & t_n > 0 \\ \max(0, m + s_n)^2 & t_n \le 0 \end{cases}
+
+    Convention
+        Order: student, teacher, both before their ReLU; the teacher is detached and only its
+            signs count.
+        Reduction: sum over neurons, mean over the batch.
+        Minimum: 0 when every student neuron is beyond the margin on the teacher's side, so not
+            at equality with a teacher whose activations lie within the margin.
+
+    Args:
+        student_features: shape (B, ...).
+        teacher_features: the same shape.
+        margin: m, positive; how far beyond zero is far enough.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, or the margin is not positive.
+
+    Source: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries Formed by
+        Hidden Neurons", AAAI 2019, equation 5. RepDistiller multiplies by 3/1000: multiply its
+        weight by that to use it here.
+
+    Example:
+        >>> activation_boundary_loss(torch.tensor([[0.5, -2.0]]), torch.tensor([[7.0, 1.0]])).item()
+        9.25
+    """
+    check_same_shape(
+        student_features,
+        teacher_features,
+        "features",
+        "bring the student's to the teacher's shape with a projector",
+    )
+    if not 0 < margin < math.inf:
+        raise ValueError(f"margin is {margin}, expected a positive finite number: the paper has 1.")
+    student, teacher = widen(student_features), teacher_features.detach()
+    side = (teacher > 0).to(student.dtype) * 2 - 1
+    missing = F.relu(margin - side * student)
+    return missing.square().sum() / student.shape[0]
+
+
+def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Tensor:
+    r"""Match the factors of a translator (student) and a paraphraser (teacher).
+
+    .. math:: L = \frac{1}{B\,D} \sum_i \Bigl\lVert
+              \frac{f_s^{(i)}}{\lVert f_s^{(i)} \rVert_2} -
+              \frac{f_t^{(i)}}{\lVert f_t^{(i)} \rVert_2} \Bigr\rVert_1
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: each sample's flattened factor (D numbers) to L2 length 1.
+        Reduction: absolute differences, mean over batch and D.
+        The factors are made by :class:`kdlearn.projectors.Paraphraser`, trained beforehand to
+            reconstruct the teacher's features, and by a projector on the student's side.
+
+    Args:
+        student_factors: shape (B, ...).
+        teacher_factors: the same shape.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, or a NaN.
+
+    Source: Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Factor
+        Transfer", NeurIPS 2018, equation 3 with p = 1. RepDistiller has no paraphraser and takes
+        the mean of squares over channels as the factor: pass activation maps for its number.
+
+    Example:
+        >>> left, right = torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0]])
+        >>> factor_transfer_loss(left, right).item()
+        0.0
+    """
+    check_same_shape(
+        student_factors, teacher_factors, "factors", "give translator and paraphraser one size"
+    )
+    student = unit(widen(student_factors).flatten(1), dim=1)
+    teacher = unit(widen(teacher_factors.detach()).flatten(1), dim=1)
+    return F.l1_loss(student, teacher)
+
+
+class VIDLoss(nn.Module):
+    r"""Variational information distillation: predict the teacher's features, and how surely.
+
+    .. math:: L = \frac{1}{|A_t|} \sum_{i,c,x} \frac12 \Bigl[
+              \frac{(\mu_c(A_s) - A_{t,c})^2}{\sigma_c^2} + \log \sigma_c^2 \Bigr], \qquad
+              \sigma_c^2 = \log(1 + e^{\alpha_c}) + 10^{-5}
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Parameters: the mean, three 1x1 convolutions without bias and ReLUs between, and one
+            variance a teacher channel. They are trained with the student.
+        Reduction: mean over every element; the constant log(2 pi)/2 is left out, so the value
+            can be negative. At equality of mean and features it is the mean of log(sigma²)/2.
+        Size: the larger feature tensor is average-pooled to the smaller one.
+
+    Args:
+        student_channels: C_s.
+        teacher_channels: C_t.
+        middle_channels: width of the mean's hidden layers; C_t unless given.
+        initial_variance: sigma² at the start.
+
+    Raises:
+        TypeError: (call) a side is no floating-point tensor.
+        ValueError: (call) batches or numbers of dimensions differ, an empty batch, or a NaN.
+
+    Source: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019,
+        equation 5; RepDistiller's ``VID.py``, weight 1.
+
+    Example:
+        >>> loss = VIDLoss(2, 3)
+        >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4)).item()
+        0.8047...
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        middle_channels: int | None = None,
+        initial_variance: float = 5.0,
+    ) -> None:
+        super().__init__()
+        middle = teacher_channels if middle_channels is None else middle_channels
+        self.mean = nn.Sequential(
+            nn.Conv2d(student_channels, middle, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(middle, middle, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(middle, teacher_channels, 1, bias=False),
+        )
+        # softplus(alpha) + 1e-5 is the initial variance.
+        alpha = math.log(math.expm1(initial_variance - 1e-5))
+        self.alpha = nn.Parameter(torch.full((teacher_channels,), alpha))
+
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        """The loss of one batch; shapes (B, C_s, H, W) and (B, C_t, H, W)."""
+        check_features(student_features, teacher_features)
+        student, teacher = match_sizes(student_features, teacher_features.detach())
+        variance = (F.softplus(widen(self.alpha)) + 1e-5).view(-1, 1, 1)
+        squared = (widen(self.mean(student)) - widen(teacher)).square()
+        return (0.5 * (squared / variance + variance.log())).mean()
+
+
+class MGDLoss(nn.Module):
+    r"""Masked generative distillation: rebuild the teacher's features from a masked student.
+
+    .. math:: L = \frac1B \lVert A_t - g(M \odot \mathrm{align}(A_s)) \rVert_2^2
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Mask: M is 0 at a random ``masked`` share of positions, the same for all channels of a
+            sample; drawn anew at each call from torch's global generator.
+        Parameters: align, a 1x1 convolution where the channels differ; g, two 3x3 convolutions
+            with a ReLU between. They are trained with the student.
+        Reduction: sum over elements, divided by the batch. The authors' weight is 2e-5 for
+            detectors and 7e-5 for classifiers.
+
+    Args:
+        student_channels: C_s.
+        teacher_channels: C_t.
+        masked: share of positions that is hidden, from 0 to 1.
+
+    Raises:
+        TypeError: (call) a side is no floating-point tensor.
+        ValueError: masked is not in [0, 1]; (call) batches or sizes differ, an empty batch, or a
+            NaN.
+
+    Source: Yang et al., "Masked Generative Distillation", ECCV 2022, equation 5 and the authors'
+        ``mgd.py``, where 0.65 is masked in detection.
+
+    Example:
+        >>> loss = MGDLoss(2, 3, masked=0.5)
+        >>> loss(torch.ones(1, 2, 4, 4), torch.ones(1, 3, 4, 4)).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self, student_channels: int, teacher_channels: int, *, masked: float = 0.65
+    ) -> None:
+        super().__init__()
+        check_fraction(masked, "masked")
+        self.masked = masked
+        self.align = (
+            nn.Identity()
+            if student_channels == teacher_channels
+            else nn.Conv2d(student_channels, teacher_channels, 1)
+        )
+        self.generation = nn.Sequential(
+            nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
+        )
+
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        """The loss of one batch; shapes (B, C_s, H, W) and (B, C_t, H, W)."""
+        check_features(student_features, teacher_features, same_size=True)
+        batch, _, *size = student_features.shape
+        kept = torch.rand(batch, 1, *size, device=student_features.device) >= self.masked
+        rebuilt = widen(self.generation(self.align(student_features) * kept))
+        return (rebuilt - widen(teacher_features.detach())).square().sum() / batch

@@ -1,0 +1,561 @@
+"""Losses for language models: divergences between next-token distributions, token by token."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlearn.checks import (
+    check_choice,
+    check_fraction,
+    check_labels,
+    check_logits,
+    check_mask,
+    check_pair,
+    check_temperature,
+    check_tensor,
+)
+from kdlearn.numerics import kl_rows, widen
+
+
+def _kept(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    """The rows that the mask keeps, as (N, ...)."""
+    return tensor.flatten(0, -2) if mask is None else tensor[mask]
+
+
+def _log_rows(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the tokens kept, (N, V): student's, then the detached teacher's."""
+    check_logits(student_logits, teacher_logits)
+    check_temperature(temperature)
+    if mask is not None:
+        check_mask(mask, student_logits.shape[:-1])
+    student, teacher = _kept(student_logits, mask), _kept(teacher_logits.detach(), mask)
+    return (
+        F.log_softmax(widen(student) / temperature, dim=-1),
+        F.log_softmax(widen(teacher) / temperature, dim=-1),
+    )
+
+
+def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
+    """log(weight left + (1 - weight) right), also at the ends."""
+    # Two minus infinities would have no gradient; the lowest finite number stands for them.
+    lowest = torch.finfo(log_left.dtype).min
+    left = log_left.clamp_min(lowest) + (math.log(weight) if weight > 0 else -math.inf)
+    right = log_right.clamp_min(lowest) + (math.log1p(-weight) if weight < 1 else -math.inf)
+    return torch.logaddexp(left, right)
+
+
+def forward_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""KL(teacher || student) of next-token distributions: cover all that the teacher says.
+
+    .. math:: L = \frac1N \sum_{n=1}^{N} \sum_v t_v^{(n)} \log \frac{t_v^{(n)}}{s_v^{(n)}}
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: softmax over the vocabulary at temperature T.
+        Reduction: sum over the vocabulary, mean over the N tokens kept of the whole batch.
+        T²: not included: :func:`kdlearn.losses.soft_target_loss` is T² times this.
+        Precision: half-precision logits are taken to float32.
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_logits: shape (..., V), the same vocabulary.
+        temperature: T, positive.
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
+        ValueError: shapes differ, an empty batch, a NaN, T <= 0, or a mask that keeps nothing.
+
+    Source: Kim and Rush, "Sequence-Level Knowledge Distillation", EMNLP 2016, section 3.1. TRL's
+        ``generalized_jsd_loss`` with beta 0. torchtune and distillm give the cross-entropy:
+        subtract the teacher's entropy. TRL without labels divides by sequences, not by tokens.
+
+    Example:
+        >>> logits = torch.tensor([[[0.0, 0.0]]])
+        >>> round(forward_kl(logits, torch.tensor([[[50.0, 0.0]]])).item(), 4)
+        0.6931
+    """
+    student, teacher = _log_rows(student_logits, teacher_logits, mask, temperature)
+    return kl_rows(teacher, student).mean()
+
+
+def reverse_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""KL(student || teacher) of next-token distributions: say only what the teacher would say.
+
+    .. math:: L = \frac1N \sum_{n=1}^{N} \sum_v s_v^{(n)} \log \frac{s_v^{(n)}}{t_v^{(n)}}
+
+    Convention
+        Order of the arguments: student, teacher, as everywhere; the teacher is detached.
+        Direction: the student's probabilities in front. Where the teacher has probability 0 (a
+            logit of minus infinity) and the student has not, the value is infinite.
+        Normalised: softmax over the vocabulary at temperature T.
+        Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_logits: shape (..., V), the same vocabulary.
+        temperature: T, positive.
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
+        ValueError: shapes differ, an empty batch, a NaN, T <= 0, or a mask that keeps nothing.
+
+    Source: Gu et al., "MiniLLM", ICLR 2024, equation 1, for one step. TRL, torchtune and distillm:
+        this number.
+
+    Example:
+        >>> student, teacher = torch.tensor([[50.0, 0.0]]), torch.zeros(1, 2)
+        >>> round(reverse_kl(student, teacher).item(), 4)
+        0.6931
+    """
+    student, teacher = _log_rows(student_logits, teacher_logits, mask, temperature)
+    return kl_rows(student, teacher).mean()
+
+
+def total_variation(
+    student_logits: Tensor, teacher_logits: Tensor, *, mask: Tensor | None = None
+) -> Tensor:
+    r"""Half the L1 distance of next-token distributions.
+
+    .. math:: L = \frac1N \sum_{n=1}^{N} \frac12 \sum_v |s_v^{(n)} - t_v^{(n)}|
+
+    Convention
+        Order: student, teacher; the teacher is detached. Symmetric in value.
+        Normalised: softmax over the vocabulary at temperature 1.
+        Reduction: sum over the vocabulary, mean over the N tokens kept. Range [0, 1].
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_logits: shape (..., V), the same vocabulary.
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
+        ValueError: shapes differ, an empty batch, a NaN, or a mask that keeps nothing.
+
+    Source: Wen et al., "f-Divergence Minimization for Sequence-Level Knowledge Distillation", ACL
+        2023; ``tv_distance`` of distillm.
+
+    Example:
+        >>> total_variation(torch.tensor([[50.0, 0.0]]), torch.zeros(1, 2)).item()
+        0.5
+    """
+    student, teacher = _log_rows(student_logits, teacher_logits, mask)
+    return 0.5 * (student.exp() - teacher.exp()).abs().sum(dim=-1).mean()
+
+
+def skew_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    skew: float = 0.1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Forward KL against a student that already contains a little of the teacher.
+
+    .. math:: L = \frac1N \sum_n \mathrm{KL}\bigl(t^{(n)} \,\|\, \lambda\, t^{(n)} +
+              (1 - \lambda)\, s^{(n)}\bigr)
+
+    Convention
+        Order: student, teacher; the teacher is detached, also inside the mixture.
+        Direction: KL(teacher || mixture). lambda = 0 is :func:`forward_kl`, lambda = 1 is 0.
+        Normalised: softmax over the vocabulary at temperature 1; mixed as logarithms, so nothing
+            underflows.
+        Reduction: sum over the vocabulary, mean over the N tokens kept. At most -log(lambda).
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_logits: shape (..., V), the same vocabulary.
+        skew: lambda, from 0 to 1.
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
+        ValueError: shapes differ, an empty batch, a NaN, a skew outside of [0, 1], or a mask that
+            keeps nothing.
+
+    Source: Ko et al., "DistiLLM", ICML 2024, definition 1. The authors' ``skewed_forward_kl`` is
+        the cross-entropy: subtract the teacher's entropy.
+
+    Example:
+        >>> student, teacher = torch.tensor([[-500.0, 0.0]]), torch.tensor([[500.0, 0.0]])
+        >>> round(skew_kl(student, teacher).item(), 4)
+        2.3026
+    """
+    check_fraction(skew, "skew")
+    student, teacher = _log_rows(student_logits, teacher_logits, mask)
+    return kl_rows(teacher, _log_mixture(teacher, student, skew)).mean()
+
+
+def generalized_jsd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Generalised Jensen-Shannon divergence, with the two KLs put at its ends.
+
+    .. math:: L = \frac1N \sum_n \beta\, \mathrm{KL}(t \,\|\, m) + (1 - \beta)\,
+              \mathrm{KL}(s \,\|\, m), \qquad m = \beta t + (1 - \beta) s
+
+    Convention
+        Order: student, teacher; the teacher is detached, also inside m.
+        Ends: beta = 0 is :func:`forward_kl`, KL(t || s); beta = 1 is :func:`reverse_kl`. They are
+            special cases, and the value **jumps** there: inside, it goes to 0 at both ends.
+            What does tend to the ends is L / beta to the forward KL for beta to 0, and
+            L / (1 - beta) to the reverse KL for beta to 1. So near an end beta acts as a learning
+            rate; it does not lead from one KL to the other.
+        Symmetric at beta = 1/2, where L is at most log 2.
+        Normalised: softmax over the vocabulary at temperature T; mixed as logarithms.
+        Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_logits: shape (..., V), the same vocabulary.
+        beta: from 0 to 1, the teacher's share of m.
+        temperature: T, positive.
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
+        ValueError: shapes differ, an empty batch, a NaN, T <= 0, a beta outside of [0, 1], or a
+            mask that keeps nothing.
+
+    Source: Agarwal et al., "On-Policy Distillation of Language Models" (GKD), ICLR 2024, equation
+        1; TRL's ``generalized_jsd_loss``. distillm's ``js_distance`` has lam = 1 - beta.
+
+    Example:
+        >>> student, teacher = torch.tensor([[500.0, 0.0]]), torch.tensor([[-500.0, 0.0]])
+        >>> round(generalized_jsd(student, teacher).item(), 4)
+        0.6931
+    """
+    check_fraction(beta, "beta")
+    student, teacher = _log_rows(student_logits, teacher_logits, mask, temperature)
+    if beta == 0:
+        return kl_rows(teacher, student).mean()
+    if beta == 1:
+        return kl_rows(student, teacher).mean()
+    mixture = _log_mixture(teacher, student, beta)
+    return (beta * kl_rows(teacher, mixture) + (1 - beta) * kl_rows(student, mixture)).mean()
+
+
+def _sparse_rows(
+    student_logits: Tensor, log_probs: Tensor, indices: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Student log-probabilities (N, V), given log-probabilities (N, k) and their tokens (N, k)."""
+    check_pair(student_logits, log_probs, "values")
+    if student_logits.dim() < 2 or student_logits.shape[:-1] != log_probs.shape[:-1]:
+        raise ValueError(
+            f"logits have shape {tuple(student_logits.shape)} and the teacher's log-probabilities "
+            f"{tuple(log_probs.shape)}: give (..., vocabulary) and (..., k) for the same tokens."
+        )
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
+        raise TypeError("teacher indices must be a tensor of torch.int64: call .long() on it.")
+    if indices.shape != log_probs.shape:
+        raise ValueError(
+            f"teacher indices have shape {tuple(indices.shape)} and log-probabilities "
+            f"{tuple(log_probs.shape)}: give one token number for each probability."
+        )
+    vocabulary = student_logits.shape[-1]
+    if int(indices.min()) < 0 or int(indices.max()) >= vocabulary:
+        raise ValueError(
+            f"teacher indices go from {int(indices.min())} to {int(indices.max())}, but the "
+            f"student's {vocabulary} tokens are numbered 0 to {vocabulary - 1}: both need one "
+            "tokenizer."
+        )
+    if bool((log_probs > 1e-2).any()):
+        raise ValueError("teacher log-probabilities are above 0: give logarithms of probabilities.")
+    if mask is not None:
+        check_mask(mask, student_logits.shape[:-1])
+    student = F.log_softmax(widen(_kept(student_logits, mask)), dim=-1)
+    return student, widen(_kept(log_probs.detach(), mask)), _kept(indices, mask)
+
+
+def top_k_kl(
+    student_logits: Tensor,
+    teacher_log_probs: Tensor,
+    teacher_indices: Tensor,
+    *,
+    tail: str = "bucket",
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Forward KL when only the teacher's k most probable tokens were stored.
+
+    .. math:: L = \frac1N \sum_n \Bigl[ \sum_{j=1}^{k} t_j \log \frac{t_j}{s_j} +
+              \bar t \log \frac{\bar t}{\bar s} \Bigr], \qquad
+              \bar t = 1 - \sum_j t_j, \; \bar s = 1 - \sum_j s_j
+
+    Convention
+        Order: student's logits over the whole vocabulary, teacher's log-probabilities and their
+            tokens; the teacher is detached.
+        Direction: KL(teacher || student).
+        Tail: "bucket" (above) makes all other tokens one event on both sides, a proper KL of
+            k + 1 events: at least 0, at most the full KL. "renormalize" divides both sides by
+            their sum over the k tokens: at least 0, and 0 for every student when k = 1.
+            "ignore" is the plain sum over the k tokens: it can be negative, and its minimum is
+            where the student gives them all of its mass.
+        Normalised: softmax over the vocabulary at temperature 1. T²: not included.
+        Reduction: sum over tokens of a row, mean over the N rows kept.
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_log_probs: shape (..., k), natural logarithms.
+        teacher_indices: token numbers, torch.int64, shape (..., k), different within a row.
+        tail: "bucket", "renormalize" or "ignore".
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: logits or log-probabilities are no floating-point tensors, indices are not
+            torch.int64, or the mask is not torch.bool.
+        ValueError: shapes differ, an index out of range or twice in a row, a log-probability
+            above 0, a sum of probabilities above 1, an empty batch, a NaN, an unknown tail, or a
+            mask that keeps nothing.
+
+    Source: "bucket": TRL's server distillation (``loss_add_tail``), and DistillKit's
+        ``SYMMETRIC_UNIFORM``; "renormalize": TRL without the tail. DistillKit's ``ZERO`` makes
+        the teacher's k probabilities alone sum to 1: give it as "ignore" with the teacher's
+        log-probabilities log-softmaxed. DistillKit sums over tokens: multiply by their number.
+
+    Example:
+        >>> student, half, first = (
+        ...     torch.zeros(1, 4),
+        ...     torch.tensor([[0.5]]).log(),
+        ...     torch.tensor([[0]]),
+        ... )
+        >>> round(top_k_kl(student, half, first).item(), 4)
+        0.1438
+        >>> round(top_k_kl(student, half, first, tail="ignore").item(), 4)
+        0.3466
+    """
+    check_choice(tail, "tail", ("bucket", "renormalize", "ignore"))
+    student, teacher, indices = _sparse_rows(
+        student_logits, teacher_log_probs, teacher_indices, mask
+    )
+    _check_stored(teacher, indices)
+    stored = student.gather(-1, indices)
+    if tail == "bucket":
+        others = student.scatter(-1, indices, -torch.inf)
+        return kl_rows(*_with_tail(teacher, stored, others)).mean()
+    if tail == "renormalize":
+        return kl_rows(F.log_softmax(teacher, dim=-1), F.log_softmax(stored, dim=-1)).mean()
+    return kl_rows(teacher, stored).mean()
+
+
+def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
+    if bool((log_probs.logsumexp(dim=-1) > 1e-2).any()):
+        raise ValueError(
+            "the teacher's stored probabilities sum to more than 1: take the log-softmax over the "
+            "whole vocabulary before the top k."
+        )
+    ordered = indices.sort(dim=-1).values
+    if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
+        raise ValueError("teacher indices name a token twice in a row: each may appear once.")
+
+
+def _with_tail(teacher: Tensor, stored: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides with all the other tokens as one more event; nothing to add when k is all."""
+    if stored.shape[-1] == others.shape[-1]:
+        return teacher, stored
+    # Rounding can bring the sum to 1 or above, then nothing is left for the tail.
+    total = teacher.logsumexp(dim=-1, keepdim=True).clamp_max(0)
+    left = torch.log(-torch.expm1(total))
+    rest = others.logsumexp(dim=-1, keepdim=True)
+    return torch.cat([teacher, left], dim=-1), torch.cat([stored, rest], dim=-1)
+
+
+def sampled_kl(
+    student_logits: Tensor,
+    teacher_log_probs: Tensor,
+    teacher_indices: Tensor,
+    *,
+    proposal_log_probs: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Forward KL from a few tokens drawn at random, right on average.
+
+    .. math:: L = \frac1N \sum_n \frac1m \sum_{j=1}^{m} \frac{t(v_j)}{q(v_j)}
+              \log \frac{t(v_j)}{s(v_j)}, \qquad v_j \sim q
+
+    Convention
+        Order: student's logits over the whole vocabulary, teacher's log-probabilities of the drawn
+            tokens and the tokens; the teacher is detached.
+        Draws: m tokens with replacement, a token drawn twice stands twice. From the teacher itself
+            (q = t, the ratio is 1) unless the proposal's log-probabilities are given.
+        Unbiased: over the draws, value and gradient are those of :func:`forward_kl` on average,
+            where a cut to the top k is biased. One value can be negative.
+        Reduction: mean over draws, then over the N rows kept. T²: not included.
+
+    Args:
+        student_logits: shape (..., V).
+        teacher_log_probs: log t of the drawn tokens, shape (..., m).
+        teacher_indices: the drawn tokens, torch.int64, shape (..., m).
+        proposal_log_probs: log q of the drawn tokens, shape (..., m).
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: logits or log-probabilities are no floating-point tensors, indices are not
+            torch.int64, or the mask is not torch.bool.
+        ValueError: shapes differ, an index out of range, a log-probability above 0, an empty
+            batch, a NaN, or a mask that keeps nothing.
+
+    Source: Anshumann et al., "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs",
+        ACL 2025, random sampling knowledge distillation.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 1.0, 0.0]]).log_softmax(-1)
+        >>> drawn = torch.tensor([[0, 0, 2]])
+        >>> sampled_kl(logits, logits.gather(-1, drawn), drawn).item()
+        0.0
+    """
+    student, teacher, indices = _sparse_rows(
+        student_logits, teacher_log_probs, teacher_indices, mask
+    )
+    terms = teacher - student.gather(-1, indices)
+    if proposal_log_probs is not None:
+        check_tensor(proposal_log_probs, "proposal log-probabilities")
+        if proposal_log_probs.shape != teacher_log_probs.shape:
+            raise ValueError(
+                f"proposal log-probabilities have shape {tuple(proposal_log_probs.shape)} and the "
+                f"teacher's {tuple(teacher_log_probs.shape)}: give one for each drawn token."
+            )
+        terms = (teacher - widen(_kept(proposal_log_probs.detach(), mask))).exp() * terms
+    return terms.mean()
+
+
+def uld_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, mask: Tensor | None = None
+) -> Tensor:
+    r"""Universal logit distillation: compare sorted probabilities, so vocabularies may differ.
+
+    .. math:: L = \frac1N \sum_n \sum_{r=1}^{V} \bigl| s_{(r)}^{(n)} - t_{(r)}^{(n)} \bigr|
+
+    with the probabilities of each side sorted from high to low, and zeros after the shorter one.
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: softmax of each side over its own vocabulary at temperature 1.
+        Blind: which token has which probability is lost, so a shuffle of the vocabulary changes
+            nothing, and 0 does not mean that the models agree. Add the cross-entropy of labels.
+        Positions: token n of the student meets token n of the teacher. Crop sequences of
+            different lengths to the shorter one first, as the authors do.
+        Reduction: sum over ranks, mean over the N tokens kept. Range [0, 2].
+
+    Args:
+        student_logits: shape (..., V_s).
+        teacher_logits: shape (..., V_t), the same leading dimensions.
+        mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
+        ValueError: leading dimensions differ, an empty batch, a NaN, or a mask that keeps nothing.
+
+    Source: Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit
+        Distillation Loss for LLMs", TMLR 2025, section 3: a Wasserstein distance with uniform
+        cost. They add it to the cross-entropy.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 50.0]]), torch.tensor([[50.0, 0.0, 0.0]])
+        >>> round(uld_loss(student, teacher).item(), 4)
+        0.0
+    """
+    check_pair(student_logits, teacher_logits, "logits")
+    if student_logits.dim() < 2 or student_logits.shape[:-1] != teacher_logits.shape[:-1]:
+        raise ValueError(
+            f"student logits have shape {tuple(student_logits.shape)} and teacher logits "
+            f"{tuple(teacher_logits.shape)}: crop both to the same tokens, only the vocabulary "
+            "may differ."
+        )
+    if mask is not None:
+        check_mask(mask, student_logits.shape[:-1])
+    sides = _kept(student_logits, mask), _kept(teacher_logits.detach(), mask)
+    student, teacher = (F.softmax(widen(side), -1).sort(-1, descending=True)[0] for side in sides)
+    longest = max(student.shape[-1], teacher.shape[-1])
+    student, teacher = (F.pad(side, (0, longest - side.shape[-1])) for side in (student, teacher))
+    return (student - teacher).abs().sum(dim=-1).mean()
+
+
+def sequence_reverse_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tokens: Tensor,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Reverse KL of whole sequences, by REINFORCE on sequences that the student wrote.
+
+    .. math:: \nabla L = \frac1B \sum_b \sum_i \Bigl( \sum_{j \ge i}
+              \log \frac{s(y_j)}{t(y_j)} \Bigr) \nabla \log s(y_i), \qquad
+              L = \frac1B \sum_b \sum_i \log \frac{s(y_i)}{t(y_i)}
+
+    with :math:`s(y_i) = s(y_i \mid y_{<i}, x)`.
+
+    Convention
+        Order: student, teacher, tokens; the teacher is detached.
+        On policy: the tokens must be sampled from this student at temperature 1. Then value and
+            gradient are unbiased estimates of KL(student || teacher) of sequences and of its
+            gradient. A value can be negative.
+        Gradient: not that of the value, but REINFORCE, each token with the log-ratio of itself
+            and what follows. It differs from :func:`reverse_kl`, which sums over the vocabulary at
+            each step and does not see what a token leads to.
+        Reduction: sum over the tokens kept of a sequence, mean over sequences; no division by
+            length.
+
+    Args:
+        student_logits: shape (B, L, V); position i holds the logits of token i.
+        teacher_logits: shape (B, L, V), on the same prefixes.
+        tokens: the sampled tokens, torch.int64, shape (B, L).
+        mask: torch.bool, shape (B, L), True where a token counts: the answer, not the prompt.
+
+    Raises:
+        TypeError: a side is no floating-point tensor, tokens are not torch.int64, or the mask is
+            not torch.bool.
+        ValueError: shapes differ, a token out of range, an empty batch, a NaN, or a mask that
+            keeps nothing.
+
+    Source: Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", ICLR 2024,
+        equation 2, without their single-step decomposition, teacher-mixed sampling and length
+        normalisation.
+
+    Example:
+        >>> logits, tokens = torch.zeros(1, 3, 4), torch.tensor([[0, 3, 1]])
+        >>> sequence_reverse_kl(logits, logits, tokens).item()
+        0.0
+    """
+    check_logits(student_logits, teacher_logits)
+    if student_logits.dim() != 3:
+        raise ValueError(
+            f"logits need shape (batch, length, vocabulary), got {tuple(student_logits.shape)}."
+        )
+    check_labels(tokens, student_logits)
+    student = _log_probability(student_logits, tokens)
+    teacher = _log_probability(teacher_logits.detach(), tokens)
+    if mask is not None:
+        check_mask(mask, tokens.shape)
+        student, teacher = student.masked_fill(~mask, 0), teacher.masked_fill(~mask, 0)
+    ratio = (student - teacher).detach()
+    to_come = ratio.flip(1).cumsum(1).flip(1)
+    value, policy = ratio.sum(dim=1).mean(), (to_come * student).sum(dim=1).mean()
+    return value + policy - policy.detach()
+
+
+def _log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
+    return F.log_softmax(widen(logits), dim=-1).gather(-1, tokens[..., None]).squeeze(-1)

@@ -1,0 +1,607 @@
+"""Losses on logits: soft targets and what came after them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlearn.checks import (
+    check_fraction,
+    check_labels,
+    check_logits,
+    check_same_shape,
+    check_temperature,
+)
+from kdlearn.numerics import kl_rows, widen
+
+
+def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    return F.log_softmax(widen(logits) / temperature, dim=-1)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(widen(logits).flatten(0, -2), labels.flatten())
+
+
+def soft_target_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0
+) -> Tensor:
+    r"""Bring the student's softened probabilities to the teacher's.
+
+    .. math:: L = \frac{T^2}{N} \sum_{n=1}^{N} \mathrm{KL}\bigl(\sigma(z_t^{(n)} / T) \,\|\,
+              \sigma(z_s^{(n)} / T)\bigr)
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Direction: KL(teacher || student), teacher probabilities in front of the logarithm.
+        Normalised: softmax over the last dimension, the same temperature on both sides.
+        Reduction: sum over classes, mean over the N rows (all leading dimensions).
+        T²: included, so the gradient keeps its size when T changes.
+        Range [0, inf); 0 when the softened probabilities agree. Adding a constant to a row of
+            either side changes nothing.
+        Limit: T to infinity gives :math:`\frac{1}{2C}\sum_c (\tilde z_s - \tilde z_t)_c^2` a row,
+            with centred logits :math:`\tilde z`. Gradient: :math:`T (p_s^T - p_t^T) / N`.
+        Precision: half-precision logits are taken to float32.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        temperature: T, positive.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
+
+    Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+        section 2. RepDistiller, mdistiller, timm and the PyTorch tutorial compute this number.
+        DeiT, and ``F.kl_div`` with ``reduction="mean"``, divide by C as well: multiply their
+        weight by 1/C to use it here. TextBrewer and TinyBERT have no T² and keep the teacher's
+        entropy: divide by T² and add the entropy.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -2.0]])
+        >>> soft_target_loss(logits, logits + 5).item()
+        0.0
+        >>> round(soft_target_loss(logits, -logits, temperature=1.0).item(), 4)
+        3.4037
+    """
+    check_logits(student_logits, teacher_logits)
+    check_temperature(temperature)
+    student = _log_probabilities(student_logits, temperature)
+    teacher = _log_probabilities(teacher_logits.detach(), temperature)
+    return temperature**2 * kl_rows(teacher, student).mean()
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 4.0,
+    weight: float = 0.9,
+) -> Tensor:
+    r"""Learn from soft targets and labels at once.
+
+    .. math:: L = w\, T^2\, \mathrm{KL}\bigl(\sigma(z_t / T) \,\|\, \sigma(z_s / T)\bigr)
+              + (1 - w)\, \mathrm{CE}(z_s, y)
+
+    Convention
+        Order: student, teacher, labels; the teacher is detached.
+        Weight: w stands before the soft term, 1 - w before the labels.
+        T²: included in the soft term; the cross-entropy sees the logits at temperature 1.
+        Reduction: mean over all leading dimensions in both terms.
+        The rest is that of :func:`soft_target_loss`.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        labels: class numbers, torch.int64, shape (...).
+        temperature: T, positive.
+        weight: w, from 0 (labels alone) to 1 (teacher alone).
+
+    Raises:
+        TypeError: logits are no floating-point tensors or labels are not torch.int64.
+        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, T <= 0, or w
+            outside of [0, 1].
+
+    Source: Hinton, Vinyals and Dean, 2015, section 2. Zagoruyko's code has the same w ("alpha",
+        0.9 with T = 4). In torchdistill alpha stands before the labels: use w = 1 - alpha.
+
+    Example:
+        >>> student, labels = torch.zeros(1, 4), torch.tensor([2])
+        >>> round(distillation_loss(student, student, labels, weight=0.5).item(), 4)
+        0.6931
+    """
+    check_fraction(weight, "weight")
+    soft = soft_target_loss(student_logits, teacher_logits, temperature=temperature)
+    check_labels(labels, student_logits)
+    return weight * soft + (1 - weight) * _cross_entropy(student_logits, labels)
+
+
+def soft_cross_entropy(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    r"""Cross-entropy with the teacher's softened probabilities as targets.
+
+    .. math:: L = -\frac{1}{N} \sum_{n=1}^{N} \sum_c p_{t,c}^T \log p_{s,c}^T
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: softmax over the last dimension, the same temperature on both sides.
+        Reduction: sum over classes, mean over the N rows (all leading dimensions).
+        T²: not included.
+        Relation: KL(teacher || student) plus the teacher's entropy. The gradient is that of
+            ``soft_target_loss(...) / temperature**2``; the minimum is the entropy, not 0.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        temperature: T, positive.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
+
+    Source: Hinton, Vinyals and Dean, 2015, section 2, without their factor T². TextBrewer's
+        ``kd_ce_loss`` is this number; TinyBERT also divides by the number of classes.
+
+    Example:
+        >>> logits = torch.zeros(1, 4)
+        >>> round(soft_cross_entropy(logits, logits).item(), 4)
+        1.3863
+    """
+    check_logits(student_logits, teacher_logits)
+    check_temperature(temperature)
+    student = _log_probabilities(student_logits, temperature)
+    teacher = _log_probabilities(teacher_logits.detach(), temperature).exp()
+    # A class without mass costs nothing, also where the student's logarithm is minus infinity.
+    return -torch.where(teacher > 0, teacher * student, torch.zeros_like(teacher)).sum(-1).mean()
+
+
+def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    r"""Mean squared difference of the logits themselves.
+
+    .. math:: L = \frac{1}{NC} \sum_{n,c} (z_s - z_t)_{n,c}^2
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: nothing, so a constant added to a row counts, unlike after a softmax.
+        Reduction: mean over rows and classes.
+        Relation: T to infinity turns :func:`soft_target_loss` into half of this, on logits whose
+            rows are centred.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, or fewer than two classes.
+
+    Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014, who have the sum over
+        classes and a factor 1/2: multiply by C/2. TextBrewer's ``kd_mse_loss`` is this number on
+        logits divided by T.
+
+    Example:
+        >>> logit_mse_loss(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]])).item()
+        5.0
+    """
+    check_logits(student_logits, teacher_logits)
+    return F.mse_loss(widen(student_logits), widen(teacher_logits.detach()))
+
+
+def target_class_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0
+) -> Tensor:
+    r"""First part of DKD (TCKD): how sure the teacher is of the label, against all the rest.
+
+    .. math:: L = \frac{T^2}{N} \sum_n \mathrm{KL}\bigl((p_y, 1 - p_y)_t \,\|\, (p_y, 1 - p_y)_s
+              \bigr)
+
+    Convention
+        Order: student, teacher, labels; the teacher is detached.
+        Direction: KL(teacher || student) of two events, the label's class and all others.
+        Normalised: softmax over all classes at temperature T, then summed into the two events.
+        Reduction: mean over rows. T²: included.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        labels: class numbers, torch.int64, shape (...).
+        temperature: T, positive.
+
+    Raises:
+        TypeError: logits are no floating-point tensors or labels are not torch.int64.
+        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or T <= 0.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 5. mdistiller takes
+        the logarithm of summed probabilities; the logarithms here do not underflow.
+
+    Example:
+        >>> logits, labels = torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([0])
+        >>> swapped = logits[:, [0, 2, 1]]
+        >>> target_class_loss(logits, swapped, labels).item()
+        0.0
+    """
+    student, teacher = _decoupling_inputs(student_logits, teacher_logits, labels, temperature)
+    label = _label_mask(labels, student)
+    return temperature**2 * kl_rows(_two_events(teacher, label), _two_events(student, label)).mean()
+
+
+def nontarget_class_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0
+) -> Tensor:
+    r"""Second part of DKD (NCKD): how the teacher ranks the classes that are not the label.
+
+    .. math:: L = \frac{T^2}{N} \sum_n \mathrm{KL}\bigl(\hat p_t \,\|\, \hat p_s\bigr), \qquad
+              \hat p_c = \frac{p_c}{1 - p_y}, \; c \neq y
+
+    Convention
+        Order: student, teacher, labels; the teacher is detached.
+        Direction: KL(teacher || student) over the C - 1 other classes.
+        Normalised: softmax at temperature T over the other classes alone; the label's logit
+            changes nothing.
+        Reduction: sum over classes, mean over rows. T²: included. With two classes it is 0.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        labels: class numbers, torch.int64, shape (...).
+        temperature: T, positive.
+
+    Raises:
+        TypeError: logits are no floating-point tensors or labels are not torch.int64.
+        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or T <= 0.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 5. mdistiller
+        subtracts 1000 from the label's scaled logit, which this leaves out exactly.
+
+    Example:
+        >>> student, teacher = torch.tensor([[9.0, 1.0, 0.0]]), torch.tensor([[2.0, 1.0, 0.0]])
+        >>> nontarget_class_loss(student, teacher, torch.tensor([0])).item()
+        0.0
+    """
+    student, teacher = _decoupling_inputs(student_logits, teacher_logits, labels, temperature)
+    label = _label_mask(labels, student)
+    others = (F.log_softmax(side.masked_fill(label, -torch.inf), -1) for side in (teacher, student))
+    return temperature**2 * kl_rows(*others).mean()
+
+
+def dkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
+    r"""Decoupled knowledge distillation: soft targets with the weight of dark knowledge set free.
+
+    .. math:: L = \alpha\, L_\text{TCKD} + \beta\, L_\text{NCKD}
+
+    with :func:`target_class_loss` and :func:`nontarget_class_loss`.
+
+    Convention
+        Order: student, teacher, labels; the teacher is detached.
+        Direction: KL(teacher || student) in both parts. Reduction: mean over rows. T²: included.
+        Relation: per sample, :func:`soft_target_loss` is TCKD + (1 - p_y) NCKD with the teacher's
+            p_y at temperature T: a sure teacher silences NCKD, beta does not let it.
+        No cross-entropy: add it yourself, with weight 1 in the paper.
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        labels: class numbers, torch.int64, shape (...).
+        temperature: T, positive.
+        alpha: weight of the target part.
+        beta: weight of the non-target part; 8 for most CIFAR-100 pairs, 6 for WRN-40-2 to 16-2.
+
+    Raises:
+        TypeError: logits are no floating-point tensors or labels are not torch.int64.
+        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or T <= 0.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 7. mdistiller
+        multiplies by ``min(epoch / 20, 1)`` outside of the loss.
+
+    Example:
+        >>> logits, labels = torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([0])
+        >>> dkd_loss(logits, logits, labels).item()
+        0.0
+    """
+    target = target_class_loss(student_logits, teacher_logits, labels, temperature=temperature)
+    others = nontarget_class_loss(student_logits, teacher_logits, labels, temperature=temperature)
+    return alpha * target + beta * others
+
+
+def _decoupling_inputs(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    check_logits(student_logits, teacher_logits)
+    check_labels(labels, student_logits)
+    check_temperature(temperature)
+    return widen(student_logits) / temperature, widen(teacher_logits.detach()) / temperature
+
+
+def _label_mask(labels: Tensor, logits: Tensor) -> Tensor:
+    return F.one_hot(labels, logits.shape[-1]).bool()
+
+
+def _two_events(logits: Tensor, label: Tensor) -> Tensor:
+    log_probabilities = F.log_softmax(logits, dim=-1)
+    inside = log_probabilities.masked_fill(~label, -torch.inf).logsumexp(dim=-1)
+    outside = log_probabilities.masked_fill(label, -torch.inf).logsumexp(dim=-1)
+    return torch.stack([inside, outside], dim=-1)
+
+
+def dist_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+) -> Tensor:
+    r"""DIST: match the correlations of probabilities, within samples and within classes.
+
+    .. math:: L = T^2 \Bigl[\beta\Bigl(1 - \frac1B \sum_i \rho(P_s^{i\cdot}, P_t^{i\cdot})\Bigr)
+              + \gamma\Bigl(1 - \frac1C \sum_c \rho(P_s^{\cdot c}, P_t^{\cdot c})\Bigr)\Bigr]
+
+    with P the (B, C) matrix of probabilities and :math:`\rho` Pearson's correlation.
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: softmax over classes at temperature T; then rows (beta, "inter-class") and
+            columns (gamma, "intra-class") are centred and divided by the product of their norms
+            plus 1e-8.
+        Reduction: mean over rows and over columns. All leading dimensions count as rows.
+        T²: included, and 1 at the default temperature. The correlation hardly shrinks with T:
+            divide by T² for its own scale.
+        Range [0, 2 (beta + gamma) T²]. A batch of one has no correlation over the batch: the
+            second term is gamma T².
+
+    Args:
+        student_logits: shape (..., C).
+        teacher_logits: shape (..., C).
+        temperature: T, positive.
+        beta: weight of the correlation within samples.
+        gamma: weight of the correlation within classes.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
+
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, equations
+        6 to 10. The authors' DIST_KD has no temperature; torchdistill adds it as here, and clamps
+        each norm to 1e-8 instead, a relative difference of 1e-7.
+
+    Example:
+        >>> logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 5.0]])
+        >>> abs(round(dist_loss(logits, logits).item(), 4))
+        0.0
+    """
+    check_logits(student_logits, teacher_logits)
+    check_temperature(temperature)
+    student = _log_probabilities(student_logits, temperature).exp().flatten(0, -2)
+    teacher = _log_probabilities(teacher_logits.detach(), temperature).exp().flatten(0, -2)
+    within_samples = 1 - _correlation(student, teacher).mean()
+    within_classes = 1 - _correlation(student.T, teacher.T).mean()
+    return temperature**2 * (beta * within_samples + gamma * within_classes)
+
+
+def _correlation(left: Tensor, right: Tensor) -> Tensor:
+    left = left - left.mean(dim=1, keepdim=True)
+    right = right - right.mean(dim=1, keepdim=True)
+    return (left * right).sum(dim=1) / (left.norm(dim=1) * right.norm(dim=1) + 1e-8)
+
+
+def standardize_logits(logits: Tensor) -> Tensor:
+    r"""Give each row of logits mean 0 and standard deviation 1, before a softmax at temperature T.
+
+    .. math:: \mathcal{Z}(z)_c = \frac{z_c - \bar z}{\mathrm{std}(z) + 10^{-7}}
+
+    Convention
+        Normalised: over classes, each row on its own; the unbiased standard deviation (C - 1).
+        Use: standardise both sides and pass them to :func:`soft_target_loss`. The student then
+            matches the shape of the teacher's logits, not their size: scaling or shifting a row
+            changes nothing.
+        Detached: nothing. The loss detaches its teacher.
+
+    Args:
+        logits: shape (..., C), C > 1.
+
+    Returns:
+        The same shape.
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: an empty batch, a NaN, or fewer than two classes.
+
+    Source: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1.
+        The epsilon is torchdistill's.
+
+    Example:
+        >>> standardize_logits(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-1.0000,  0.0000,  1.0000]])
+    """
+    check_logits(logits, logits)
+    logits = widen(logits)
+    centred = logits - logits.mean(dim=-1, keepdim=True)
+    variance = centred.square().sum(dim=-1, keepdim=True) / (logits.shape[-1] - 1)
+    # A constant row has deviation 0, where the square root has no gradient.
+    deviation = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
+    return centred / (deviation + 1e-7)
+
+
+def deit_soft_loss(
+    class_logits: Tensor,
+    distillation_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 3.0,
+    weight: float = 0.1,
+) -> Tensor:
+    r"""DeiT's soft distillation: one head learns from the labels, the other from soft targets.
+
+    .. math:: L = (1 - w)\, \mathrm{CE}(z_\text{cls}, y) + w\, \frac{T^2}{N C} \sum_n
+              \mathrm{KL}\bigl(\sigma(z_t / T) \,\|\, \sigma(z_\text{dist} / T)\bigr)
+
+    Convention
+        Order: the student's two heads, teacher, labels; the teacher is detached.
+        Direction: KL(teacher || distillation head). T²: included.
+        Reduction: cross-entropy, mean over rows; KL, sum over rows and classes divided by rows
+            times classes, so it is C times smaller than :func:`soft_target_loss`.
+        Weight: w before the teacher's term. At inference DeiT averages the two heads.
+
+    Args:
+        class_logits: logits of the class token, shape (..., C).
+        distillation_logits: logits of the distillation token, shape (..., C).
+        teacher_logits: shape (..., C).
+        labels: class numbers, torch.int64, shape (...).
+        temperature: T, positive.
+        weight: w, from 0 to 1.
+
+    Raises:
+        TypeError: logits are no floating-point tensors or labels are not torch.int64.
+        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, T <= 0, or w
+            outside of [0, 1].
+
+    Source: Touvron et al., "Training data-efficient image transformers & distillation through
+        attention", ICML 2021, equation 2; ``losses.py`` of the authors divides by ``numel``.
+        vit-pytorch divides by rows alone: multiply its w by C to use it here.
+
+    Example:
+        >>> heads, labels = torch.zeros(1, 4), torch.tensor([1])
+        >>> round(deit_soft_loss(heads, heads, heads, labels, weight=0.5).item(), 4)
+        0.6931
+    """
+    check_fraction(weight, "weight")
+    check_same_shape(class_logits, distillation_logits, "class and distillation logits")
+    soft = soft_target_loss(distillation_logits, teacher_logits, temperature=temperature)
+    check_labels(labels, class_logits)
+    soft = soft / class_logits.shape[-1]
+    return (1 - weight) * _cross_entropy(class_logits, labels) + weight * soft
+
+
+def deit_hard_loss(
+    class_logits: Tensor,
+    distillation_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: float = 0.5,
+) -> Tensor:
+    r"""DeiT's hard distillation: the teacher's decision is a second label, for a second head.
+
+    .. math:: L = (1 - w)\, \mathrm{CE}(z_\text{cls}, y) + w\, \mathrm{CE}(z_\text{dist}, y_t),
+              \qquad y_t = \arg\max_c z_{t,c}
+
+    Convention
+        Order: the student's two heads, teacher, labels; the argmax sends no gradient.
+        Reduction: mean over rows. There is no temperature.
+        Weight: w before the teacher's term.
+
+    Args:
+        class_logits: logits of the class token, shape (..., C).
+        distillation_logits: logits of the distillation token, shape (..., C).
+        teacher_logits: shape (..., C).
+        labels: class numbers, torch.int64, shape (...).
+        weight: w, from 0 to 1.
+
+    Raises:
+        TypeError: logits are no floating-point tensors or labels are not torch.int64.
+        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or w outside
+            of [0, 1].
+
+    Source: Touvron et al., ICML 2021, equation 3, where w = 1/2.
+
+    Example:
+        >>> heads, teacher = torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 9.0, 0.0]])
+        >>> round(deit_hard_loss(heads, heads, teacher, torch.tensor([1])).item(), 4)
+        1.3863
+    """
+    check_fraction(weight, "weight")
+    check_same_shape(class_logits, distillation_logits, "class and distillation logits")
+    check_logits(distillation_logits, teacher_logits)
+    check_labels(labels, class_logits)
+    decision = teacher_logits.argmax(dim=-1)
+    from_labels = _cross_entropy(class_logits, labels)
+    return (1 - weight) * from_labels + weight * _cross_entropy(distillation_logits, decision)
+
+
+def binary_distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    r"""Soft targets for yes-or-no outputs: each logit is a coin of its own.
+
+    .. math:: L = \frac{T^2}{M} \sum_{m=1}^{M} \mathrm{KL}\bigl(\mathrm{Bern}(q_t^{(m)}) \,\|\,
+              \mathrm{Bern}(q_s^{(m)})\bigr), \qquad q = \mathrm{sigmoid}(z / T)
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Direction: KL(teacher || student), of both outcomes of every coin.
+        Normalised: sigmoid, each of the M logits alone.
+        Reduction: mean over all elements. T²: included.
+        Relation: a softmax over the two logits (z, 0) gives the same number.
+
+    Args:
+        student_logits: any shape.
+        teacher_logits: the same shape.
+        temperature: T, positive.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, or T <= 0.
+
+    Source: Hinton, Vinyals and Dean, 2015, section 2, for two classes.
+
+    Example:
+        >>> round(binary_distillation_loss(torch.tensor([0.0]), torch.tensor([50.0])).item(), 4)
+        0.6931
+    """
+    return _bernoulli_kl(student_logits, teacher_logits, temperature).mean()
+
+
+def multi_label_distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    r"""Soft targets for several labels at once: every label is a yes-or-no output.
+
+    .. math:: L = \frac{T^2}{N} \sum_{n=1}^{N} \sum_{l=1}^{L} \mathrm{KL}\bigl(
+              \mathrm{Bern}(q_t^{(n,l)}) \,\|\, \mathrm{Bern}(q_s^{(n,l)})\bigr)
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Direction: KL(teacher || student), of both outcomes of every label.
+        Normalised: sigmoid of z / T, each label alone.
+        Reduction: sum over labels (the last dimension), mean over rows: L times
+            :func:`binary_distillation_loss`. T²: included.
+
+    Args:
+        student_logits: shape (..., L).
+        teacher_logits: shape (..., L).
+        temperature: T, positive.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, the batch is empty, a NaN, or T <= 0.
+
+    Source: Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023, the one-versus-all
+        reduction of multi-label logits to binary ones.
+
+    Example:
+        >>> student, teacher = torch.zeros(2, 3), torch.full((2, 3), 50.0)
+        >>> round(multi_label_distillation_loss(student, teacher).item(), 4)
+        2.0794
+    """
+    return _bernoulli_kl(student_logits, teacher_logits, temperature).sum(dim=-1).mean()
+
+
+def _bernoulli_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    check_same_shape(student_logits, teacher_logits, "logits", "give both the same outputs")
+    check_temperature(temperature)
+    student = widen(student_logits) / temperature
+    teacher = widen(teacher_logits.detach()) / temperature
+    log_student = torch.stack([F.logsigmoid(student), F.logsigmoid(-student)], dim=-1)
+    log_teacher = torch.stack([F.logsigmoid(teacher), F.logsigmoid(-teacher)], dim=-1)
+    return temperature**2 * kl_rows(log_teacher, log_student)

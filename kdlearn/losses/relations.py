@@ -1,0 +1,273 @@
+"""Losses on relations between the samples of a batch; widths of student and teacher may differ."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlearn.checks import check_pair, check_same_shape, check_temperature
+from kdlearn.numerics import matmul, unit, widen
+
+
+def _rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
+    """One flat row for each sample, student and detached teacher."""
+    check_pair(student, teacher, what)
+    if student.dim() < 2 or teacher.dim() < 2 or student.shape[0] != teacher.shape[0]:
+        raise ValueError(
+            f"{what} need shape (batch, ...) with one batch on both sides, got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}: feed both the same samples."
+        )
+    return widen(student).flatten(1), widen(teacher.detach()).flatten(1)
+
+
+def similarity_preserving_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    r"""Samples that are alike for the teacher should be alike for the student.
+
+    .. math:: L = \frac{1}{B^2} \lVert \hat G_s - \hat G_t \rVert_F^2, \qquad
+              G = F F^\top, \quad \hat G_{i\cdot} = G_{i\cdot} / \lVert G_{i\cdot} \rVert_2
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: each row of the (B, B) Gram matrix of flattened features to L2 length 1; so
+            scaling all features of one side changes nothing, rotating them neither.
+        Reduction: sum of squares over B². A batch of one gives 0.
+
+    Args:
+        student_features: shape (B, ...), at least two dimensions.
+        teacher_features: shape (B, ...); all but B may differ.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: batches differ, an empty batch, or a NaN.
+
+    Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equations 1
+        to 4. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
+        normalises rows to L1 length 1: no common factor.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> similarity_preserving_loss(features, features.flip(1)).item()
+        0.0
+    """
+    student, teacher = _rows(student_features, teacher_features, "features")
+    similar_s = unit(matmul(student, student.T), dim=1)
+    similar_t = unit(matmul(teacher, teacher.T), dim=1)
+    return F.mse_loss(similar_s, similar_t)
+
+
+def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    r"""Relational distillation of distances: the same geometry up to scale.
+
+    .. math:: L = \frac{1}{B^2} \sum_{i,j} \ell_1\Bigl(\frac{d_{ij}^s}{\mu^s},
+              \frac{d_{ij}^t}{\mu^t}\Bigr), \qquad d_{ij} = \lVert e_i - e_j \rVert_2
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Distance: squared distances below 1e-12 count as 1e-12 off the diagonal; 0 on it.
+        Normalised: by mu, the mean of the positive distances of the batch, so scaling, shifting
+            and rotating either side change nothing.
+        Reduction: Huber loss with beta 1 ("smooth L1"), mean over all B² pairs, diagonal
+            included. A batch of one has no distance and gives 0.
+
+    Args:
+        student_embeddings: shape (B, ...).
+        teacher_embeddings: shape (B, ...); all but B may differ.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: batches differ, an empty batch, or a NaN.
+
+    Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 6 to 8, which
+        sum over pairs of different samples. RepDistiller and mdistiller: 25 times this plus 50
+        times :func:`rkd_angle_loss`.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 0.0]])
+        >>> rkd_distance_loss(embeddings, 2 * embeddings).item()
+        0.0
+    """
+    student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
+    return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
+
+
+def _relative_distances(embeddings: Tensor) -> Tensor:
+    products = matmul(embeddings, embeddings.T)
+    lengths = embeddings.square().sum(dim=1)
+    squares = (lengths[:, None] + lengths - 2 * products).clamp(min=1e-12)
+    diagonal = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    distances = squares.sqrt().masked_fill(diagonal, 0)
+    pairs = max(len(embeddings) * (len(embeddings) - 1), 1)
+    # Off the diagonal every distance is positive; a batch of one keeps its zero.
+    return distances * pairs / distances.sum().clamp_min(1e-6)
+
+
+def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    r"""Relational distillation of angles: the same angle at each sample, for each two others.
+
+    .. math:: L = \frac{1}{B^3} \sum_{i,j,k} \ell_1\bigl(\cos\angle_{jik}^s, \cos\angle_{jik}^t
+              \bigr), \qquad \cos\angle_{jik} = \Bigl\langle
+              \frac{e_j - e_i}{\lVert e_j - e_i \rVert},
+              \frac{e_k - e_i}{\lVert e_k - e_i \rVert} \Bigr\rangle
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: difference vectors to L2 length 1, so scaling, shifting and rotating either
+            side change nothing. Equal samples have no direction: cosine 0, gradient 0. These are
+            angles of triplets, not the cosines of the embeddings themselves.
+        Reduction: Huber loss with beta 1, mean over all B³ triplets, those with equal members
+            included. A batch of one gives 0.
+        Cost: memory and time grow as B³.
+
+    Args:
+        student_embeddings: shape (B, ...).
+        teacher_embeddings: shape (B, ...); all but B may differ.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: batches differ, an empty batch, or a NaN.
+
+    Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 9 to 11.
+        RepDistiller's number.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 0.0]])
+        >>> round(rkd_angle_loss(embeddings, 2 * embeddings + 1).item(), 4)
+        0.0
+    """
+    student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
+    return F.smooth_l1_loss(_triplet_cosines(student), _triplet_cosines(teacher))
+
+
+def _triplet_cosines(embeddings: Tensor) -> Tensor:
+    directions = unit(embeddings[None] - embeddings[:, None], dim=2)
+    return matmul(directions, directions.mT)
+
+
+def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    r"""Probabilistic knowledge transfer: the same neighbours with the same probabilities.
+
+    .. math:: L = \frac{1}{B^2} \sum_{i,j} p_{j|i} \log \frac{p_{j|i} + \epsilon}{q_{j|i} +
+              \epsilon}, \qquad p_{j|i} = \frac{1 + \cos(t_i, t_j)}{\sum_k 1 + \cos(t_i, t_k)}
+
+    Convention
+        Order: student (q), teacher (p); the teacher is detached.
+        Direction: KL(teacher || student) of each sample's neighbours, itself included.
+        Normalised: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row to
+            sum 1; so scaling a sample changes nothing, shifting does.
+        Reduction: mean over B² entries, so B times smaller than the mean KL of a row.
+            epsilon is 1e-7. A batch of one gives 0.
+
+    Args:
+        student_embeddings: shape (B, ...).
+        teacher_embeddings: shape (B, ...); all but B may differ.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: batches differ, an empty batch, or a NaN.
+
+    Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge
+        Transfer", ECCV 2018, equations 3 to 6, cosine kernel. RepDistiller, mdistiller and
+        torchdistill: this number, weight 30000.
+
+    Example:
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> round(pkt_loss(3 * embeddings, embeddings).item(), 6)
+        0.0
+    """
+    student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
+    near_s, near_t = _neighbours(student), _neighbours(teacher)
+    return (near_t * torch.log((near_t + 1e-7) / (near_s + 1e-7))).mean()
+
+
+def _neighbours(embeddings: Tensor) -> Tensor:
+    directions = embeddings / (embeddings.norm(dim=1, keepdim=True) + 1e-7)
+    closeness = (matmul(directions, directions.T) + 1) / 2
+    return closeness / closeness.sum(dim=1, keepdim=True)
+
+
+def correlation_congruence_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    r"""Errors of neighbours in the batch should not go together.
+
+    .. math:: L = \frac{1}{B - 1} \sum_{i=1}^{B-1} \sum_d |\Delta_{i,d}|\, |\Delta_{i+1,d}|,
+              \qquad \Delta = e^s - e^t
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: nothing. Only neighbours in the order of the batch are compared, so a shuffle
+            of the samples changes the value.
+        Reduction: sum over the embedding, mean over the B - 1 neighbouring pairs. A batch of one
+            has no pair and gives 0.
+
+    Args:
+        student_embeddings: shape (B, ...), after an embedding of the teacher's width.
+        teacher_embeddings: the same shape.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, an empty batch, or a NaN.
+
+    Source: RepDistiller's ``CC.py`` (weight 0.02) for Peng et al., "Correlation Congruence for
+        Knowledge Distillation", ICCV 2019. torchdistill compares (B, B) kernel matrices, as the
+        paper does: another loss, with no common factor.
+
+    Example:
+        >>> student = torch.tensor([[1.0, 0.0], [3.0, 5.0]])
+        >>> correlation_congruence_loss(student, torch.zeros(2, 2)).item()
+        3.0
+    """
+    check_same_shape(
+        student_embeddings,
+        teacher_embeddings,
+        "embeddings",
+        "bring both to one width with projectors.LinearProjector",
+    )
+    student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
+    error = (student - teacher).abs()
+    return (error[1:] * error[:-1]).sum() / max(len(error) - 1, 1)
+
+
+def contrastive_loss(
+    student_embeddings: Tensor, teacher_embeddings: Tensor, *, temperature: float = 0.07
+) -> Tensor:
+    r"""Find your own teacher's embedding among those of the batch, and the other way round.
+
+    .. math:: L = \frac{1}{2B} \sum_i \Bigl[
+              -\log \frac{e^{\cos(s_i, t_i)/\tau}}{\sum_j e^{\cos(s_i, t_j)/\tau}}
+              -\log \frac{e^{\cos(s_i, t_i)/\tau}}{\sum_j e^{\cos(s_j, t_i)/\tau}} \Bigr]
+
+    Convention
+        Order: student, teacher; the teacher is detached.
+        Normalised: embeddings to L2 length 1, so scaling a sample changes nothing.
+        Negatives: the other samples of the batch. This is the idea of CRD without its memory
+            bank of thousands of negatives and its noise-contrastive estimate: other numbers, and
+            small batches make it weak.
+        Reduction: mean over samples and over both directions. A batch of one gives 0.
+        Minimum: not 0 at equality; 0 is approached when positives and negatives part.
+
+    Args:
+        student_embeddings: shape (B, D), after an embedding of the teacher's width.
+        teacher_embeddings: shape (B, D).
+        temperature: tau, positive.
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: shapes differ, an empty batch, a NaN, or tau <= 0.
+
+    Source: Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, for
+        the idea and tau; van den Oord et al., 2018, for the in-batch estimate (InfoNCE).
+
+    Example:
+        >>> embeddings = torch.eye(4)
+        >>> round(contrastive_loss(embeddings, embeddings, temperature=1.0).item(), 4)
+        0.7437
+    """
+    check_same_shape(
+        student_embeddings,
+        teacher_embeddings,
+        "embeddings",
+        "bring both to one width with projectors.LinearProjector",
+    )
+    check_temperature(temperature)
+    student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
+    cosines = matmul(unit(student, dim=1), unit(teacher, dim=1).T) / temperature
+    own = torch.arange(len(cosines), device=cosines.device)
+    return (F.cross_entropy(cosines, own) + F.cross_entropy(cosines.T, own)) / 2

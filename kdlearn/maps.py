@@ -1,0 +1,117 @@
+"""Attention maps: where a network looks, as one number for each position."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlearn.checks import check_labels, check_tensor
+from kdlearn.numerics import unit, widen
+
+
+def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
+    r"""Activation-based attention map: the energy over channels, normalised over space.
+
+    .. math:: \hat Q = \frac{Q}{\lVert Q \rVert_2}, \qquad
+              Q = \mathrm{vec}\Bigl(\sum_c |A_c|^p\Bigr)
+
+    Convention
+        Normalised: each sample's map to L2 length 1 over all its positions (not sum 1, not over
+            the batch), so scaling the features changes nothing, and the sum and the mean over
+            channels give the same map.
+        Sign: :math:`|A|^p`, so odd p ignores the sign; the official code squares, p = 2.
+        Zero: a sample whose features are all 0 gets a map of zeros, with gradient 0.
+        Precision: half-precision features are taken to float32; each sample is divided by its
+            largest absolute value before the power where that is not of moderate size.
+
+    Args:
+        features: shape (B, C, *spatial), any number of spatial dimensions.
+        p: power, at least 1; a larger one looks more at the strongest activations.
+
+    Returns:
+        Shape (B, *spatial).
+
+    Raises:
+        TypeError: the features are no floating-point tensor.
+        ValueError: no spatial dimension, an empty batch, NaN, or p below 1.
+
+    Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1;
+        ``utils.py`` of their repository attention-transfer uses p = 2 and the mean over channels.
+
+    Example:
+        >>> features = torch.tensor([[[[3.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, -3.0]]]])
+        >>> activation_map(features)
+        tensor([[[0.7071, 0.0000],
+                 [0.0000, 0.7071]]])
+    """
+    check_tensor(features, "features")
+    if features.dim() < 3:
+        raise ValueError(
+            f"features need shape (batch, channels, *spatial), got {tuple(features.shape)}: "
+            "take a layer before the global pooling."
+        )
+    if not 1 <= p < math.inf:
+        raise ValueError(f"p is {p}, expected a finite number from 1: the paper uses 1, 2 and 4.")
+    features = _moderate(widen(features), p)
+    energy = (features.square() if p == 2 else features.abs().pow(p)).sum(dim=1)
+    return unit(energy.flatten(1), dim=1).view_as(energy)
+
+
+def _moderate(features: Tensor, p: float) -> Tensor:
+    """Divide each sample by its largest value, unless its power is far from the ends of float32."""
+    peak = torch.linalg.vector_norm(features.detach().flatten(1), ord=math.inf, dim=1)
+    power = peak.pow(p)
+    if bool(((power > 1e-9) & (power < 1e12)).all()):
+        return features
+    # The map does not depend on the scale, so the peak may count as a constant in the gradient.
+    peak = peak.clamp_min(torch.finfo(features.dtype).tiny)
+    return features / peak.view(-1, *[1] * (features.dim() - 1))
+
+
+def input_gradients(
+    logits: Tensor, labels: Tensor, images: Tensor, *, create_graph: bool = True
+) -> Tensor:
+    r"""Gradient-based attention: how much each pixel moves the classification loss.
+
+    .. math:: J^{(i)} = \frac{\partial\, \mathrm{CE}(z(x)^{(i)}, y^{(i)})}{\partial x^{(i)}}
+
+    Convention
+        Reduction: the cross-entropy is summed over the batch, so each sample's gradient is its
+            own and does not shrink with the batch.
+        Batch normalisation: in training mode it mixes samples, and the sum then differentiates
+            through that too. Use ``model.eval()`` for maps of single images.
+        Precision: the cross-entropy is computed in float32 when the logits are half precision.
+
+    Args:
+        logits: shape (B, C), computed from the images.
+        labels: class numbers, torch.int64, shape (B,).
+        images: shape (B, ...), with ``requires_grad_()`` set before the model saw them.
+        create_graph: keep the graph, so that a loss of the gradients can be trained (double
+            backward). Set False for a teacher.
+
+    Returns:
+        Gradients of the images' shape.
+
+    Raises:
+        TypeError: the logits are no floating-point tensor or the labels are not torch.int64.
+        ValueError: the images do not require a gradient, the logits do not depend on them, a
+            label is out of range, an empty batch, or a NaN.
+
+    Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2014; used for
+        transfer by Zagoruyko and Komodakis, ICLR 2017, section 3.2.
+
+    Example:
+        >>> images = torch.tensor([[1.0, -1.0]], requires_grad=True)
+        >>> input_gradients(2 * images, torch.tensor([0]), images, create_graph=False)
+        tensor([[-0.0360,  0.0360]])
+    """
+    check_tensor(logits, "logits")
+    check_labels(labels, logits)
+    if not images.requires_grad:
+        raise ValueError("images need requires_grad_() before the model sees them.")
+    loss = F.cross_entropy(widen(logits), labels, reduction="sum")
+    (gradients,) = torch.autograd.grad(loss, images, create_graph=create_graph, allow_unused=True)
+    if gradients is None:
+        raise ValueError("the logits do not depend on these images: pass the model's own input.")
+    return gradients

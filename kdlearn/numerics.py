@@ -1,0 +1,131 @@
+"""The few numerical habits that the losses share: width, matrix products, means, size matching."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_POOLS: dict[int, Callable[..., Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Take float16 and bfloat16 to float32, leave float32 and float64 alone.
+
+    Squares, exponentials and long sums leave the range of half precision at values that networks
+    do produce, so losses are computed one size up.
+
+    Args:
+        tensor: any floating-point tensor.
+
+    Example:
+        >>> widen(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product that autocast does not cut down to half precision.
+
+    Args:
+        left: shape (..., N, K).
+        right: shape (..., K, M).
+
+    Example:
+        >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+        ...     matmul(torch.ones(1, 2), torch.ones(2, 1)).dtype
+        torch.float32
+    """
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Divide vectors by their L2 length; a vector of zeros stays zero, with gradient zero.
+
+    Args:
+        vectors: any shape.
+        dim: the dimension along which the vectors lie.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), dim=1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    squares = vectors.square().sum(dim=dim, keepdim=True)
+    # Infinity in place of a length of 0 makes value and gradient 0; the root has no slope at 0.
+    return vectors / torch.where(squares > 0, squares, torch.inf).sqrt()
+
+
+def kl_rows(log_target: Tensor, log_input: Tensor) -> Tensor:
+    r"""KL divergence of each row, :math:`\sum_c p_c (\log p_c - \log q_c)`.
+
+    Classes that the target gives no mass count 0, also where both log-probabilities are minus
+    infinity.
+
+    Args:
+        log_target: log p, shape (..., C).
+        log_input: log q, shape (..., C).
+
+    Returns:
+        Shape (...).
+
+    Example:
+        >>> kl_rows(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log()).item()
+        0.6931...
+    """
+    target = log_target.exp()
+    gap = torch.where(target > 0, log_target - log_input, torch.zeros_like(target))
+    return (target * gap).sum(dim=-1)
+
+
+def pool(features: Tensor, size: int | Sequence[int]) -> Tensor:
+    """Adaptive average pooling in one, two or three spatial dimensions.
+
+    Args:
+        features: shape (B, C, *spatial).
+        size: positions to keep in every dimension, or in each.
+
+    Raises:
+        ValueError: there are more than three spatial dimensions.
+
+    Example:
+        >>> pool(torch.ones(1, 2, 8, 6), 2).shape
+        torch.Size([1, 2, 2, 2])
+    """
+    dimensions = features.dim() - 2
+    if dimensions not in _POOLS:
+        raise ValueError(
+            f"features of shape {tuple(features.shape)} have {dimensions} spatial dimensions and "
+            "pooling knows 1 to 3: flatten some of them, or pick layers of equal size."
+        )
+    return _POOLS[dimensions](features, size)
+
+
+def match_sizes(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool the larger of two feature tensors to the smaller's size, dimension by dimension.
+
+    Args:
+        student: shape (B, C_s, *spatial).
+        teacher: shape (B, C_t, *spatial), with as many spatial dimensions.
+
+    Returns:
+        Both, with equal spatial sizes.
+
+    Raises:
+        ValueError: the sizes differ and there are more than three spatial dimensions.
+
+    Example:
+        >>> student, teacher = match_sizes(torch.ones(1, 2, 8, 3), torch.ones(1, 5, 4, 6))
+        >>> student.shape, teacher.shape
+        (torch.Size([1, 2, 4, 3]), torch.Size([1, 5, 4, 3]))
+    """
+    if student.shape[2:] == teacher.shape[2:]:
+        return student, teacher
+    size = [min(pair) for pair in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    return pool(student, size), pool(teacher, size)

@@ -1,0 +1,181 @@
+"""Losses on relations between samples against loops in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdlearn import losses
+
+few = settings(max_examples=15, deadline=None)
+
+
+@st.composite
+def embedding_pairs(draw):
+    batch = draw(st.integers(2, 6))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    return tuple(
+        torch.randn(batch, draw(st.integers(2, 6)), dtype=torch.float64, generator=generator)
+        for _ in range(2)
+    )
+
+
+def unit_rows(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def huber(gap):
+    return np.where(np.abs(gap) < 1, gap**2 / 2, np.abs(gap) - 0.5).mean()
+
+
+@given(embedding_pairs())
+@few
+def test_similarity_preserving_matches_the_closed_form(pair):
+    gap = np.subtract(*(unit_rows(side.numpy() @ side.numpy().T) for side in pair))
+    expected = np.linalg.norm(gap) ** 2 / len(gap) ** 2
+    loss = losses.similarity_preserving_loss(*pair)
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+
+@given(embedding_pairs())
+@few
+def test_relative_distances_match_a_double_loop(pair):
+    def distances(x):
+        d = np.array([[np.linalg.norm(a - b) for a in x] for b in x])
+        return d / d[~np.eye(len(x), dtype=bool)].mean()
+
+    expected = huber(np.subtract(*(distances(side.numpy()) for side in pair)))
+    assert losses.rkd_distance_loss(*pair).item() == pytest.approx(expected, abs=1e-9)
+
+
+@given(embedding_pairs())
+@few
+def test_angles_match_a_triple_loop(pair):
+    def angles(x):
+        n = len(x)
+        cosines = np.zeros((n, n, n))
+        for i, j, k in np.ndindex(n, n, n):
+            if i not in (j, k):
+                a, b = x[j] - x[i], x[k] - x[i]
+                cosines[i, j, k] = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        return cosines
+
+    expected = huber(np.subtract(*(angles(side.numpy()) for side in pair)))
+    assert losses.rkd_angle_loss(*pair).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_great_gaps_count_by_their_size_not_by_its_square():
+    """Three samples of which two nearly coincide: relative distances differ by more than 1."""
+    student = torch.tensor([[0.0], [1e-3], [9.0]], dtype=torch.float64)
+    teacher = torch.tensor([[0.0], [9.0], [1e-3]], dtype=torch.float64)
+    gap = 2 * 1.5  # two of the three distances, each side of the diagonal, differ by 1.5
+    expected = 2 * gap / 2 * (1 - 0.5 / 1.5) * 2 / 9
+    loss = losses.rkd_distance_loss(student, teacher).item()
+    assert loss == pytest.approx(expected, rel=1e-2)
+
+
+@given(embedding_pairs())
+@few
+def test_neighbour_probabilities_match_the_closed_form(pair):
+    def neighbours(x):
+        x = x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-7)
+        closeness = (x @ x.T + 1) / 2
+        return closeness / closeness.sum(1, keepdims=True) + 1e-7
+
+    student, teacher = (neighbours(side.numpy()) for side in pair)
+    expected = ((teacher - 1e-7) * np.log(teacher / student)).mean()
+    assert losses.pkt_loss(*pair).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_errors_of_neighbours_match_a_loop(batch):
+    student, teacher = torch.randn(2, batch, 3, dtype=torch.float64)
+    error = (student - teacher).abs().numpy()
+    products = [(error[i] * error[i + 1]).sum() for i in range(batch - 1)]
+    expected = np.mean(products) if products else 0
+    loss = losses.correlation_congruence_loss(student, teacher)
+    assert loss.item() == pytest.approx(expected)
+
+
+@given(st.integers(1, 6), st.floats(0.05, 2), st.integers(0, 10**6))
+@few
+def test_contrast_matches_the_closed_form(batch, temperature, seed):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, batch, 5, dtype=torch.float64, generator=generator)
+    cosines = unit_rows(student.numpy()) @ unit_rows(teacher.numpy()).T / temperature
+    own = np.diag(cosines)
+    forth = np.log(np.exp(cosines).sum(1)) - own
+    back = np.log(np.exp(cosines).sum(0)) - own
+    loss = losses.contrastive_loss(student, teacher, temperature=temperature)
+    assert loss.item() == pytest.approx((forth.mean() + back.mean()) / 2, rel=1e-7, abs=1e-9)
+
+
+def test_contrast_has_the_temperature_of_crd():
+    student, teacher = torch.randn(2, 4, 5)
+    explicit = losses.contrastive_loss(student, teacher, temperature=0.07)
+    assert losses.contrastive_loss(student, teacher) == explicit
+
+
+ALL = [
+    "similarity_preserving_loss",
+    "rkd_distance_loss",
+    "rkd_angle_loss",
+    "pkt_loss",
+    "correlation_congruence_loss",
+    "contrastive_loss",
+]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_feature_maps_are_flattened(name):
+    student, teacher = torch.randn(2, 4, 3, 2, 2)
+    loss = getattr(losses, name)
+    torch.testing.assert_close(loss(student, teacher), loss(student.flatten(1), teacher.flatten(1)))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "contrastive_loss"])
+def test_equal_samples_keep_the_gradient_finite(name):
+    student = torch.ones(4, 5, requires_grad=True)
+    value = getattr(losses, name)(student, torch.randn(4, 5))
+    value.backward()
+    assert value.isfinite()
+    assert student.grad.isfinite().all()
+
+
+def test_equal_samples_have_no_angle_to_learn():
+    student = torch.ones(3, 4, requires_grad=True)
+    losses.rkd_angle_loss(student, torch.randn(3, 4)).backward()
+    assert student.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_silent_sample_keeps_the_gradient_small(name):
+    torch.manual_seed(0)
+    student = torch.randn(4, 5)
+    student[2] = 0
+    student.requires_grad_()
+    getattr(losses, name)(student, torch.randn(4, 5)).backward()
+    # pkt divides by length + 1e-7 as its authors do.
+    assert student.grad.abs().max() < (1e7 if name == "pkt_loss" else 1e2)
+
+
+@pytest.mark.parametrize("name", ["correlation_congruence_loss", "contrastive_loss"])
+def test_other_widths_want_a_projector(name):
+    with pytest.raises(
+        ValueError, match=r"bring both to one width with projectors.LinearProjector"
+    ):
+        getattr(losses, name)(torch.zeros(2, 4), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("name", ALL[:4])
+@pytest.mark.parametrize("shapes", [((2, 4), (3, 4)), ((2,), (2, 4)), ((2, 4), (2,))])
+def test_both_sides_need_the_same_samples(name, shapes):
+    with pytest.raises(ValueError, match=r"need shape \(batch, ...\) with one batch on both sides"):
+        getattr(losses, name)(*(torch.ones(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("name", ["contrastive_loss", "correlation_congruence_loss"])
+def test_vectors_without_a_batch_are_refused(name):
+    with pytest.raises(ValueError, match=r"need shape \(batch, ...\)"):
+        getattr(losses, name)(torch.ones(3), torch.ones(3))
