@@ -1,0 +1,29 @@
+"""Small data sets, made on the spot from scikit-learn's digits or from nothing, with no download.
+
+Everything is a tensor, and everything follows from a seed: the same call gives the same data, and
+no global random state is read or touched.
+"""
+
+from kdlearn.data.augment import RandomAffine, RandomShift
+from kdlearn.data.cluttered import cluttered_digits
+from kdlearn.data.digits import BaseDigits, base_digits
+from kdlearn.data.recall import Recall, associative_recall
+from kdlearn.data.sequences import Sequences, reordering_task
+from kdlearn.data.splits import Split, Splits, balanced_subset
+from kdlearn.data.warped import warped_digits
+
+__all__ = [
+    "BaseDigits",
+    "RandomAffine",
+    "RandomShift",
+    "Recall",
+    "Sequences",
+    "Split",
+    "Splits",
+    "associative_recall",
+    "balanced_subset",
+    "base_digits",
+    "cluttered_digits",
+    "reordering_task",
+    "warped_digits",
+]
