@@ -1,0 +1,74 @@
+# `make help` lists what can be made. Every target sets up .venv by itself.
+#
+#   PYTHON=python3.12           the Python to make .venv with (3.11 to 3.13)
+#   TORCH_INDEX=https://...     a further package index for PyTorch, such as its CPU builds
+#   PIP_INDEX_URL, HTTPS_PROXY  and pip's other variables work as usual
+
+PYTHON ?= python3
+PORT ?= 8000
+export TORCH_INDEX
+# One thread: two on shared cores make small models up to a hundred times slower.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+SITE := _build/html
+NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
+EXPERIMENTS := warped_digits cluttered_digits initialisation
+SEEDS ?= 0 1 2 3 4
+
+# $(call step,name,command,advice): a heading, the command, and one closing line if it fails.
+step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
+
+.DEFAULT_GOAL := help
+.PHONY: help book serve test check notebooks results repository clean lint types sources browser
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) book/tools/install.py
+
+book: $(STAMP) ## build the site
+	@rm -rf _build/html _build/.doctrees
+	$(call step,Site,$(BIN)/jupyter-book build --quiet -W --keep-going --all .,The warnings above are its errors: mend them in book/ or in a docstring.)
+	@printf '\nThe site: %s\nTo read it: make serve\n' '$(CURDIR)/$(SITE)/index.html'
+
+serve: book ## build the site and serve it on this machine (PORT=8000)
+	@printf 'Serving http://127.0.0.1:%s (stop with Ctrl-C)\n' '$(PORT)'
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
+
+test: check book browser ## everything: checks, unit tests, doctests, notebooks, site, browser
+	$(call step,Tests,$(BIN)/python -m pytest -q -n 2 --dist worksteal,Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+
+check: lint types sources ## lint, types, notebooks normalised and current, addresses
+
+lint: $(STAMP)
+	$(call step,Lint,$(BIN)/ruff check .,Many are mended by: $(BIN)/ruff check --fix .)
+	$(call step,Format,$(BIN)/ruff format --check --quiet .,Mended by: $(BIN)/ruff format .)
+
+types: $(STAMP)
+	$(call step,Types,$(BIN)/mypy,See the lines above.)
+
+sources: $(STAMP)
+	$(call step,Notebooks,$(NOTEBOOKS) check,Mostly mended by: make notebooks)
+	$(call step,Addresses,$(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
+
+browser: $(STAMP)
+	$(call step,Browser,$(BIN)/python book/tools/chromium.py,Install Chromium or Chrome and run make test again.)
+
+notebooks: $(STAMP) ## run every notebook and store it normalised (ONLY=book/... for some)
+	$(call step,Run notebooks,$(NOTEBOOKS) run $(ONLY),The cell that failed is shown above.)
+
+results: $(STAMP) ## make the tables of book/results anew (SEEDS="0 1 2 3 4"); takes long
+	$(foreach name,$(EXPERIMENTS),$(call step,Experiment $(name),$(BIN)/python -m kdlearn.experiments $(name) --seeds $(SEEDS) --output book/results/$(name).csv,See above.)
+	)
+
+repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
+	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)
+
+clean: ## remove the site and the caches; .venv stays
+	@rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

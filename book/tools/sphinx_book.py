@@ -1,0 +1,106 @@
+"""The book's own Sphinx extension: what `_config.yml` cannot say.
+
+* The repository's address comes from pyproject.toml, its one place.
+* MathJax is served by the site itself, without the parts that no page uses.
+* A bibliography is a plain list to screen readers; docutils' roles for it are not valid ARIA.
+* The blocks `Convention` and `Source:` of the package's docstrings become sections.
+"""
+
+import importlib.metadata
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import repository
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.writers.html5 import HTML5Translator
+
+SECTIONS = ["Convention", "Source"]
+UNUSED_MATHJAX = [
+    "[!t]*.js",  # the bundles of other inputs and outputs
+    "tex-[!c]*.js",
+    "tex-chtml-*.js",
+    "adaptors",
+    "input/asciimath*",
+    "input/mml*",
+    "output/svg*",
+    "sre",
+]
+
+
+def set_address(app: Sphinx, config: Config) -> None:
+    """Fill in whatever depends on where the repository and its pages are."""
+    address = repository.read_address()
+    config["html_theme_options"]["repository_url"] = address.url
+    config["html_baseurl"] = address.pages
+    config["ogp_site_url"] = address.pages
+    config["notfound_urls_prefix"] = f"/{address.name}/"
+
+
+def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Copy MathJax next to the other static files."""
+    if error is None and app.builder.format == "html":
+        package = importlib.metadata.distribution("sphinx-mathjax-offline")
+        source = Path(str(package.locate_file("sphinx-mathjax-offline/static/mathjax")))
+        target = Path(app.outdir) / "_static" / "mathjax"
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        for pattern in UNUSED_MATHJAX:
+            for path in target.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def visit_citation(translator: HTML5Translator, node: nodes.citation) -> None:
+    """Open a bibliography's list before its first entry, and the entry."""
+    if not isinstance(node.previous_sibling(), nodes.citation):
+        translator.body.append('<div role="list" class="citation-list">\n')
+    translator.body.append(translator.starttag(node, "div", CLASS="citation", role="listitem"))
+
+
+def depart_citation(translator: HTML5Translator, node: nodes.citation) -> None:
+    """Close the entry, and after the last one the list."""
+    following = node.next_node(descend=False, siblings=True, ascend=False)
+    last = not isinstance(following, nodes.citation)
+    translator.body.append("</div>\n</div>\n" if last else "</div>\n")
+
+
+def split_sections(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Rewrite the house's docstring blocks in the way that napoleon reads.
+
+    Also escapes the star of a shape such as (B, C, *spatial), which would open an emphasis.
+    """
+    result: list[str] = []
+    block = ""
+    for given in lines:
+        line = given if ">>>" in given else re.sub(r", \*(\w+)\)", r", \\*\1)", given)
+        if line.strip() and not line.startswith(" "):
+            block = line.strip() if line.strip() == "Convention" else ""
+            source = re.fullmatch(r"Source: (.+)", line)
+            if block:
+                result += ["Convention:", ""]
+                continue
+            if source:
+                result += ["Source:", f"    {source[1]}"]
+                continue
+        item = re.fullmatch(r"    (\S.*)", line) if block else None
+        result.append(f"    * {item[1]}" if item else f"  {line}" if block and line else line)
+    lines[:] = result
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register everything above."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.setup_extension("sphinx.ext.napoleon")
+    app.connect("config-inited", set_address, priority=10)
+    app.connect("build-finished", copy_mathjax)
+    app.connect("autodoc-process-docstring", split_sections, priority=10)
+    app.add_node(nodes.citation, override=True, html=(visit_citation, depart_citation))
+    app.config["mathjax_path"] = "mathjax/tex-chtml.js"
+    app.config["napoleon_custom_sections"] = SECTIONS
+    app.config["napoleon_use_ivar"] = True
+    app.config["napoleon_use_rtype"] = False
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,94 @@
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+import notebooks  # noqa: E402
+
+v4 = nbformat.v4
+
+
+@pytest.fixture
+def chapter(tmp_path: Path) -> Path:
+    cells = [
+        v4.new_markdown_cell("# A chapter"),
+        v4.new_code_cell(notebooks.install_cell()),
+        v4.new_code_cell("print('a\\rb')\nassert 1 + 1 == 2"),
+    ]
+    path = tmp_path / "chapter.ipynb"
+    path.write_text(notebooks.serialise(notebooks.normalise(v4.new_notebook(cells=cells))))
+    assert notebooks.run(path) == ""
+    return path
+
+
+def changed(path: Path, change) -> list[str]:
+    notebook = notebooks.read(path)
+    change(notebook)
+    path.write_text(notebooks.serialise(notebooks.normalise(notebook)))
+    return notebooks.check(path)
+
+
+def test_a_run_notebook_is_well_and_a_second_run_changes_no_byte(chapter: Path) -> None:
+    assert notebooks.check(chapter) == []
+    stored = chapter.read_bytes()
+    assert notebooks.run(chapter) == ""
+    assert chapter.read_bytes() == stored
+
+
+def test_a_cell_that_fails_is_reported_and_the_file_left_as_it_was(chapter: Path) -> None:
+    notebook = notebooks.read(chapter)
+    notebook.cells[2].source = "raise ValueError('no such thing')"
+    chapter.write_text(notebooks.serialise(notebook))
+    stored = chapter.read_bytes()
+    assert "no such thing" in notebooks.run(chapter)
+    assert chapter.read_bytes() == stored
+
+
+def edit_code(notebook) -> None:
+    notebook.cells[2].source += "\nassert True"
+
+
+def drop_asserts(notebook) -> None:
+    notebook.cells[2].source = "print(1)"
+
+
+def drop_install(notebook) -> None:
+    del notebook.cells[1]
+
+
+def add_figure(notebook) -> None:
+    notebook.cells[2].outputs = [v4.new_output("display_data", data={"image/png": "aGk="})]
+
+
+def forget_a_run(notebook) -> None:
+    notebook.cells[2].execution_count = None
+
+
+def store_stderr(notebook) -> None:
+    notebook.cells[2].outputs = [v4.new_output("stream", name="stderr", text="careful")]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (edit_code, "code was changed after the run"),
+        (drop_asserts, "no cell asserts anything"),
+        (drop_install, "not the install cell"),
+        (add_figure, "a figure without text"),
+        (forget_a_run, "not every code cell was run once"),
+        (store_stderr, "wrote to stderr"),
+    ],
+)
+def test_each_fault_is_found(chapter: Path, change, says: str) -> None:
+    assert any(says in fault for fault in changed(chapter, change))
+
+
+def test_a_notebook_that_was_not_cleaned_is_found(chapter: Path) -> None:
+    notebook = notebooks.read(chapter)
+    notebook.cells[0].metadata["collapsed"] = True
+    chapter.write_text(notebooks.serialise(notebook))
+    assert any("not normalised" in fault for fault in notebooks.check(chapter))

@@ -1,0 +1,92 @@
+"""Each notebook alone in an empty folder, against a wheel of the package, compared with its outputs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "book").glob("*/*.ipynb"))
+NBVAL = [
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--nbval-lax",
+    "--nbval-current-env",
+    "--nbval-cell-timeout=300",
+]
+# The explorers' styles and scripts may change; the data that they show may not.
+SANITIZE = r"""[style]
+regex: (?s)<style>.*?</style>
+replace: STYLE
+[script]
+regex: (?s)<script>\(function.*?</script>
+replace: SCRIPT
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the package is installed from its wheel, without its dependencies."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run([*pip, *build], check=True)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    return site
+
+
+def run_alone(notebook: nbformat.NotebookNode, folder: Path, site: Path) -> tuple[int, str]:
+    """Run a notebook under nbval in a folder with nothing else, and return code and output."""
+    nbformat.write(notebook, folder / "chapter.ipynb")
+    (folder / "sanitize.cfg").write_text(SANITIZE)
+    command = [sys.executable, "-m", "pytest", *NBVAL, "--nbval-sanitize-with", "sanitize.cfg"]
+    environment = os.environ | {
+        "PYTHONPATH": str(site),
+        "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [*command, "--rootdir", ".", "chapter.ipynb"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def code(source: str, **metadata: object) -> nbformat.NotebookNode:
+    cell = nbformat.v4.new_code_cell(source)
+    cell.metadata.update(metadata)
+    return cell
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_runs_alone_and_gives_its_stored_outputs(
+    path: Path, wheel_site: Path, tmp_path: Path
+) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    origin = f"import kdlearn\nassert kdlearn.__file__.startswith({str(wheel_site)!r})"
+    notebook.cells.append(code(origin))
+    status, output = run_alone(notebook, tmp_path, wheel_site)
+    assert status == 0, output[-6000:]
+    shutil.rmtree(tmp_path)
+
+
+def test_a_changed_output_and_a_failed_claim_are_found(wheel_site: Path, tmp_path: Path) -> None:
+    stored = code("print(1 + 1)", tags=["nbval-check-output"])
+    stored.execution_count = 1
+    stored.outputs = [nbformat.v4.new_output("stream", name="stdout", text="3\n")]
+    notebook = nbformat.v4.new_notebook(cells=[stored, code("assert 1 > 2")])
+    status, output = run_alone(notebook, tmp_path, wheel_site)
+    assert status == 1
+    assert "2 failed" in output
