@@ -8,10 +8,10 @@ from torch import nn
 
 @torch.no_grad()
 def copy_matching_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
-    """Copy every weight and statistic that both models have under one name and in one shape.
+    """Copy every layer whose weights and statistics both models have, all in the same shapes.
 
     A student with fewer blocks in each group gets the first blocks, the stem and the classifier;
-    a narrower one gets nothing, since no shape fits.
+    a narrower one gets nothing. A layer is copied whole or not at all.
 
     Args:
         student: changed in place.
@@ -29,11 +29,14 @@ def copy_matching_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
         >>> copy_matching_weights(student, teacher)
         ['0.weight', '0.bias']
     """
-    theirs = teacher.state_dict()
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    unlike = {
+        name.rpartition(".")[0]
+        for name, tensor in ours.items()
+        if name not in theirs or theirs[name].shape != tensor.shape
+    }
     matching = {
-        name: tensor
-        for name, tensor in student.state_dict().items()
-        if name in theirs and theirs[name].shape == tensor.shape
+        name: tensor for name, tensor in ours.items() if name.rpartition(".")[0] not in unlike
     }
     if not matching:
         raise ValueError(

@@ -39,3 +39,11 @@ def test_other_shapes_stay_as_they_were():
 def test_nothing_in_common_says_what_to_do():
     with pytest.raises(ValueError, match="the teacher's widths and fewer layers"):
         copy_matching_weights(torch.nn.Linear(2, 3), torch.nn.Linear(4, 5))
+
+
+def test_a_narrower_student_is_refused_and_left_as_it_was():
+    student, teacher = SlimWRN((4, 8, 16), blocks=1), SlimWRN((8, 16, 32), blocks=1)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    with pytest.raises(ValueError, match="nothing to copy"):
+        copy_matching_weights(student, teacher)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
