@@ -3,6 +3,7 @@
 * The repository's address comes from pyproject.toml, its one place.
 * MathJax is served by the site itself, without the parts that no page uses.
 * A bibliography is a plain list to screen readers; docutils' roles for it are not valid ARIA.
+* A table can be reached by keyboard, since a wide one scrolls inside itself.
 * The blocks `Convention` and `Source:` of the package's docstrings become sections.
 """
 
@@ -91,11 +92,20 @@ def split_sections(
     lines[:] = result
 
 
+def let_keys_reach_tables(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Make every table of a page focusable."""
+    if "body" in context:
+        context["body"] = context["body"].replace("<table ", '<table tabindex="0" ')
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything above."""
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
     app.connect("config-inited", set_address, priority=10)
+    app.connect("html-page-context", let_keys_reach_tables)
     app.connect("build-finished", copy_mathjax)
     app.connect("autodoc-process-docstring", split_sections, priority=10)
     app.add_node(nodes.citation, override=True, html=(visit_citation, depart_citation))

@@ -189,7 +189,7 @@ def test_a_wrong_address_shows_a_page_with_its_style(browser: Browser, address: 
     faults, _ = watched(page, address)
     page.goto(f"{address}404.html", wait_until="networkidle")
     assert faults == []
-    assert page.locator("h1").first.is_visible()
+    assert page.get_by_role("heading", name="Page not found").is_visible()
     context.close()
 
 
