@@ -22,8 +22,8 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
             channels give the same map.
         Sign: :math:`|A|^p`, so odd p ignores the sign; the official code squares, p = 2.
         Zero: a sample whose features are all 0 gets a map of zeros, with gradient 0.
-        Precision: half-precision features are taken to float32; each sample is divided by its
-            largest absolute value before the power where that is not of moderate size.
+        Precision: half-precision features are taken to float32; where powers come near the ends
+            of its range, each sample is divided by its largest absolute value first.
 
     Args:
         features: shape (B, C, *spatial), any number of spatial dimensions.
@@ -53,20 +53,18 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
         )
     if not 1 <= p < math.inf:
         raise ValueError(f"p is {p}, expected a finite number from 1: the paper uses 1, 2 and 4.")
-    features = _moderate(widen(features), p)
-    energy = (features.square() if p == 2 else features.abs().pow(p)).sum(dim=1)
+    features = widen(features)
+    energy = _energy(features, p)
+    squares = energy.detach().flatten(1).square().sum(dim=1)
+    if not bool(((squares > 1e-18) & (squares < 1e30)).all()):
+        # The map does not depend on the scale, so the peak may count as a constant in the gradient.
+        peak = features.detach().abs().amax(dim=tuple(range(1, features.dim())), keepdim=True)
+        energy = _energy(features / peak.clamp_min(torch.finfo(features.dtype).tiny), p)
     return unit(energy.flatten(1), dim=1).view_as(energy)
 
 
-def _moderate(features: Tensor, p: float) -> Tensor:
-    """Divide each sample by its largest value, unless its power is far from the ends of float32."""
-    peak = torch.linalg.vector_norm(features.detach().flatten(1), ord=math.inf, dim=1)
-    power = peak.pow(p)
-    if bool(((power > 1e-9) & (power < 1e12)).all()):
-        return features
-    # The map does not depend on the scale, so the peak may count as a constant in the gradient.
-    peak = peak.clamp_min(torch.finfo(features.dtype).tiny)
-    return features / peak.view(-1, *[1] * (features.dim() - 1))
+def _energy(features: Tensor, p: float) -> Tensor:
+    return (features.square() if p == 2 else features.abs().pow(p)).sum(dim=1)
 
 
 def input_gradients(

@@ -143,3 +143,27 @@ def test_images_must_lead_to_the_logits():
         input_gradients(images * 2, torch.tensor([2]), images)
     with pytest.raises(TypeError, match="logits must be floating point"):
         input_gradients(torch.ones(1, 2).long(), label, images)
+
+
+def test_one_loud_sample_and_zeros_beside_it_do_not_spoil_the_batch():
+    features = torch.randn(3, 4, 3, 3)
+    expected = activation_map(features)
+    features[1] *= 1e30
+    torch.testing.assert_close(activation_map(features), expected)
+    features[2, :, 0] = 0
+    features[2] *= 1e-30
+    result = activation_map(features)
+    torch.testing.assert_close(result[:2], expected[:2])
+    assert result.isfinite().all()
+    torch.testing.assert_close(result[2].square().sum(), torch.tensor(1.0))
+
+
+def test_great_features_have_the_gradient_of_small_ones():
+    small = torch.randn(2, 3, 4)
+    weights = torch.randn(2, 4)
+    gradients = []
+    for scale in (1.0, 2.0**60):
+        features = (scale * small).requires_grad_()
+        (activation_map(features, p=3) * weights).sum().backward()
+        gradients.append(scale * features.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])

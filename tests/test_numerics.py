@@ -63,6 +63,12 @@ def test_equal_sizes_are_not_touched():
     assert all(a is b for a, b in zip(match_sizes(*pair), pair, strict=True))
 
 
+def test_sizes_meet_at_the_smaller_and_sides_stay_in_order():
+    student, teacher = match_sizes(torch.zeros(1, 2, 8, 3), torch.ones(1, 5, 4, 6))
+    torch.testing.assert_close(student, torch.zeros(1, 2, 4, 3))
+    torch.testing.assert_close(teacher, torch.ones(1, 5, 4, 3))
+
+
 @pytest.mark.parametrize("space", [1, 2, 3])
 def test_pooling_averages_in_every_dimension(space):
     features = torch.randn(2, 3, *[4] * space)

@@ -131,10 +131,15 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         0.6667
     """
     check_features(student_features, teacher_features, same_channels=True, same_size=True)
-    # Pooling is linear, so the difference is pooled, once for both sides.
-    gap = widen(student_features) - widen(teacher_features.detach())
-    levels = [level for level in (4, 2, 1) if level < gap.shape[2]]
-    losses = [side.square().mean() for side in (gap, *(pool(gap, level) for level in levels))]
+    student, teacher = widen(student_features), widen(teacher_features.detach())
+    levels = [level for level in (4, 2, 1) if level < student.shape[2]]
+    # Where bins are equal, a coarser level is the mean of a finer one.
+    equal_bins = all(size % 4 == 0 for size in student.shape[2:])
+    losses, finer = [F.mse_loss(student, teacher)], (student, teacher)
+    for level in levels:
+        source = finer if equal_bins else (student, teacher)
+        finer = pool(source[0], level), pool(source[1], level)
+        losses.append(F.mse_loss(*finer))
     weights = [0.5**power for power in range(len(losses))]
     weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
     return torch.stack(weighted).sum() / sum(weights)
@@ -227,9 +232,10 @@ def activation_boundary_loss(
     if not 0 < margin < math.inf:
         raise ValueError(f"margin is {margin}, expected a positive finite number: the paper has 1.")
     student, teacher = widen(student_features), teacher_features.detach()
-    side = (teacher > 0).to(student.dtype) * 2 - 1
-    missing = F.relu(margin - side * student)
-    return missing.square().sum() / student.shape[0]
+    # 1 where the teacher is silent, -1 where it is active; in place, memory is what this costs.
+    away = (teacher > 0).to(student.dtype).mul_(-2).add_(1)
+    missing = (margin + away * student).relu_()
+    return F.mse_loss(missing, torch.zeros_like(missing), reduction="sum") / student.shape[0]
 
 
 def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Tensor:

@@ -547,7 +547,7 @@ def sequence_reverse_kl(
         )
     check_labels(tokens, student_logits)
     student = _log_probability(student_logits, tokens)
-    teacher = _log_probability(teacher_logits.detach(), tokens)
+    teacher = _log_probability(teacher_logits, tokens)
     if mask is not None:
         check_mask(mask, tokens.shape)
         student, teacher = student.masked_fill(~mask, 0), teacher.masked_fill(~mask, 0)

@@ -70,6 +70,17 @@ def test_the_larger_features_are_pooled_in_each_dimension(name, space):
     torch.testing.assert_close(loss(teacher, student), loss(teacher, pool(student, small)))
 
 
+@pytest.mark.parametrize("name", ["nst_loss", "attention_transfer_loss"])
+@pytest.mark.parametrize("larger", ["student", "teacher"])
+def test_half_precision_is_widened_before_it_is_pooled(name, larger):
+    torch.manual_seed(0)
+    sides = torch.randn(2, 4, 8, 8).half(), torch.randn(2, 4, 2, 2).half()
+    sides = sides if larger == "student" else sides[::-1]
+    loss = getattr(losses, name)
+    exact = loss(*(side.double() for side in sides)).item()
+    assert loss(*sides).item() == pytest.approx(exact, rel=2e-5)
+
+
 def test_each_dimension_is_pooled_on_the_side_that_is_larger_there():
     student, teacher = torch.randn(2, 3, 8, 2), torch.randn(2, 3, 4, 6)
     pooled = [F.adaptive_avg_pool2d(side, (4, 2)) for side in (student, teacher)]
@@ -94,6 +105,17 @@ def test_hcl_weighs_its_levels_by_halves(size, levels):
         weights
     )
     torch.testing.assert_close(losses.hcl_loss(student, teacher), expected)
+
+
+def test_hcl_pools_rectangles_and_odd_sides_from_the_full_size():
+    for size in ((8, 6), (8, 12), (6, 8)):
+        student, teacher = torch.randn(2, 2, 3, *size, dtype=torch.float64)
+        pooled = [
+            [F.adaptive_avg_pool2d(side, n) for side in (student, teacher)] for n in (4, 2, 1)
+        ]
+        terms = [F.mse_loss(student, teacher), *(F.mse_loss(*pair) for pair in pooled)]
+        expected = sum(0.5**k * term for k, term in enumerate(terms)) / 1.875
+        torch.testing.assert_close(losses.hcl_loss(student, teacher), expected)
 
 
 def test_hcl_knows_one_and_three_dimensions():

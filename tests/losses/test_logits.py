@@ -246,6 +246,12 @@ def test_standardising_forgets_scale_and_shift_and_lets_gradients_through():
     assert torch.autograd.gradcheck(losses.standardize_logits, logits)
 
 
+def test_rows_are_standardised_in_any_number_of_dimensions():
+    logits = torch.randn(2, 3, 5, dtype=torch.float64)
+    flat = losses.standardize_logits(logits.flatten(0, 1))
+    torch.testing.assert_close(losses.standardize_logits(logits), flat.reshape(2, 3, 5))
+
+
 def test_a_constant_row_is_standardised_to_zeros_with_a_finite_gradient():
     logits = torch.ones(1, 4, requires_grad=True)
     standard = losses.standardize_logits(logits)

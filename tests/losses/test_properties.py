@@ -313,6 +313,25 @@ def test_the_second_derivative_is_that_of_finite_differences(pair):
     assert gradgradcheck(lambda s: TABLE[name].call(s, teacher), student.requires_grad_())
 
 
+ROW_LOSSES = [
+    name
+    for name, spec in TABLE.items()
+    if spec.kind in ("logits", "tokens") and name != "sequence_reverse_kl"
+]
+
+
+@pytest.mark.parametrize("name", ROW_LOSSES)
+def test_all_leading_dimensions_are_rows(name, monkeypatch):
+    torch.manual_seed(3)
+    student, teacher = torch.randn(2, 6, 7, dtype=torch.float64)
+    labels = torch.tensor([0, 6, 3, 3, 1, 2])
+    monkeypatch.setitem(globals(), "LABELS", labels)
+    flat = TABLE[name].call(student, teacher)
+    monkeypatch.setitem(globals(), "LABELS", labels.reshape(2, 3))
+    shaped = TABLE[name].call(student.reshape(2, 3, 7), teacher.reshape(2, 3, 7))
+    torch.testing.assert_close(shaped, flat)
+
+
 def changed(change: str, kind: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if change == "batch":
         order = torch.tensor([*range(2, len(student)), 0, 1])

@@ -49,6 +49,19 @@ def test_relative_distances_match_a_double_loop(pair):
     assert losses.rkd_distance_loss(*pair).item() == pytest.approx(expected, abs=1e-9)
 
 
+def test_equal_samples_are_a_millionth_apart():
+    student = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]], dtype=torch.float64)
+    apart = torch.tensor([[0, 1e-6, 5], [1e-6, 0, 5], [5, 5, 0]], dtype=torch.float64)
+    root = [5**0.5, 13**0.5, 10**0.5]  # the teacher's distances 01, 02 and 12
+    wanted = torch.tensor(
+        [[0, root[0], root[1]], [root[0], 0, root[2]], [root[1], root[2], 0]], dtype=torch.float64
+    )
+    gap = apart * 6 / apart.sum() - wanted * 6 / wanted.sum()
+    loss = losses.rkd_distance_loss(student, teacher)
+    assert loss.item() == pytest.approx(huber(gap.numpy()), rel=1e-9)
+
+
 @given(embedding_pairs())
 @few
 def test_angles_match_a_triple_loop(pair):
