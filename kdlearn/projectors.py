@@ -71,7 +71,7 @@ class Paraphraser(nn.Module):
         factor_channels: C of the factor; half of ``channels`` is usual.
 
     Source: Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Factor
-        Transfer", NeurIPS 2018, section 3.1, with one convolution a side instead of three.
+        Transfer", NeurIPS 2018, section 3, with one convolution a side instead of three.
 
     Example:
         >>> import torch

@@ -71,7 +71,7 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         ValueError: batches or numbers of dimensions differ, an empty batch, or a NaN.
 
     Source: Huang and Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity
-        Transfer", 2017, equation 7 with the polynomial kernel, d = 2 and c = 0. RepDistiller's
+        Transfer", 2017, section 4, with the polynomial kernel, d = 2 and c = 0. RepDistiller's
         number (weight 50), by matrix products instead of (B, C, C, H W) tensors.
 
     Example:
@@ -121,7 +121,7 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         TypeError: a side is no floating-point tensor.
         ValueError: shapes differ, the batch is empty, or a NaN.
 
-    Source: Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021, section 3.3;
+    Source: Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021, section 3;
         ``hcl`` of the authors and ``hcl_loss`` of mdistiller.
 
     Example:
@@ -216,7 +216,7 @@ def activation_boundary_loss(
         ValueError: shapes differ, the batch is empty, a NaN, or the margin is not positive.
 
     Source: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries Formed by
-        Hidden Neurons", AAAI 2019, equation 5. RepDistiller multiplies by 3/1000: multiply its
+        Hidden Neurons", AAAI 2019. RepDistiller multiplies by 3/1000: multiply its
         weight by that to use it here.
 
     Example:
@@ -261,7 +261,7 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
         ValueError: shapes differ, the batch is empty, or a NaN.
 
     Source: Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Factor
-        Transfer", NeurIPS 2018, equation 3 with p = 1. RepDistiller has no paraphraser and takes
+        Transfer", NeurIPS 2018, section 3, with p = 1. RepDistiller has no paraphraser and takes
         the mean of squares over channels as the factor: pass activation maps for its number.
 
     Example:
@@ -302,8 +302,8 @@ class VIDLoss(nn.Module):
         TypeError: (call) a side is no floating-point tensor.
         ValueError: (call) batches or numbers of dimensions differ, an empty batch, or a NaN.
 
-    Source: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019,
-        equation 5; RepDistiller's ``VID.py``, weight 1.
+    Source: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019;
+        RepDistiller's ``VID.py``, weight 1.
 
     Example:
         >>> loss = VIDLoss(2, 3)
@@ -365,7 +365,7 @@ class MGDLoss(nn.Module):
         ValueError: masked is not in [0, 1]; (call) batches or sizes differ, an empty batch, or a
             NaN.
 
-    Source: Yang et al., "Masked Generative Distillation", ECCV 2022, equation 5 and the authors'
+    Source: Yang et al., "Masked Generative Distillation", ECCV 2022, and the authors'
         ``mgd.py``, where 0.65 is masked in detection.
 
     Example:

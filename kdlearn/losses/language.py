@@ -191,7 +191,7 @@ def skew_kl(
         ValueError: shapes differ, an empty batch, a NaN, a skew outside of [0, 1], or a mask that
             keeps nothing.
 
-    Source: Ko et al., "DistiLLM", ICML 2024, definition 1. The authors' ``skewed_forward_kl`` is
+    Source: Ko et al., "DistiLLM", ICML 2024, section 3. The authors' ``skewed_forward_kl`` is
         the cross-entropy: subtract the teacher's entropy.
 
     Example:
@@ -240,8 +240,8 @@ def generalized_jsd(
         ValueError: shapes differ, an empty batch, a NaN, T <= 0, a beta outside of [0, 1], or a
             mask that keeps nothing.
 
-    Source: Agarwal et al., "On-Policy Distillation of Language Models" (GKD), ICLR 2024, equation
-        1; TRL's ``generalized_jsd_loss``. distillm's ``js_distance`` has lam = 1 - beta.
+    Source: Agarwal et al., "On-Policy Distillation of Language Models" (GKD), ICLR 2024, section
+        2; TRL's ``generalized_jsd_loss``. distillm's ``js_distance`` has lam = 1 - beta.
 
     Example:
         >>> student, teacher = torch.tensor([[500.0, 0.0]]), torch.tensor([[-500.0, 0.0]])
@@ -469,7 +469,7 @@ def uld_loss(
         ValueError: leading dimensions differ, an empty batch, a NaN, or a mask that keeps nothing.
 
     Source: Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit
-        Distillation Loss for LLMs", TMLR 2025, section 3: a Wasserstein distance with uniform
+        Distillation Loss for LLMs", 2024: a Wasserstein distance with uniform
         cost. They add it to the cross-entropy.
 
     Example:

@@ -370,8 +370,8 @@ def dist_loss(
         TypeError: a side is no floating-point tensor.
         ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
 
-    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, equations
-        6 to 10. The authors' DIST_KD has no temperature; torchdistill adds it as here, and clamps
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, section
+        3. The authors' DIST_KD has no temperature; torchdistill adds it as here, and clamps
         each norm to 1e-8 instead, a relative difference of 1e-7.
 
     Example:

@@ -39,8 +39,8 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         TypeError: a side is no floating-point tensor.
         ValueError: batches differ, an empty batch, or a NaN.
 
-    Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equations 1
-        to 4. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
+    Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, section
+        3. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
         normalises rows to L1 length 1: no common factor.
 
     Example:
@@ -76,7 +76,7 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
         TypeError: a side is no floating-point tensor.
         ValueError: batches differ, an empty batch, or a NaN.
 
-    Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 6 to 8, which
+    Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, section 3.2.1, which
         sum over pairs of different samples. RepDistiller and mdistiller: 25 times this plus 50
         times :func:`rkd_angle_loss`.
 
@@ -125,7 +125,7 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
         TypeError: a side is no floating-point tensor.
         ValueError: batches differ, an empty batch, or a NaN.
 
-    Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 9 to 11.
+    Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, section 3.2.2.
         RepDistiller's number.
 
     Example:
@@ -165,7 +165,7 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
         ValueError: batches differ, an empty batch, or a NaN.
 
     Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge
-        Transfer", ECCV 2018, equations 3 to 6, cosine kernel. RepDistiller, mdistiller and
+        Transfer", ECCV 2018, section 3, cosine kernel. RepDistiller, mdistiller and
         torchdistill: this number, weight 30000.
 
     Example:

@@ -114,7 +114,7 @@ def attention_distribution_loss(
         TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
         ValueError: heads or shapes differ, an empty batch, a NaN, or a mask that keeps nothing.
 
-    Source: Wang et al., "MiniLM", NeurIPS 2020, equation 3, of one layer. TextBrewer's
+    Source: Wang et al., "MiniLM", NeurIPS 2020, section 3, of one layer. TextBrewer's
         ``att_ce_loss`` with a mask is this plus the teacher's entropy, for scores that carry
         -10000 at hidden keys; without a mask it drops every key of negative score.
 
@@ -171,7 +171,7 @@ def relation_loss(
             NaN, or a sequence without a token that counts.
 
     Source: Wang et al., "MiniLMv2", Findings of ACL 2021, equations 5 to 8; "MiniLM", NeurIPS
-        2020, equations 3 and 5. The reduction is that of Bloomberg's minilmv2.bb.
+        2020, section 3. The reduction is that of Bloomberg's minilmv2.bb.
 
     Example:
         >>> states = torch.eye(4).reshape(1, 4, 4)
@@ -294,7 +294,7 @@ def vit_attention_loss(student_scores: Tensor, teacher_scores: Tensor) -> Tensor
         ValueError: heads or shapes differ, an empty batch, or a NaN.
 
     Source: Li et al., "On the Surprising Effectiveness of Attention Transfer for Vision
-        Transformers", NeurIPS 2024, section 3, attention distillation.
+        Transformers", NeurIPS 2024, attention distillation.
 
     Example:
         >>> scores = torch.zeros(1, 1, 2, 2)
@@ -337,7 +337,7 @@ def layer_map(
             the dict that does not exist.
 
     Source: Jiao et al., "TinyBERT", 2020, section 3.1 (uniform); Sun et al., "Patient Knowledge
-        Distillation for BERT Model Compression", EMNLP 2019, section 3.2 (skip and last).
+        Distillation for BERT Model Compression", EMNLP 2019 (skip and last).
 
     Example:
         >>> layer_map(4, 12)
