@@ -55,7 +55,7 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
         raise ValueError(f"p is {p}, expected a finite number from 1: the paper uses 1, 2 and 4.")
     features = widen(features)
     energy = _energy(features, p)
-    squares = energy.detach().flatten(1).square().sum(dim=1)
+    squares = energy.flatten(1).square().sum(dim=1)
     if not bool(((squares > 1e-18) & (squares < 1e30)).all()):
         # The map does not depend on the scale, so the peak may count as a constant in the gradient.
         peak = features.detach().abs().amax(dim=tuple(range(1, features.dim())), keepdim=True)

@@ -231,9 +231,9 @@ def activation_boundary_loss(
     )
     if not 0 < margin < math.inf:
         raise ValueError(f"margin is {margin}, expected a positive finite number: the paper has 1.")
-    student, teacher = widen(student_features), teacher_features.detach()
+    student = widen(student_features)
     # 1 where the teacher is silent, -1 where it is active; in place, memory is what this costs.
-    away = (teacher > 0).to(student.dtype).mul_(-2).add_(1)
+    away = (teacher_features > 0).to(student.dtype).mul_(-2).add_(1)
     missing = (margin + away * student).relu_()
     return F.mse_loss(missing, torch.zeros_like(missing), reduction="sum") / student.shape[0]
 

@@ -347,6 +347,18 @@ def test_reinforce_sums_over_tokens_and_averages_over_sequences():
     torch.testing.assert_close(answer, (ratio * mask).sum(1).mean())
 
 
+def test_reinforce_averages_gradients_over_sequences():
+    pair = Pair()
+    tokens = torch.tensor([[0, 2, 1], [1, 1, 0]])
+
+    def gradient(rows):
+        logits = [pair.logits(table, rows) for table in (pair.student, pair.teacher)]
+        return torch.autograd.grad(losses.sequence_reverse_kl(*logits, rows), pair.student)[0]
+
+    alone = gradient(tokens[:1]) + gradient(tokens[1:])
+    torch.testing.assert_close(gradient(tokens), alone / 2)
+
+
 def test_reinforce_wants_sequences_of_words_that_exist():
     logits = torch.zeros(2, 3, 4)
     with pytest.raises(ValueError, match=r"logits need shape \(batch, length, vocabulary\)"):
