@@ -145,6 +145,8 @@ def test_a_page_is_whole_readable_and_quiet(
     page.goto(address + name, wait_until="load")
     page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
     page.wait_for_load_state("networkidle")
+    # A colour on its way from one theme to the other has any contrast.
+    page.add_style_tag(content="* { transition: none !important; }")
 
     weight = sum(packed_size(SITE / file) for file in set(fetched))
     assert weight < HEAVIEST, f"{weight / 1e6:.2f} MB"
