@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence, Sized
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
 
 from kdlearn import evaluate
+from kdlearn.checkpoints import CheckpointError, Checkpoints, random_states, set_random_states
 from kdlearn.distiller import Distiller
+from kdlearn.engine import Engine, Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,6 +123,9 @@ def fit(
     augment: Augment | None = None,
     seed: int = 0,
     progress: bool = True,
+    engine: Engine | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: bool | str | os.PathLike[str] = False,
 ) -> History:
     r"""Train a student: on labels alone, or with a teacher when the model is a `Distiller`.
 
@@ -129,29 +136,36 @@ def fit(
         ``batch_size``; an iterable is taken as it comes. ``augment`` is applied to the batch once, so that student and
         teacher see the same images. The scheduler steps after each batch.
         ``seed`` fixes order, augmentation and dropout: same seed, machine and thread count, same numbers. The random
-        state outside is left as it was. The model stays where it is (CPU, GPU) and batches are moved to it; afterwards
-        it is in ``eval()``.
+        state of torch outside is left as it was. The model stays where it is (CPU, GPU) and batches are moved to it;
+        afterwards it is in ``eval()``. How a step is computed is the `Engine`'s business.
+        A resumed run gives the numbers of one that never stopped, bit for bit, if it is called with the same arguments:
+        weights, optimiser, schedule, random states (Python, NumPy, torch), the place in the epoch and the history are
+        saved. An iterable must give the same batches again from the same random state.
 
     Args:
         model: the student, or a `Distiller` that holds it.
         train: an object with ``images`` and ``labels``, a pair (images, labels), or an iterable of such pairs.
         validation: the same, to measure the student's accuracy after each epoch.
         epochs: passes over ``train``, at least 1.
-        batch_size: images a step, at least 1; not used for an iterable.
+        batch_size: images a step, over all processes, at least 1; not used for an iterable.
         optimizer: holds every trainable parameter of the model; default `AdamW` at ``learning_rate``.
         scheduler: the schedule of ``optimizer``; the default optimiser has `OneCycleLR` with peak ``learning_rate``.
         learning_rate: of the default optimiser, > 0.
         augment: from (images, generator) to images.
         seed: any whole number.
         progress: show a bar with the parts of the loss.
+        engine: processes, precision, gradient accumulation and clipping, memory format, compilation.
+        checkpoints: where and how often to save; the finished run is saved too.
+        resume: True goes on from the newest checkpoint, or starts when there is none; a path names one.
 
     Returns:
         The history, one entry an epoch.
 
     Raises:
         ValueError: no data, lengths that differ, a number out of its range, an optimiser that lacks parameters or holds
-            the teacher's, a scheduler without its optimiser.
+            the teacher's, a scheduler without its optimiser, a folder with checkpoints and no ``resume``.
         FloatingPointError: a loss is NaN or infinite; the message names the term, the epoch and the step.
+        CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
 
     Source: AdamW, Loshchilov and Hutter (2019); the one-cycle schedule, Smith and Topin (2018).
 
@@ -184,50 +198,202 @@ def fit(
             raise ValueError(
                 "the scheduler steps another optimizer than the one given: pass a matching pair."
             )
+    start = _checkpoint_to_resume(checkpoints, resume)
 
-    student = model.student if isinstance(model, Distiller) else model
-    device = trainable[0].device
-    generator = torch.Generator().manual_seed(seed)
-    history = History()
-    bar = tqdm(total=epochs * steps, unit="step", disable=not progress)
-    devices = [device] if device.type == "cuda" else []
-    with bar, torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        for epoch in range(1, epochs + 1):
+    run = Run(engine or Engine(), model, optimizer)
+    at = _Position(Generator().manual_seed(seed))
+    plan = (
+        _plan(model, data, run, epochs=epochs, batch_size=batch_size, steps=steps, seed=seed)
+        if checkpoints
+        else {}
+    )
+
+    def save() -> None:
+        states = run.gather(random_states())
+        if run.is_main and checkpoints is not None:
+            state = {
+                "plan": plan,
+                "optimizer": optimizer.state_dict(),
+                "scheduler": None if scheduler is None else scheduler.state_dict(),
+                "scaler": dict(run.scaler_state()),
+                "random": states,
+                "at": at.state(),
+            }
+            checkpoints.save(at.steps, model.state_dict(), state)
+
+    bar = tqdm(total=epochs * steps, unit="step", disable=not progress or not run.is_main)
+    devices = [run.device] if run.device.type == "cuda" else []
+    with bar, run.compiled(), torch.random.fork_rng(devices):
+        # Each process draws dropout masks of its own.
+        torch.manual_seed(seed + run.accelerator.process_index)
+        if start is not None and checkpoints is not None:
+            saved = checkpoints.load(start)
+            _check_plan(saved["training"].get("plan", {}), plan, start)
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["training"]["optimizer"])
+            if scheduler is not None:
+                scheduler.load_state_dict(saved["training"]["scheduler"])
+            run.load_scaler_state(saved["training"]["scaler"])
+            at.restore(saved["training"]["at"])
+            set_random_states(saved["training"]["random"][run.accelerator.process_index])
+            bar.update(at.steps)
+        last_saved = time.monotonic()
+        while len(at.history.epochs) < epochs:
+            epoch = len(at.history.epochs) + 1
             model.train()
-            sums: dict[str, float] = defaultdict(float)
-            for step, (images, labels) in enumerate(_batches(data, steps, generator), start=1):
+            for images, labels, indices in _batches(data, steps, at):
                 if augment is not None:
-                    images = augment(images, generator)
-                total, parts = _losses(model, images.to(device), labels.to(device))
-                values = {name: part.item() for name, part in parts.items()}
-                _check_finite(values, epoch, step)
-                optimizer.zero_grad(set_to_none=True)
-                total.backward()
-                optimizer.step()
+                    images = augment(images, at.generator)
+                values = run.step(images, labels, indices)
+                _check_finite(values, epoch, at.step + 1)
+                run.update()
                 if scheduler is not None:
                     scheduler.step()
-                for name, value in values.items():
-                    sums[name] += value
+                at.took_step(values)
                 bar.update()
-            means = {name: total / step for name, total in sums.items()}
-            shown = {name: f"{value:.3f}" for name, value in means.items()}
-            row: dict[str, Any] = {"epoch": epoch, "loss": sum(means.values()), "parts": means}
-            if held_out is not None:
-                row["validation_accuracy"] = _accuracy(student, held_out)
-                shown["validation"] = f"{row['validation_accuracy']:.1%}"
-            history.epochs.append(row)
-            bar.set_postfix(shown)
+                if checkpoints is not None and at.step < steps:
+                    seconds = run.gather(time.monotonic() - last_saved)[0]
+                    if checkpoints.is_due(at.steps, seconds):
+                        save()
+                        last_saved = time.monotonic()
+            run.agree_on_buffers()
+            accuracy = None if held_out is None else _accuracy(run.student, held_out)
+            bar.set_postfix(at.ended_epoch(accuracy))
+            if checkpoints is not None:
+                seconds = run.gather(time.monotonic() - last_saved)[0]
+                if epoch == epochs or checkpoints.is_due(at.steps, seconds):
+                    save()
+                    last_saved = time.monotonic()
     model.eval()
-    return history
+    return at.history
 
 
-def _losses(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+class _Position:
+    """Where a run is: what a checkpoint must know besides weights and optimiser."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+        self.history = History()
+        self.steps = 0  # of the whole run
+        self.step = 0  # of this epoch
+        self.sums: dict[str, float] = {}
+        self.order: Tensor | None = None
+        self.random: dict[str, Any] | None = None
+
+    def begin_epoch(self, order: Tensor | None) -> None:
+        """Note how this epoch's batches are found again: their order, or the random state that gives it."""
+        self.step, self.sums, self.order = 0, {}, order
+        self.random = random_states() if order is None else None
+
+    def took_step(self, values: Mapping[str, float]) -> None:
+        self.step += 1
+        self.steps += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def ended_epoch(self, accuracy: float | None) -> dict[str, str]:
+        means = {name: total / self.step for name, total in self.sums.items()}
+        shown = {name: f"{value:.3f}" for name, value in means.items()}
+        row: dict[str, Any] = {
+            "epoch": len(self.history.epochs) + 1,
+            "loss": sum(means.values()),
+            "parts": means,
+        }
+        if accuracy is not None:
+            row["validation_accuracy"] = accuracy
+            shown["validation"] = f"{accuracy:.1%}"
+        self.history.epochs.append(row)
+        self.step, self.sums, self.order, self.random = 0, {}, None, None
+        return shown
+
+    def state(self) -> dict[str, Any]:
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("generator", "history")
+        }
+        return {**kept, "generator": self.generator.get_state(), "history": self.history.epochs}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(
+            {**state, "generator": self.generator, "history": History(state["history"])}
+        )
+        self.generator.set_state(state["generator"])
+
+
+def _batches(
+    data: Batch | Batches, steps: int, at: _Position
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Give the batches of an epoch with their rows, from the place where the run is."""
+    if isinstance(data, tuple):
+        images, labels = data
+        if at.order is None:
+            at.begin_epoch(torch.randperm(len(images), generator=at.generator))
+        assert at.order is not None
+        # Equal cuts leave no batch of one image, on which batch normalisation would fail.
+        for chosen in at.order.tensor_split(steps)[at.step :]:
+            yield images[chosen], labels[chosen], chosen
+        return
+    now, done = random_states(), at.step
+    if at.random is None:
+        at.begin_epoch(None)
+    else:
+        set_random_states(at.random)
+    for number, (images, labels) in enumerate(data):
+        if number >= done:
+            if number == done and done:
+                set_random_states(now)
+            yield images, labels, None
+
+
+def _plan(model: nn.Module, data: Batch | Batches, run: Run, **settings: int) -> dict[str, Any]:
+    """Say what a run is, in plain values, so that a checkpoint of another one is recognised."""
+    plan: dict[str, Any] = {**settings, "processes": run.processes}
+    plan["parameters"] = {name: list(value.shape) for name, value in model.state_dict().items()}
+    plan["optimizer"] = type(run.optimizer.optimizer).__name__
     if isinstance(model, Distiller):
-        total, parts, _ = model(images, labels)
-        return total, parts
-    loss = F.cross_entropy(model(images), labels)
-    return loss, {"labels": loss}
+        plan["terms"] = {term.name: term.weight for term in model.terms}
+    if isinstance(data, tuple):
+        digest = hashlib.sha256()
+        for tensor in data:
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        plan["data"] = digest.hexdigest()
+    return plan
+
+
+def _check_plan(saved: Mapping[str, Any], plan: Mapping[str, Any], path: os.PathLike[str]) -> None:
+    differs = [name for name in plan if saved.get(name) != plan[name]]
+    if differs:
+        said = "; ".join(
+            f"{name} {saved.get(name)!r} there, {plan[name]!r} here"
+            if isinstance(plan[name], int | str) and name != "data"
+            else f"other {name}"
+            for name in differs
+        )
+        raise CheckpointError(
+            f"{path} belongs to another run: {said}. Call fit as the first time, or use another folder."
+        )
+
+
+def _checkpoint_to_resume(
+    checkpoints: Checkpoints | None, resume: bool | str | os.PathLike[str]
+) -> os.PathLike[str] | None:
+    if checkpoints is None:
+        if resume:
+            raise ValueError(
+                "resume was given without checkpoints: pass checkpoints=Checkpoints(folder) too."
+            )
+        return None
+    checkpoints.prepare()
+    found = checkpoints.saved()
+    if resume is False and found:
+        raise ValueError(
+            f"{checkpoints.folder} holds checkpoints of an earlier run, the newest {found[-1].name}: pass resume=True "
+            "to go on, or name another folder."
+        )
+    if isinstance(resume, bool):
+        return found[-1] if resume and found else None
+    return Path(resume)
 
 
 def _accuracy(student: nn.Module, data: Batch | Batches) -> float:
@@ -262,16 +428,6 @@ def _tensors(data: Data, name: str) -> Batch | Batches:
 
 def _count_steps(data: Batch | Batches, batch_size: int) -> int:
     return math.ceil(len(data[0]) / batch_size) if isinstance(data, tuple) else len(data)
-
-
-def _batches(data: Batch | Batches, steps: int, generator: Generator) -> Iterator[Batch]:
-    if not isinstance(data, tuple):
-        yield from data
-        return
-    images, labels = data
-    # Equal cuts leave no batch of one image, on which batch normalisation would fail.
-    for chosen in torch.randperm(len(images), generator=generator).tensor_split(steps):
-        yield images[chosen], labels[chosen]
 
 
 def _check_number(name: str, value: int) -> None:
