@@ -131,15 +131,15 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         0.6667
     """
     check_features(student_features, teacher_features, same_channels=True, same_size=True)
-    student, teacher = widen(student_features), widen(teacher_features.detach())
-    levels = [level for level in (4, 2, 1) if level < student.shape[2]]
+    # Pooling is linear: the pooled difference is the difference of the pooled.
+    difference = widen(student_features) - widen(teacher_features.detach())
+    levels = [level for level in (4, 2, 1) if level < difference.shape[2]]
     # Where bins are equal, a coarser level is the mean of a finer one.
-    equal_bins = all(size % 4 == 0 for size in student.shape[2:])
-    losses, finer = [F.mse_loss(student, teacher)], (student, teacher)
+    equal_bins = all(size % 4 == 0 for size in difference.shape[2:])
+    losses, finer = [_squares(difference, "mean")], difference
     for level in levels:
-        source = finer if equal_bins else (student, teacher)
-        finer = pool(source[0], level), pool(source[1], level)
-        losses.append(F.mse_loss(*finer))
+        finer = pool(finer if equal_bins else difference, level)
+        losses.append(_squares(finer, "mean"))
     weights = [0.5**power for power in range(len(losses))]
     weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
     return torch.stack(weighted).sum() / sum(weights)
@@ -232,10 +232,16 @@ def activation_boundary_loss(
     if not 0 < margin < math.inf:
         raise ValueError(f"margin is {margin}, expected a positive finite number: the paper has 1.")
     student = widen(student_features)
-    # 1 where the teacher is silent, -1 where it is active; in place, memory is what this costs.
-    away = (teacher_features > 0).to(student.dtype).mul_(-2).add_(1)
-    missing = (margin + away * student).relu_()
-    return F.mse_loss(missing, torch.zeros_like(missing), reduction="sum") / student.shape[0]
+    # Numbers at once, not booleans to be converted: passes over memory are what this costs.
+    active = torch.gt(teacher_features.detach(), 0, out=torch.empty_like(student))
+    away = torch.rsub(active, 1, alpha=2)  # 1 where the teacher is silent, -1 where it is active
+    missing = (away * student).add_(margin).relu_()
+    return _squares(missing, "sum") / student.shape[0]
+
+
+def _squares(values: Tensor, reduction: str) -> Tensor:
+    # One kernel each way, with no second tensor of the same size: what a large layer costs is memory traffic.
+    return F.mse_loss(values, values.new_zeros(()).expand_as(values), reduction=reduction)
 
 
 def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Tensor:
