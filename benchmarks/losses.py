@@ -1,21 +1,25 @@
 """What each loss costs, as a share of one training step of a student; and NST and FSP by products.
 
-    OMP_NUM_THREADS=1 python benchmarks/losses.py
+    OMP_NUM_THREADS=1 python benchmarks/losses.py [--output book/results/loss_cost.csv]
 
-The student is a WRN-16-2 on a batch of 128 images of 3x32x32. A loss is timed forward and backward, on
-tensors of the shapes that this network has. Everything runs on one thread, in a new random order each
-round; times are CPU times of the process, and the table has their medians, so other work on the
+For images the student is a WRN-16-2 on a batch of 128 images of 3x32x32; for losses inside a transformer it has 2
+layers of width 128 and reads 16 sequences of 64 tokens from a vocabulary of 8,000. Losses on that vocabulary are
+compared with the forward KL: what share of a step they are depends on vocabulary and width alone. A loss is timed
+forward and backward, on tensors of the shapes that these networks have. Everything runs on one thread, in a new
+random order each round; times are CPU times of the process, and the table has their medians, so other work on the
 machine shifts all rows alike.
 """
 
 import argparse
+import csv
+import datetime
 import random
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn import losses
@@ -23,7 +27,29 @@ from kdlearn.models import SlimWRN
 
 BATCH, CLASSES = 128, 100
 GROUPS = [(32, 32), (64, 16), (128, 8)]  # channels, side
+TOKENS, VOCABULARY, WIDTH, HEADS = (16, 64), 8000, 128, 4
 Job = Callable[[], Tensor]
+
+
+def text_step() -> Job:
+    """Forward, cross-entropy, backward and SGD of a small transformer."""
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, batch_first=True)
+    model = nn.Sequential(
+        nn.Embedding(VOCABULARY, WIDTH),
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        nn.Linear(WIDTH, VOCABULARY),
+    )
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    tokens, labels = (torch.randint(VOCABULARY, TOKENS) for _ in range(2))
+
+    def step() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(tokens).flatten(0, 1), labels.flatten())
+        loss.backward()
+        optimiser.step()
+        return loss
+
+    return step
 
 
 def student_step() -> Job:
@@ -92,29 +118,88 @@ def medians(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def jobs_of_all_losses() -> dict[str, Job]:
-    """Every loss on the shapes of the student's layers, one job each."""
+def image_jobs() -> dict[str, Job]:
+    """Losses on the shapes of the image student's layers, one job each."""
     groups = [(BATCH, channels, side, side) for channels, side in GROUPS]
     labels = torch.randint(CLASSES, (BATCH,))
     wide = (BATCH, 64, 32, 32)
     logits, embeddings = (BATCH, CLASSES), (BATCH, 128)
-    dkd: Callable[[Tensor, Tensor], Tensor] = lambda s, t: losses.dkd_loss(s, t, labels)  # noqa: E731
+    vid, mgd = losses.VIDLoss(64, 64), losses.MGDLoss(64, 64)
     return {
-        "soft targets": loss_job(losses.soft_target_loss, logits),
-        "DKD": loss_job(dkd, logits),
-        "DIST": loss_job(losses.dist_loss, logits),
-        "attention transfer, 3 groups": loss_job(losses.attention_transfer_loss, *groups),
-        "hint, group 2": loss_job(losses.hint_loss, groups[1]),
-        "HCL, 3 groups": loss_job(losses.hcl_loss, *groups),
-        "activation boundaries, 3 groups": loss_job(losses.activation_boundary_loss, *groups),
-        "similarity preserving, group 3": loss_job(losses.similarity_preserving_loss, groups[2]),
-        "RKD distance": loss_job(losses.rkd_distance_loss, embeddings),
-        "RKD angle": loss_job(losses.rkd_angle_loss, embeddings),
-        "PKT": loss_job(losses.pkt_loss, embeddings),
-        "correlation congruence": loss_job(losses.correlation_congruence_loss, embeddings),
-        "contrastive": loss_job(losses.contrastive_loss, embeddings),
-        "NST, 64 channels, 32x32": loss_job(losses.nst_loss, wide),
-        "FSP, 64 channels, 32x32": loss_job(flow(losses.fsp_loss), wide),
+        "soft_target_loss": loss_job(losses.soft_target_loss, logits),
+        "soft_cross_entropy": loss_job(losses.soft_cross_entropy, logits),
+        "logit_mse_loss": loss_job(losses.logit_mse_loss, logits),
+        "distillation_loss": loss_job(with_labels(losses.distillation_loss, labels), logits),
+        "dkd_loss": loss_job(with_labels(losses.dkd_loss, labels), logits),
+        "dist_loss": loss_job(losses.dist_loss, logits),
+        "binary_distillation_loss": loss_job(losses.binary_distillation_loss, logits),
+        "multi_label_distillation_loss": loss_job(losses.multi_label_distillation_loss, logits),
+        "attention_transfer_loss, 3 groups": loss_job(losses.attention_transfer_loss, *groups),
+        "hint_loss, group 2": loss_job(losses.hint_loss, groups[1]),
+        "hcl_loss, 3 groups": loss_job(losses.hcl_loss, *groups),
+        "activation_boundary_loss, 3 groups": loss_job(losses.activation_boundary_loss, *groups),
+        "factor_transfer_loss, group 3": loss_job(losses.factor_transfer_loss, groups[2]),
+        "similarity_preserving_loss, group 3": loss_job(
+            losses.similarity_preserving_loss, groups[2]
+        ),
+        "rkd_distance_loss": loss_job(losses.rkd_distance_loss, embeddings),
+        "rkd_angle_loss": loss_job(losses.rkd_angle_loss, embeddings),
+        "pkt_loss": loss_job(losses.pkt_loss, embeddings),
+        "correlation_congruence_loss": loss_job(losses.correlation_congruence_loss, embeddings),
+        "contrastive_loss": loss_job(losses.contrastive_loss, embeddings),
+        "nst_loss, 64 x 32 x 32": loss_job(losses.nst_loss, wide),
+        "fsp_loss, 64 x 32 x 32": loss_job(flow(losses.fsp_loss), wide),
+        "VIDLoss, group 2, with its network": loss_job(vid, groups[1]),
+        "MGDLoss, group 2, with its network": loss_job(mgd, groups[1]),
+    }
+
+
+def with_labels(loss: Callable[..., Tensor], labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss that reads labels, as one of two tensors."""
+    return lambda student, teacher: loss(student, teacher, labels)
+
+
+def transformer_jobs() -> dict[str, Job]:
+    """Losses inside the transformer, one layer each."""
+    batch, length = TOKENS
+    states, scores = (*TOKENS, WIDTH), (batch, HEADS, length, length)
+
+    def relation(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.relation_loss(student, teacher, relation_heads=HEADS)
+
+    return {
+        "attention_score_loss": loss_job(losses.attention_score_loss, scores),
+        "attention_distribution_loss": loss_job(losses.attention_distribution_loss, scores),
+        "vit_attention_loss": loss_job(losses.vit_attention_loss, scores),
+        "relation_loss": loss_job(relation, states),
+        "hidden_state_loss": loss_job(losses.hidden_state_loss, states),
+    }
+
+
+def vocabulary_jobs() -> dict[str, Job]:
+    """Losses on the probabilities of all next tokens."""
+    logits = (*TOKENS, VOCABULARY)
+    stored, indices = torch.randn(logits).log_softmax(-1).topk(64, dim=-1)
+    tokens = torch.randint(VOCABULARY, TOKENS)
+
+    def top_k(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.top_k_kl(student, stored, indices)
+
+    def sampled(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.sampled_kl(student, stored, indices)
+
+    def sequence(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.sequence_reverse_kl(student, teacher, tokens)
+
+    return {
+        "reverse_kl": loss_job(losses.reverse_kl, logits),
+        "skew_kl": loss_job(losses.skew_kl, logits),
+        "generalized_jsd": loss_job(losses.generalized_jsd, logits),
+        "total_variation": loss_job(losses.total_variation, logits),
+        "uld_loss": loss_job(losses.uld_loss, logits),
+        "top_k_kl, k = 64": loss_job(top_k, logits),
+        "sampled_kl, 64 draws": loss_job(sampled, logits),
+        "sequence_reverse_kl": loss_job(sequence, logits),
     }
 
 
@@ -122,15 +207,32 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--output", help="write the shares to this CSV file too")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
-    table = medians({"student step": student_step()} | jobs_of_all_losses(), rounds)
-    step = table["student step"]
-    print(f"{'loss, forward and backward':36}{'ms':>8}{'of a step':>12}")
-    for name, value in table.items():
-        print(f"{name:36}{value:8.2f}{100 * value / step:11.2f}%")
+    lines = []
+    whole = loss_job(losses.forward_kl, (*TOKENS, VOCABULARY))
+    for kind, reference, job, jobs in (
+        ("image", "student step", student_step(), image_jobs()),
+        ("transformer", "student step", text_step(), transformer_jobs()),
+        ("vocabulary", "forward_kl", whole, vocabulary_jobs()),
+    ):
+        table = medians({reference: job} | jobs, rounds)
+        print(f"{kind + ': loss, forward and backward':40}{'ms':>8}  of {reference}")
+        for name, value in table.items():
+            share = 100 * value / table[reference]
+            print(f"{name:40}{value:8.2f}{share:11.2f}%")
+            lines.append([kind, name, f"{value:.3f}", f"{share:.3f}"])
+        print()
+    if arguments.output:
+        made = [rounds, torch.__version__, datetime.date.today().isoformat()]
+        with open(arguments.output, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["kind", "loss", "milliseconds", "share", "rounds", "torch", "date"])
+            writer.writerows([*line, *made] for line in lines)
 
     small = (16, 64, 32, 32)
     forms = {
@@ -140,7 +242,7 @@ def main() -> None:
         "FSP, broadcast": loss_job(flow(broadcast_fsp), small),
     }
     table = medians(forms, rounds)
-    print(f"\n{'batch of 16, 64 channels, 32x32':36}{'ms':>8}{'broadcast / products':>24}")
+    print(f"{'batch of 16, 64 channels, 32x32':36}{'ms':>8}{'broadcast / products':>24}")
     for name in ("NST", "FSP"):
         products, broadcast = table[f"{name}, products"], table[f"{name}, broadcast"]
         print(f"{name:36}{products:8.2f}{broadcast / products:23.1f}x")
