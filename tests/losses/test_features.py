@@ -328,3 +328,11 @@ def test_modules_work_under_autocast(build):
     assert value.dtype == torch.float32
     assert math.isfinite(value.item())
     assert student.grad.isfinite().all()
+
+
+def test_vid_tells_what_does_not_fit():
+    loss = losses.VIDLoss(3, 4)
+    with pytest.raises(ValueError, match="batch"):
+        loss(torch.ones(2, 3, 4, 4), torch.ones(3, 4, 4, 4))
+    with pytest.raises(ValueError, match="NaN"):
+        loss(torch.full((2, 3, 4, 4), torch.nan), torch.ones(2, 4, 4, 4))

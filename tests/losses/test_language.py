@@ -172,7 +172,7 @@ def test_all_tokens_stored_is_the_full_kl():
 def test_the_bucket_is_the_default_and_lies_below_the_full_kl():
     student, teacher = torch.randn(2, 4, 9, dtype=torch.float64)
     values = [losses.top_k_kl(student, *stored(teacher, k)).item() for k in range(1, 10)]
-    assert values == sorted(values)
+    assert all(after > before - 1e-12 for before, after in itertools.pairwise(values))
     assert values[-1] == pytest.approx(losses.forward_kl(student, teacher).item())
     explicit = losses.top_k_kl(student, *stored(teacher, 3), tail="bucket")
     assert losses.top_k_kl(student, *stored(teacher, 3)) == explicit
