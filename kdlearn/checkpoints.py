@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -18,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from kdlearn.files import digest, flush, reason
 
 FORMAT = "kdlearn checkpoint 1"
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
@@ -111,7 +112,7 @@ class Checkpoints:
             probe.rmdir()
         except OSError as error:
             raise CheckpointError(
-                f"checkpoints cannot be written to {folder}: {_why(error)}. Name another folder."
+                f"checkpoints cannot be written to {folder}: {reason(error)}. Name another folder."
             ) from error
 
     def is_due(self, step: int, seconds: float) -> bool:
@@ -148,19 +149,19 @@ class Checkpoints:
             partial.mkdir(parents=True)
             save_file(weights, partial / _MODEL)
             save_file(tensors, partial / _TRAINING)
-            state["sha256"] = {name: _digest(partial / name) for name in (_MODEL, _TRAINING)}
+            state["sha256"] = {name: digest(partial / name) for name in (_MODEL, _TRAINING)}
             (partial / _STATE).write_text(json.dumps(state))
             for path in (partial / _MODEL, partial / _TRAINING, partial / _STATE, partial):
-                _flush(path)
+                flush(path)
             if final.exists():
                 shutil.rmtree(final)
             os.replace(partial, final)
-            _flush(folder)
+            flush(folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             kept = [path.name for path in self.saved()]
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {folder}: {_why(error)}. "
+                f"the checkpoint of step {step} could not be written to {folder}: {reason(error)}. "
                 + (f"{kept[-1]} is whole and stays. " if kept else "")
                 + "Free some space or name another folder, then run again with resume=True."
             ) from error
@@ -180,8 +181,8 @@ class Checkpoints:
             state = json.loads((path / _STATE).read_text())
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise self._refused(path, f"is not a {FORMAT!r}")
-            for name, digest in state["sha256"].items():
-                if _digest(path / name) != digest:
+            for name, known in state["sha256"].items():
+                if digest(path / name) != known:
                     raise self._refused(path, f"is damaged: {name} is not what was written")
             weights, tensors = load_file(path / _MODEL), load_file(path / _TRAINING)
             return {
@@ -193,7 +194,7 @@ class Checkpoints:
             missing = Path(error.filename).name if error.filename else "a file"
             raise self._refused(path, f"is no checkpoint: {missing} is not there") from None
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, OSError) as error:
-            raise self._refused(path, f"cannot be read: {_why(error)}") from error
+            raise self._refused(path, f"cannot be read: {reason(error)}") from error
 
     def _refused(self, path: Path, why: str) -> CheckpointError:
         others = [str(other) for other in self.saved() if other != path]
@@ -273,22 +274,3 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "$pairs" in value:
         return {_decode(key, tensors): _decode(item, tensors) for key, item in value["$pairs"]}
     return {key: _decode(item, tensors) for key, item in value.items()}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder to flush it
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _why(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -6,30 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdlearn.cache import Sampled, TopK
 from kdlearn.taps import Taps
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What one model says of one batch.
-
-    Attributes:
-        logits: the model's output, shape (B, C) for a classifier.
-        taps: recorded layers, by name.
-
-    Example:
-        >>> Outputs(torch.zeros(2, 10)).logits.shape
-        torch.Size([2, 10])
-    """
-
-    logits: Tensor
-    taps: Mapping[str, Any] = field(default_factory=dict)
+from kdlearn.teachers import LiveTeacher, Outputs, TeacherOutputs, run
 
 
 @dataclass(frozen=True)
@@ -173,6 +158,35 @@ def layer_term(
     )
 
 
+def sparse_term(
+    name: str, loss: Callable[..., Tensor], kind: TopK | Sampled, weight: float = 1.0
+) -> Term:
+    r"""Compare the student's logits with a few log-probabilities of the teacher.
+
+    Args:
+        name: name of the part.
+        loss: takes (student_logits, teacher_log_probs, teacher_indices), as `kdlearn.losses.top_k_kl` and
+            `kdlearn.losses.sampled_kl`; returns a scalar.
+        kind: what a live teacher's logits are reduced to; stored outputs are of their own kind already.
+        weight: :math:`w`, a number >= 0.
+
+    Example:
+        >>> from kdlearn.losses import top_k_kl
+        >>> term = sparse_term("top3", top_k_kl, TopK(3))
+        >>> equal = Outputs(torch.randn(2, 10))
+        >>> abs(term.compute(equal, equal, None).item()) < 1e-6
+        True
+    """
+    return Term(
+        name,
+        weight,
+        loss,
+        lambda student, teacher, labels: [
+            (student.logits, *(teacher.sparse or kind.reduce(teacher.logits, None)))
+        ],
+    )
+
+
 class DistillationLoss(NamedTuple):
     """What a `Distiller` returns for a batch.
 
@@ -196,14 +210,16 @@ class Distiller(nn.Module):
     r"""Run student and teacher once on a batch and add up weighted terms, :math:`L = \sum_k w_k L_k`.
 
     Convention
-        The teacher runs in ``eval()`` under ``no_grad``, also after ``train()``; its parameters are never part of
-        ``parameters()`` or ``state_dict()``, and ``to()`` moves it along. ``parameters()`` are the student's and those
-        of losses that are modules (projectors): hand them all to one optimiser.
+        A teacher that is a module runs in ``eval()`` under ``no_grad``, also after ``train()``; its parameters are
+        never part of ``parameters()`` or ``state_dict()``, and ``to()`` moves it along. ``parameters()`` are the
+        student's and those of losses that are modules (projectors): hand them all to one optimiser.
         ``parts`` hold weight times loss, so they add up to ``total``.
+        A teacher may also be stored outputs, such as `kdlearn.cache.CachedTeacher`; then the rows of the batch in the
+        training data are needed, which `kdlearn.training.fit` passes. Losses cannot tell the difference.
 
     Args:
         student: the model to train; maps inputs to logits.
-        teacher: the trained model; another object than the student.
+        teacher: the trained model, another object than the student; or stored outputs of one.
         terms: at least one term, names unique.
 
     Raises:
@@ -226,7 +242,9 @@ class Distiller(nn.Module):
         (['labels', 'soft_targets'], None)
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, terms: Sequence[Term]) -> None:
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module | TeacherOutputs, terms: Sequence[Term]
+    ) -> None:
         super().__init__()
         if student is teacher:
             raise ValueError(
@@ -243,48 +261,64 @@ class Distiller(nn.Module):
         self.projectors = nn.ModuleDict(
             {term.name: term.loss for term in terms if isinstance(term.loss, nn.Module)}
         )
-        # A tuple hides the teacher from parameters(), state_dict() and train().
-        self._teacher = (teacher,)
-        self._student_taps = _taps(
-            student, [layer for term in terms for layer in term.layers], "student"
+        self._student_taps = _student_taps(
+            student, [name for term in terms for name in term.layers]
         )
-        self._teacher_taps = _taps(
-            teacher, [layer for term in terms for layer in term.layers.values()], "teacher"
-        )
+        layers = [name for term in terms for name in term.layers.values()]
+        try:
+            if isinstance(teacher, nn.Module):
+                teacher = LiveTeacher(teacher, layers)
+            teacher.check(layers)
+        except KeyError as error:
+            raise KeyError(f"teacher: {error.args[0]}") from None
+        # A tuple hides a teacher that is a module from parameters(), state_dict() and train().
+        self._source = (teacher,)
+
+    @property
+    def source(self) -> TeacherOutputs:
+        """Where the teacher's outputs come from."""
+        return self._source[0]
 
     @property
     def teacher(self) -> nn.Module:
-        """The teacher, never trained here."""
-        return self._teacher[0]
+        """The teacher, never trained here.
 
-    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> DistillationLoss:
-        """Compute every term on one batch; labels may be left out where no term reads them."""
-        self.teacher.eval()
-        with torch.no_grad():
-            teacher = _run(self.teacher, self._teacher_taps, inputs)
-        student = _run(self.student, self._student_taps, inputs)
+        Raises:
+            ValueError: its outputs are stored, so there is no model.
+        """
+        if not isinstance(self.source, LiveTeacher):
+            raise AttributeError(
+                "the teacher's outputs are stored: there is no model, see .source."
+            )
+        return self.source.model
+
+    def forward(
+        self, inputs: Tensor, labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> DistillationLoss:
+        """Compute every term on one batch; labels may be left out where no term reads them.
+
+        ``indices`` are the rows of the batch in the training data, for stored teacher outputs.
+        """
+        teacher = self.source.outputs(inputs, indices)
+        student = run(self.student, self._student_taps, inputs)
+        for term in self.terms:
+            for of_student, of_teacher in term.layers.items():
+                self.source.check_student(of_teacher, student.taps[of_student])
         parts = {term.name: term.compute(student, teacher, labels) for term in self.terms}
         return DistillationLoss(torch.stack(list(parts.values())).sum(), parts, student.logits)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distiller:
         # to(), cuda(), half() and their like all come through here.
-        self.teacher._apply(fn)
+        if isinstance(self.source, LiveTeacher):
+            self.source.model._apply(fn)
         return super()._apply(fn, recurse)
 
 
-def _run(model: nn.Module, taps: Taps | None, inputs: Tensor) -> Outputs:
-    if taps is None:
-        return Outputs(model(inputs))
-    with taps:
-        logits = model(inputs)
-    return Outputs(logits, taps)
-
-
-def _taps(model: nn.Module, layers: Sequence[str], side: str) -> Taps | None:
+def _student_taps(student: nn.Module, layers: Sequence[str]) -> Taps | None:
     try:
-        return Taps(model, dict.fromkeys(layers)) if layers else None
+        return Taps(student, dict.fromkeys(layers)) if layers else None
     except KeyError as error:
-        raise KeyError(f"{side}: {error.args[0]}") from None
+        raise KeyError(f"student: {error.args[0]}") from None
 
 
 def _required(labels: Tensor | None, name: str) -> Tensor:

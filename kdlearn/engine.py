@@ -186,7 +186,7 @@ class Run:
         self, inputs: Tensor, labels: Tensor, indices: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if isinstance(self.model, Distiller):
-            total, parts, _ = self._wrapped(inputs, labels)
+            total, parts, _ = self._wrapped(inputs, labels, indices)
             return total, parts
         loss = nn.functional.cross_entropy(self._wrapped(inputs), labels)
         return loss, {"labels": loss}

@@ -18,14 +18,16 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
 
 from kdlearn import evaluate
+from kdlearn.cache import CachedTeacher, FixedCopies
 from kdlearn.checkpoints import CheckpointError, Checkpoints, random_states, set_random_states
 from kdlearn.distiller import Distiller
 from kdlearn.engine import Engine, Run
+from kdlearn.teachers import LiveTeacher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Augment = Callable[[Tensor, Generator], Tensor]
+Augment = Callable[[Tensor, Generator], Tensor] | FixedCopies
 Batch = tuple[Tensor, Tensor]
 
 
@@ -151,7 +153,8 @@ def fit(
         optimizer: holds every trainable parameter of the model; default `AdamW` at ``learning_rate``.
         scheduler: the schedule of ``optimizer``; the default optimiser has `OneCycleLR` with peak ``learning_rate``.
         learning_rate: of the default optimiser, > 0.
-        augment: from (images, generator) to images.
+        augment: from (images, generator) to images; or `kdlearn.cache.FixedCopies`, which epoch after epoch gives the
+            next of a few fixed copies of the whole data, the only kind that a stored teacher can serve.
         seed: any whole number.
         progress: show a bar with the parts of the loss.
         engine: processes, precision, gradient accumulation and clipping, memory format, compilation.
@@ -163,7 +166,8 @@ def fit(
 
     Raises:
         ValueError: no data, lengths that differ, a number out of its range, an optimiser that lacks parameters or holds
-            the teacher's, a scheduler without its optimiser, a folder with checkpoints and no ``resume``.
+            the teacher's, a scheduler without its optimiser, a folder with checkpoints and no ``resume``, a stored
+            teacher with other data or another augmentation than it was stored for.
         FloatingPointError: a loss is NaN or infinite; the message names the term, the epoch and the step.
         CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
 
@@ -198,6 +202,10 @@ def fit(
             raise ValueError(
                 "the scheduler steps another optimizer than the one given: pass a matching pair."
             )
+    if isinstance(augment, FixedCopies) and not isinstance(data, tuple):
+        raise ValueError("fixed copies are made of tensors: pass (images, labels), not batches.")
+    if isinstance(model, Distiller):
+        _check_source(model, data, augment)
     start = _checkpoint_to_resume(checkpoints, resume)
 
     run = Run(engine or Engine(), model, optimizer)
@@ -241,8 +249,15 @@ def fit(
         while len(at.history.epochs) < epochs:
             epoch = len(at.history.epochs) + 1
             model.train()
-            for images, labels, indices in _batches(data, steps, at):
-                if augment is not None:
+            shown, offset = data, 0
+            if isinstance(augment, FixedCopies) and isinstance(data, tuple):
+                number = (epoch - 1) % len(augment)
+                shown = (augment.copy(data[0], number), data[1])
+                offset = number * len(data[1])
+            for images, labels, indices in _batches(shown, steps, at):
+                if indices is not None:
+                    indices = indices + offset
+                if augment is not None and not isinstance(augment, FixedCopies):
                     images = augment(images, at.generator)
                 values = run.step(images, labels, indices)
                 _check_finite(values, epoch, at.step + 1)
@@ -344,6 +359,29 @@ def _batches(
             if number == done and done:
                 set_random_states(now)
             yield images, labels, None
+
+
+def _check_source(model: Distiller, data: Batch | Batches, augment: Augment | None) -> None:
+    source = model.source
+    if source.needs_indices and not isinstance(data, tuple):
+        raise ValueError(
+            "the teacher's outputs are stored by row: pass train as tensors (images, labels), not as batches."
+        )
+    if not isinstance(source, CachedTeacher) or not isinstance(data, tuple):
+        return
+    if source.copies is None and augment is not None:
+        raise ValueError(
+            "the stored teacher saw the plain images and augment would change them: train without augment, or store "
+            "fixed copies, cache_teacher(..., copies=FixedCopies(augment, seeds))."
+        )
+    if source.copies is not None and augment != source.copies:
+        raise ValueError(
+            f"the teacher was stored for augment={source.copies}: pass the same to fit, not {augment}."
+        )
+    if source.samples != len(data[0]):
+        raise ValueError(
+            f"the stored teacher saw {source.samples} samples and train has {len(data[0])}: pass the same data."
+        )
 
 
 def _plan(model: nn.Module, data: Batch | Batches, run: Run, **settings: int) -> dict[str, Any]:
@@ -455,7 +493,7 @@ def _check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
             f"the optimizer lacks {len(missing)} trainable parameters of the model, first {_first(missing)}: build it "
             "from model.parameters(), of the Distiller where there is one, so that projectors are trained."
         )
-    if isinstance(model, Distiller):
+    if isinstance(model, Distiller) and isinstance(model.source, LiveTeacher):
         teachers = [name for name, p in model.teacher.named_parameters() if id(p) in held]
         if teachers:
             raise ValueError(
