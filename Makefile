@@ -16,7 +16,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
-EXPERIMENTS := warped_digits cluttered_digits initialisation
+EXPERIMENTS := warped-digits cluttered-digits initialisation consistent-copies
 SEEDS ?= 0 1 2 3 4
 
 # $(call step,name,command,advice): a heading, the command, and one closing line if it fails.
@@ -62,9 +62,10 @@ browser: $(STAMP)
 notebooks: $(STAMP) ## run every notebook and store it normalised (ONLY=book/... for some)
 	$(call step,Run notebooks,$(NOTEBOOKS) run $(ONLY),The cell that failed is shown above.)
 
-results: $(STAMP) ## make the tables of book/results anew (SEEDS="0 1 2 3 4"); takes long
-	$(foreach name,$(EXPERIMENTS),$(call step,Experiment $(name),$(BIN)/python -m kdlearn.experiments $(name) --seeds $(SEEDS) --output book/results/$(name).csv,See above.)
-	)
+results: $(addprefix results-,$(EXPERIMENTS)) ## make the tables of book/results anew (SEEDS="0 1 2 3 4"); takes long
+
+results-%: $(STAMP)
+	$(call step,Experiment $*,$(BIN)/python -m kdlearn.experiments $* --seeds $(SEEDS) --output book/results/$(subst -,_,$*).csv,See above.)
 
 repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
 	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)

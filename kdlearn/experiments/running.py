@@ -12,11 +12,17 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from kdlearn.experiments import cluttered_digits, initialisation, warped_digits
+from kdlearn.experiments import (
+    cluttered_digits,
+    consistent_copies,
+    initialisation,
+    warped_digits,
+)
 from kdlearn.experiments.common import Row, check_methods
 
 EXPERIMENTS = {
     "cluttered-digits": cluttered_digits,
+    "consistent-copies": consistent_copies,
     "initialisation": initialisation,
     "warped-digits": warped_digits,
 }
