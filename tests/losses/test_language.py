@@ -208,9 +208,12 @@ def test_a_teacher_that_is_sure_leaves_nothing_for_the_bucket():
             r"indices go from 5 to 5, but the student's 5 tokens",
         ),
         ((1, 5), [[-1.0]], [[-1]], ValueError, r"indices go from -1 to -1.*need one tokenizer"),
+        ((1, 5), [[-1.0, -2.0]], [[-1, 2]], ValueError, r"indices go from -1 to 2"),
+        ((1, 5), [[-1.0, -2.0]], [[2, 5]], ValueError, r"indices go from 2 to 5"),
         ((1, 5), [[-1.0]], [[0, 1]], ValueError, r"indices have shape \(1, 2\) and log-prob"),
         ((1, 5), [[-1.0]], [[0.0]], TypeError, r"indices must be a tensor of torch.int64"),
         ((1, 5), [[0.5]], [[0]], ValueError, r"log-probabilities are above 0: give logarithms"),
+        ((2, 5), [[0.5], [-1.0]], [[0], [0]], ValueError, r"log-probabilities are above 0"),
         ((5,), [-1.0], [0], ValueError, r"give \(..., vocabulary\) and \(..., k\)"),
     ],
 )
@@ -233,6 +236,9 @@ def test_the_top_k_are_probabilities_of_different_tokens():
         losses.top_k_kl(student, half, torch.tensor([[3, 3]]))
     with pytest.raises(ValueError, match="sum to more than 1: take the log-softmax"):
         losses.top_k_kl(student, half + 0.2, torch.tensor([[3, 1]]))
+    with pytest.raises(ValueError, match="sum to more than 1"):
+        both = torch.cat([half, half + 0.2])
+        losses.top_k_kl(torch.zeros(2, 5), both, torch.tensor([[3, 1], [3, 1]]))
     with pytest.raises(ValueError, match="tail is 'zero', expected one of 'bucket'"):
         losses.top_k_kl(student, half, torch.tensor([[3, 1]]), tail="zero")
 
