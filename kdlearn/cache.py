@@ -302,6 +302,7 @@ class CachedTeacher:
     ) -> None:
         self.folder, self.copies = folder, copies
         self.samples: int = index["samples"]
+        self._data: str = index["fingerprint"]["data"]
         self._classes: int = index["classes"]
         self._rows: int = index["shard_rows"]
         self._layers, self._logits = layers, logits
@@ -317,6 +318,18 @@ class CachedTeacher:
         return {
             name: value.element_size() * value[0].numel() for name, value in sorted(shard.items())
         }
+
+    def check_data(self, inputs: Tensor) -> None:
+        """Raise a ValueError where these are not the inputs it was made of, in their order."""
+        if len(inputs) != self.samples:
+            raise ValueError(
+                f"the stored teacher saw {self.samples} samples and train has {len(inputs)}: pass the same data."
+            )
+        if _digest_of(inputs) != self._data:
+            raise ValueError(
+                "the stored teacher saw other samples than train has, or in another order: pass the same data, "
+                "or make a cache of these."
+            )
 
     def check(self, layers: Iterable[str]) -> None:
         """Raise a KeyError for a layer that was not stored."""
@@ -396,6 +409,8 @@ def cache_teacher(
         runs in ``eval()`` without gradient. Shards are written under another name, flushed and renamed; the index lists
         a shard after it stands, with its digest. A run that was killed goes on at the first shard that is not listed,
         and ends with the same bytes.
+        A cache belongs to the teacher's weights and modules with their settings, the inputs, ``layers``, ``logits``,
+        ``copies`` and ``dtype``; any other is refused. What ``forward`` does between the modules is not compared.
 
     Args:
         teacher: the trained model.
@@ -411,7 +426,7 @@ def cache_teacher(
 
     Raises:
         CacheError: the folder has a cache of another teacher, data or setting; a file is damaged; or the disk is full.
-        ValueError: no data, or a number out of its range.
+        ValueError: no data, a number out of its range, or outputs that are NaN or too large for ``dtype``.
         KeyError: the teacher has no such layer.
 
     Example:
@@ -448,8 +463,7 @@ def cache_teacher(
                 outputs = live.outputs(batch.to(device))
                 index["classes"] = outputs.logits.shape[-1]
                 for key, tensor in _reduced(outputs, layers, logits, generator):
-                    kept = tensor.to(dtype) if tensor.is_floating_point() else tensor.int()
-                    parts.setdefault(key, []).append(kept.cpu())
+                    parts.setdefault(key, []).append(_kept(key, tensor, dtype).cpu())
             shard = {key: torch.cat(values).contiguous() for key, values in parts.items()}
             index["shards"][name] = _write(folder / name, shard)
             _write_text(folder / _INDEX, json.dumps(index))
@@ -509,6 +523,20 @@ def _reduced(
         yield f"layer/{name}", kind.reduce(outputs.taps[name])
 
 
+def _kept(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+    if not values.is_floating_point():
+        return values.int()
+    if bool(values.isnan().any()):
+        raise ValueError(f"the teacher gives NaN in {name!r}: look at its weights and inputs.")
+    kept = values.to(dtype)
+    if not torch.equal(kept.isinf(), values.isinf()):
+        largest = values.abs().masked_fill(values.isinf(), 0).max().item()
+        raise ValueError(
+            f"{name!r} reaches {largest:.3g}, which {dtype} cannot hold: store torch.bfloat16 or torch.float32."
+        )
+    return kept
+
+
 def _blocks(
     inputs: Tensor, copies: FixedCopies | None, shard_rows: int
 ) -> Iterator[tuple[int, Tensor]]:
@@ -531,21 +559,28 @@ def _fingerprint(
     copies: FixedCopies | None,
     dtype: torch.dtype,
 ) -> dict[str, str]:
-    weights = hashlib.sha256(type(teacher).__qualname__.encode())
+    weights = hashlib.sha256()
+    for name, part in teacher.named_modules():
+        # Without their settings, a ReLU and a sigmoid between the same weights would be one teacher.
+        weights.update(f"{name} {type(part).__qualname__} {part.extra_repr()}\n".encode())
     for name, value in sorted(teacher.state_dict().items()):
         if isinstance(value, Tensor):
             weights.update(name.encode())
             _add_tensor(weights, value)
-    data = hashlib.sha256()
-    _add_tensor(data, inputs)
     return {
         "teacher": weights.hexdigest(),
-        "data": data.hexdigest(),
+        "data": _digest_of(inputs),
         "augmentation": "none" if copies is None else f"{_name(copies.augment)} {copies.seeds}",
         "layers": repr(sorted(layers.items())),
         "logits": repr(logits),
         "dtype": str(dtype),
     }
+
+
+def _digest_of(inputs: Tensor) -> str:
+    data = hashlib.sha256()
+    _add_tensor(data, inputs)
+    return data.hexdigest()
 
 
 def _add_tensor(total: Any, value: Tensor) -> None:

@@ -287,9 +287,7 @@ class Distiller(nn.Module):
             ValueError: its outputs are stored, so there is no model.
         """
         if not isinstance(self.source, LiveTeacher):
-            raise ValueError(
-                "the teacher's outputs are stored: there is no model, see .source."
-            )
+            raise ValueError("the teacher's outputs are stored: there is no model, see .source.")
         return self.source.model
 
     def forward(

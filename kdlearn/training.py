@@ -378,10 +378,7 @@ def _check_source(model: Distiller, data: Batch | Batches, augment: Augment | No
         raise ValueError(
             f"the teacher was stored for augment={source.copies}: pass the same to fit, not {augment}."
         )
-    if source.samples != len(data[0]):
-        raise ValueError(
-            f"the stored teacher saw {source.samples} samples and train has {len(data[0])}: pass the same data."
-        )
+    source.check_data(data[0])
 
 
 def _plan(model: nn.Module, data: Batch | Batches, run: Run, **settings: int) -> dict[str, Any]:

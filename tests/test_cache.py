@@ -175,6 +175,18 @@ def changed(model: nn.Module) -> nn.Module:
     return model
 
 
+def other_activation() -> nn.Module:
+    made = teacher()
+    made[1] = nn.Sigmoid()
+    return made
+
+
+def other_padding() -> nn.Module:
+    made = teacher()
+    made[2].padding_mode = "reflect"
+    return made
+
+
 def other_images() -> Tensor:
     made = images()
     made[3, 0, 1, 1] += 1e-3
@@ -185,6 +197,8 @@ def other_images() -> Tensor:
     ("difference", "name"),
     [
         ({"teacher": changed(teacher())}, "teacher"),
+        ({"teacher": other_activation()}, "teacher"),
+        ({"teacher": other_padding()}, "teacher"),
         ({"inputs": other_images()}, "data"),
         ({"layers": {"0": AttentionMap()}}, "layers"),
         ({"layers": {"0": AttentionMap(p=4), "2": AttentionMap()}}, "layers"),
@@ -363,9 +377,33 @@ def test_augmenting_a_plain_cache_is_refused(tmp_path):
         fit(distiller, (images(), labels()), augment=RandomShift(1), progress=False)
     with pytest.raises(ValueError, match="saw 22 samples and train has 20"):
         fit(distiller, (images(20), labels(20)), progress=False)
+    with pytest.raises(ValueError, match="saw other samples than train has, or in another order"):
+        fit(distiller, (images().flip(0), labels()), progress=False)
     loader = DataLoader(TensorDataset(images(), labels()), batch_size=4)
     with pytest.raises(ValueError, match="stored by row"):
         fit(distiller, loader, progress=False)
+
+
+def test_other_data_than_the_stored_is_recognised(tmp_path):
+    kept = stored(tmp_path)
+    kept.check_data(images().clone())
+    with pytest.raises(ValueError, match="saw 22 samples and train has 20"):
+        kept.check_data(images(20))
+    for other in (other_images(), images().flip(0)):
+        with pytest.raises(ValueError, match="saw other samples than train has, or in another"):
+            kept.check_data(other)
+
+
+def test_numbers_that_would_break_in_the_store_are_refused(tmp_path):
+    loud = teacher()
+    loud[4].bias.data[2] = 1e5
+    with pytest.raises(ValueError, match=r"'logits' reaches 1e\+05, which torch.float16 cannot"):
+        cache_teacher(loud, images(), tmp_path / "half", dtype=torch.float16, progress=False)
+    wide = cache_teacher(loud, images(), tmp_path / "b", dtype=torch.bfloat16, progress=False)
+    assert wide.outputs(images(1), torch.tensor([0])).logits.isfinite().all()
+    loud[4].bias.data[2] = torch.nan
+    with pytest.raises(ValueError, match="gives NaN in 'logits'"):
+        cache_teacher(loud, images(), tmp_path / "nan", progress=False)
 
 
 def test_other_copies_than_the_stored_are_refused(tmp_path):

@@ -1,10 +1,11 @@
-"""Small data sets, made on the spot from scikit-learn's digits or from nothing, with no download.
+"""Small data sets, made on the spot from scikit-learn's digits or from nothing; CIFAR alone is downloaded.
 
 Everything is a tensor, and everything follows from a seed: the same call gives the same data, and
 no global random state is read or touched.
 """
 
-from kdlearn.data.augment import RandomAffine, RandomShift
+from kdlearn.data.augment import RandomAffine, RandomCropFlip, RandomShift
+from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
 from kdlearn.data.digits import BaseDigits, base_digits
 from kdlearn.data.recall import Recall, associative_recall
@@ -15,6 +16,7 @@ from kdlearn.data.warped import warped_digits
 __all__ = [
     "BaseDigits",
     "RandomAffine",
+    "RandomCropFlip",
     "RandomShift",
     "Recall",
     "Sequences",
@@ -23,6 +25,7 @@ __all__ = [
     "associative_recall",
     "balanced_subset",
     "base_digits",
+    "cifar",
     "cluttered_digits",
     "reordering_task",
     "warped_digits",

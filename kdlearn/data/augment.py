@@ -103,14 +103,53 @@ class RandomShift:
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return shifted copies, same shape (B, C, H, W)."""
         _check_images(images)
-        batch, _, height, width = images.shape
         padded = F.pad(images, [self.pixels] * 4)
-        start = torch.randint(0, 2 * self.pixels + 1, (2, batch, 1), generator=generator)
-        rows = (start[0] + torch.arange(height)).to(images.device)
-        columns = (start[1] + torch.arange(width)).to(images.device)
-        which = torch.arange(batch, device=images.device)[:, None, None]
-        shifted = padded.movedim(1, -1)[which, rows[:, :, None], columns[:, None, :]]
-        return shifted.movedim(-1, 1).contiguous()
+        return _windows(padded, images.shape[2:], 2 * self.pixels, generator)
+
+
+@dataclass(frozen=True)
+class RandomCropFlip:
+    """Cut a random window out of each padded image, and mirror half of the images: CIFAR's usual views.
+
+    Attributes:
+        padding: pixels added on each side, mirrored from the image; the window has the image's size.
+
+    Raises:
+        ValueError: the padding is negative.
+
+    Example:
+        >>> views = RandomCropFlip(padding=2)
+        >>> views(torch.rand(4, 3, 8, 8), torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 8, 8])
+    """
+
+    padding: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse a negative padding."""
+        if self.padding < 0:
+            raise ValueError(f"padding must be 0 or more, got {self.padding}.")
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return new views, same shape (B, C, H, W)."""
+        _check_images(images)
+        padded = F.pad(images, [self.padding] * 4, mode="reflect")
+        views = _windows(padded, images.shape[2:], 2 * self.padding, generator)
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        return torch.where(mirrored.to(images.device)[:, None, None, None], views.flip(-1), views)
+
+
+def _windows(
+    padded: Tensor, size: torch.Size, most: int, generator: torch.Generator | None
+) -> Tensor:
+    """Cut a window out of each image, its corner drawn from 0 to ``most`` in both directions."""
+    batch, (height, width) = len(padded), size
+    start = torch.randint(0, most + 1, (2, batch, 1), generator=generator)
+    rows = (start[0] + torch.arange(height)).to(padded.device)
+    columns = (start[1] + torch.arange(width)).to(padded.device)
+    which = torch.arange(batch, device=padded.device)[:, None, None]
+    cut = padded.movedim(1, -1)[which, rows[:, :, None], columns[:, None, :]]
+    return cut.movedim(-1, 1).contiguous()
 
 
 def _check_images(images: Tensor) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kdlearn.data import RandomAffine, RandomShift
+from kdlearn.data import RandomAffine, RandomCropFlip, RandomShift
 
 
 def generator(seed=0):
@@ -102,3 +102,25 @@ def test_every_image_has_its_own_draw_and_the_generator_decides_all(change):
 def test_a_wrong_argument_is_told(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_crops_are_windows_of_the_mirrored_image_and_half_are_flipped():
+    images = torch.arange(36.0).view(1, 1, 6, 6).repeat(400, 1, 1, 1)
+    views = RandomCropFlip(padding=2)(images, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images[:1], [2] * 4, mode="reflect")[0, 0]
+    windows = {
+        tuple(side[i : i + 6, j : j + 6].flatten().tolist())
+        for side in (padded,)
+        for i in range(5)
+        for j in range(5)
+    }
+    plain = sum(tuple(view.flatten().tolist()) in windows for view in views[:, 0])
+    mirrored = sum(tuple(view.flip(-1).flatten().tolist()) in windows for view in views[:, 0])
+    assert 150 < plain < 250 and plain + mirrored >= 400
+    still = RandomCropFlip(padding=0)(images, torch.Generator().manual_seed(0))
+    assert {tuple(v.flatten().tolist()) for v in still} == {
+        tuple(images[0].flatten().tolist()),
+        tuple(images[0].flip(-1).flatten().tolist()),
+    }
+    with pytest.raises(ValueError, match="padding must be 0 or more"):
+        RandomCropFlip(padding=-1)
