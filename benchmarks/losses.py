@@ -5,30 +5,39 @@
 For images the student is a WRN-16-2 on a batch of 128 images of 3x32x32; for losses inside a transformer it has 2
 layers of width 128 and reads 16 sequences of 64 tokens from a vocabulary of 8,000. Losses on that vocabulary are
 compared with the forward KL: what share of a step they are depends on vocabulary and width alone. A loss is timed
-forward and backward, on tensors of the shapes that these networks have. Everything runs on one thread, in a new
-random order each round; times are CPU times of the process, and the table has their medians, so other work on the
-machine shifts all rows alike.
+forward and backward, on tensors of the shapes that these networks have; the losses on gradients of the image are
+timed with the forward and the double backward pass that make these gradients. Everything runs on one thread, in a
+new random order each round; times are CPU times of the process. A share is taken within a round, so other work on the
+machine moves both of its sides; the tables have medians over the rounds, the file also quartiles.
 """
 
 import argparse
 import csv
 import datetime
+import platform
 import random
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn import losses
+from kdlearn.maps import input_gradients
 from kdlearn.models import SlimWRN
 
 BATCH, CLASSES = 128, 100
 GROUPS = [(32, 32), (64, 16), (128, 8)]  # channels, side
 TOKENS, VOCABULARY, WIDTH, HEADS = (16, 64), 8000, 128, 4
 Job = Callable[[], Tensor]
+IMAGE_MODEL, IMAGE_BATCH = "WRN-16-2", f"{BATCH} x 3 x 32 x 32"
+TEXT_MODEL = f"2-layer transformer, width {WIDTH}, vocabulary {VOCABULARY}"
+TEXT_BATCH = " x ".join(map(str, TOKENS))
+COLUMNS = ["kind", "loss", "share", "low", "high", "milliseconds", "rounds"]
+COLUMNS += ["model", "batch", "torch", "machine", "date"]
 
 
 def text_step() -> Job:
@@ -52,9 +61,14 @@ def text_step() -> Job:
     return step
 
 
+def image_student() -> SlimWRN:
+    """A WRN-16-2."""
+    return SlimWRN((32, 64, 128), blocks=2, classes=CLASSES, channels=3)
+
+
 def student_step() -> Job:
     """Forward, cross-entropy, backward and SGD of the student."""
-    model = SlimWRN((32, 64, 128), blocks=2, classes=CLASSES, channels=3)
+    model = image_student()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
 
@@ -76,6 +90,24 @@ def loss_job(loss: Callable[[Tensor, Tensor], Tensor], *shapes: tuple[int, ...])
         for student, _ in pairs:
             student.grad = None
         total = torch.stack([loss(student, teacher) for student, teacher in pairs]).sum()
+        total.backward()
+        return total
+
+    return job
+
+
+def gradient_job(loss: Callable[[Tensor, Tensor], Tensor], *, flips: bool) -> Job:
+    """Gradients of the images, a loss on them, and its backward pass into the student's weights."""
+    model, labels = image_student(), torch.randint(CLASSES, (BATCH,))
+    images, stored = torch.randn(2, BATCH, 3, 32, 32)
+
+    def gradients(batch: Tensor) -> Tensor:
+        batch = batch.detach().requires_grad_()
+        return input_gradients(model(batch), labels, batch)
+
+    def job() -> Tensor:
+        model.zero_grad()
+        total = loss(gradients(images), gradients(images.flip(-1)) if flips else stored)
         total.backward()
         return total
 
@@ -106,8 +138,8 @@ def broadcast_fsp(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]
     return F.mse_loss(matrix(*student), matrix(*teacher))
 
 
-def medians(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
-    """Median CPU milliseconds of each job, all of them once a round in random order."""
+def measure(jobs: dict[str, Job], rounds: int) -> dict[str, list[float]]:
+    """CPU milliseconds of each job, all of them once a round in random order."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         for name in random.sample(list(jobs), len(jobs)):
@@ -115,7 +147,23 @@ def medians(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
             jobs[name]()
             if turn:  # the first round warms up
                 times[name].append(1000 * (time.process_time() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def shares(times: list[float], reference: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of the per cent that times are of a reference."""
+    ratios = [100 * time / whole for time, whole in zip(times, reference, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return low, middle, high
+
+
+def machine() -> str:
+    """Processor and system, as far as they are known."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {platform.machine()}, {platform.system()}, 1 thread"
 
 
 def image_jobs() -> dict[str, Job]:
@@ -130,11 +178,20 @@ def image_jobs() -> dict[str, Job]:
         "soft_cross_entropy": loss_job(losses.soft_cross_entropy, logits),
         "logit_mse_loss": loss_job(losses.logit_mse_loss, logits),
         "distillation_loss": loss_job(with_labels(losses.distillation_loss, labels), logits),
+        "target_class_loss": loss_job(with_labels(losses.target_class_loss, labels), logits),
+        "nontarget_class_loss": loss_job(with_labels(losses.nontarget_class_loss, labels), logits),
         "dkd_loss": loss_job(with_labels(losses.dkd_loss, labels), logits),
         "dist_loss": loss_job(losses.dist_loss, logits),
+        "standardize_logits, soft targets": loss_job(standardized, logits),
+        "deit_soft_loss": loss_job(two_heads(losses.deit_soft_loss, labels), logits),
+        "deit_hard_loss": loss_job(two_heads(losses.deit_hard_loss, labels), logits),
         "binary_distillation_loss": loss_job(losses.binary_distillation_loss, logits),
         "multi_label_distillation_loss": loss_job(losses.multi_label_distillation_loss, logits),
         "attention_transfer_loss, 3 groups": loss_job(losses.attention_transfer_loss, *groups),
+        "gradient_attention_loss, double backward": gradient_job(
+            losses.gradient_attention_loss, flips=False
+        ),
+        "flip_symmetry_loss, double backward": gradient_job(losses.flip_symmetry_loss, flips=True),
         "hint_loss, group 2": loss_job(losses.hint_loss, groups[1]),
         "hcl_loss, 3 groups": loss_job(losses.hcl_loss, *groups),
         "activation_boundary_loss, 3 groups": loss_job(losses.activation_boundary_loss, *groups),
@@ -159,6 +216,17 @@ def with_labels(loss: Callable[..., Tensor], labels: Tensor) -> Callable[[Tensor
     return lambda student, teacher: loss(student, teacher, labels)
 
 
+def two_heads(loss: Callable[..., Tensor], labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of two heads of the student, as one of two tensors."""
+    return lambda student, teacher: loss(student, student, teacher, labels)
+
+
+def standardized(student: Tensor, teacher: Tensor) -> Tensor:
+    """Soft targets of standardised logits."""
+    sides = losses.standardize_logits(student), losses.standardize_logits(teacher)
+    return losses.soft_target_loss(*sides)
+
+
 def transformer_jobs() -> dict[str, Job]:
     """Losses inside the transformer, one layer each."""
     batch, length = TOKENS
@@ -173,6 +241,7 @@ def transformer_jobs() -> dict[str, Job]:
         "vit_attention_loss": loss_job(losses.vit_attention_loss, scores),
         "relation_loss": loss_job(relation, states),
         "hidden_state_loss": loss_job(losses.hidden_state_loss, states),
+        "forward_kl": loss_job(losses.forward_kl, (*TOKENS, VOCABULARY)),
     }
 
 
@@ -215,23 +284,26 @@ def main() -> None:
 
     lines = []
     whole = loss_job(losses.forward_kl, (*TOKENS, VOCABULARY))
-    for kind, reference, job, jobs in (
-        ("image", "student step", student_step(), image_jobs()),
-        ("transformer", "student step", text_step(), transformer_jobs()),
-        ("vocabulary", "forward_kl", whole, vocabulary_jobs()),
+    image, text = (IMAGE_MODEL, IMAGE_BATCH), (TEXT_MODEL, TEXT_BATCH)
+    for kind, model, reference, job, jobs in (
+        ("image", image, "student step", student_step(), image_jobs()),
+        ("transformer", text, "student step", text_step(), transformer_jobs()),
+        ("vocabulary", text, "forward_kl", whole, vocabulary_jobs()),
     ):
-        table = medians({reference: job} | jobs, rounds)
-        print(f"{kind + ': loss, forward and backward':40}{'ms':>8}  of {reference}")
-        for name, value in table.items():
-            share = 100 * value / table[reference]
-            print(f"{name:40}{value:8.2f}{share:11.2f}%")
-            lines.append([kind, name, f"{value:.3f}", f"{share:.3f}"])
+        table = measure({reference: job} | jobs, rounds)
+        print(f"{kind + ': loss, forward and backward':42}{'ms':>8}  of {reference}")
+        for name, times in table.items():
+            middle = statistics.median(times)
+            low, share, high = shares(times, table[reference])
+            print(f"{name:42}{middle:8.2f}{share:11.2f}%")
+            numbers = [f"{number:.3f}" for number in (share, low, high, middle)]
+            lines.append([kind, name, *numbers, rounds, *model])
         print()
     if arguments.output:
-        made = [rounds, torch.__version__, datetime.date.today().isoformat()]
+        made = [torch.__version__, machine(), datetime.date.today().isoformat()]
         with open(arguments.output, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["kind", "loss", "milliseconds", "share", "rounds", "torch", "date"])
+            writer.writerow(COLUMNS)
             writer.writerows([*line, *made] for line in lines)
 
     small = (16, 64, 32, 32)
@@ -241,10 +313,10 @@ def main() -> None:
         "FSP, products": loss_job(flow(losses.fsp_loss), small),
         "FSP, broadcast": loss_job(flow(broadcast_fsp), small),
     }
-    table = medians(forms, rounds)
+    middles = {name: statistics.median(times) for name, times in measure(forms, rounds).items()}
     print(f"{'batch of 16, 64 channels, 32x32':36}{'ms':>8}{'broadcast / products':>24}")
     for name in ("NST", "FSP"):
-        products, broadcast = table[f"{name}, products"], table[f"{name}, broadcast"]
+        products, broadcast = middles[f"{name}, products"], middles[f"{name}, broadcast"]
         print(f"{name:36}{products:8.2f}{broadcast / products:23.1f}x")
 
 

@@ -39,8 +39,8 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         TypeError: a side is no floating-point tensor.
         ValueError: batches differ, an empty batch, or a NaN.
 
-    Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, section
-        3. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
+    Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equation
+        4. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
         normalises rows to L1 length 1: no common factor.
 
     Example:
