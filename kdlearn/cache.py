@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from kdlearn.files import digest, flush, reason
+from kdlearn.inputs import Inputs, count, device_of, join, place, take
 from kdlearn.maps import activation_map
 from kdlearn.teachers import LiveTeacher, Outputs
 
@@ -264,8 +265,13 @@ class FixedCopies:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def copy(self, images: Tensor, number: int) -> Tensor:
+    def copy(self, images: Inputs, number: int) -> Tensor:
         """Give the whole data set as copy ``number``, counted from 0."""
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                "fixed copies are made of one tensor of images, and named inputs were given: augment them before, or "
+                "do without copies."
+            )
         generator = Generator().manual_seed(self.seeds[number])
         return torch.cat([self.augment(block, generator) for block in images.split(1024)])
 
@@ -319,11 +325,11 @@ class CachedTeacher:
             name: value.element_size() * value[0].numel() for name, value in sorted(shard.items())
         }
 
-    def check_data(self, inputs: Tensor) -> None:
+    def check_data(self, inputs: Inputs) -> None:
         """Raise a ValueError where these are not the inputs it was made of, in their order."""
-        if len(inputs) != self.samples:
+        if count(inputs) != self.samples:
             raise ValueError(
-                f"the stored teacher saw {self.samples} samples and train has {len(inputs)}: pass the same data."
+                f"the stored teacher saw {self.samples} samples and train has {count(inputs)}: pass the same data."
             )
         if _digest_of(inputs) != self._data:
             raise ValueError(
@@ -349,14 +355,16 @@ class CachedTeacher:
                 f"pool the teacher's features before the power. Store AttentionMap(size={tuple(own)})."
             )
 
-    def outputs(self, inputs: Tensor, indices: Tensor | None) -> Outputs:
+    def outputs(self, inputs: Inputs, indices: Tensor | None) -> Outputs:
         """Give the stored outputs of these rows, on the device of the inputs, in float32."""
         if indices is None:
             raise ValueError(
                 "a cached teacher is asked by rows: call distiller(inputs, labels, indices), or fit on tensors."
             )
-        if len(indices) != len(inputs):
-            raise ValueError(f"{len(inputs)} inputs and {len(indices)} indices: expected as many.")
+        if len(indices) != count(inputs):
+            raise ValueError(
+                f"{count(inputs)} inputs and {len(indices)} indices: expected as many."
+            )
         if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < len(self)):
             raise ValueError(
                 f"row {int(indices.max())} is not in the cache, which has {len(self)} rows: indices are "
@@ -364,7 +372,9 @@ class CachedTeacher:
             )
         read = {name: self._read(name, indices.cpu()) for name in self._shard(0)}
         read = {
-            name: (value.float() if value.is_floating_point() else value.long()).to(inputs.device)
+            name: (value.float() if value.is_floating_point() else value.long()).to(
+                device_of(inputs)
+            )
             for name, value in read.items()
         }
         taps = {name: kind.restore(read[f"layer/{name}"]) for name, kind in self._layers.items()}
@@ -391,7 +401,7 @@ class CachedTeacher:
 
 def cache_teacher(
     teacher: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     folder: str | os.PathLike[str],
     *,
     layers: Mapping[str, Stored] | None = None,
@@ -414,7 +424,7 @@ def cache_teacher(
 
     Args:
         teacher: the trained model.
-        inputs: the training inputs, as the student will see them, shape (N, ...).
+        inputs: the training inputs, as the student will see them, shape (N, ...); or named tensors of N rows each.
         folder: made when it does not exist.
         layers: what to store of which layer, e.g. ``{"group1": AttentionMap()}``.
         logits: None to store all logits, or `TopK` or `Sampled` for large vocabularies.
@@ -436,7 +446,7 @@ def cache_teacher(
         ...     len(cached), cached.bytes_per_row()
         (10, {'logits': 12})
     """
-    if len(inputs) == 0:
+    if count(inputs) == 0:
         raise ValueError("inputs are empty: there is nothing to store.")
     for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
         if value < 1:
@@ -446,21 +456,22 @@ def cache_teacher(
     folder, layers = Path(folder), dict(layers or {})
     live = LiveTeacher(teacher, layers)
     marks = _fingerprint(teacher, inputs, layers, logits, copies, dtype)
-    index = _index_to_continue(folder, marks, shard_rows, len(inputs))
-    total = len(inputs) * (len(copies) if copies else 1)
+    index = _index_to_continue(folder, marks, shard_rows, count(inputs))
+    total = count(inputs) * (len(copies) if copies else 1)
     bar = tqdm(total=total, unit="row", disable=not progress)
     device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
     with bar:
         for start, block in _blocks(inputs, copies, shard_rows):
             name = f"{start // shard_rows:06d}.safetensors"
-            bar.update(len(block))
+            bar.update(count(block))
             if name in index["shards"]:
                 continue
             # Seeded by place, so that a run that goes on draws what it would have drawn.
             generator = Generator().manual_seed(getattr(logits, "seed", 0) + start)
             parts: dict[str, list[Tensor]] = {}
-            for batch in block.split(batch_size):
-                outputs = live.outputs(batch.to(device))
+            for at in range(0, count(block), batch_size):
+                batch = take(block, slice(at, at + batch_size))
+                outputs = live.outputs(place(batch, device))
                 index["classes"] = outputs.logits.shape[-1]
                 for key, tensor in _reduced(outputs, layers, logits, generator):
                     parts.setdefault(key, []).append(_kept(key, tensor, dtype).cpu())
@@ -474,7 +485,7 @@ def open_cache(
     folder: str | os.PathLike[str],
     *,
     teacher: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     layers: Mapping[str, Stored] | None = None,
     logits: TopK | Sampled | None = None,
     copies: FixedCopies | None = None,
@@ -538,22 +549,22 @@ def _kept(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _blocks(
-    inputs: Tensor, copies: FixedCopies | None, shard_rows: int
-) -> Iterator[tuple[int, Tensor]]:
+    inputs: Inputs, copies: FixedCopies | None, shard_rows: int
+) -> Iterator[tuple[int, Inputs]]:
     """Cut all copies, one behind the other, into the rows of the shards."""
-    held, start = inputs[:0], 0
+    held, start = take(inputs, slice(0)), 0
     for number in range(len(copies) if copies else 1):
-        held = torch.cat([held, copies.copy(inputs, number) if copies else inputs])
-        while len(held) >= shard_rows:
-            yield start, held[:shard_rows]
-            held, start = held[shard_rows:], start + shard_rows
-    if len(held):
+        held = join([held, copies.copy(inputs, number) if copies else inputs])
+        while count(held) >= shard_rows:
+            yield start, take(held, slice(shard_rows))
+            held, start = take(held, slice(shard_rows, None)), start + shard_rows
+    if count(held):
         yield start, held
 
 
 def _fingerprint(
     teacher: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     layers: Mapping[str, Stored],
     logits: TopK | Sampled | None,
     copies: FixedCopies | None,
@@ -577,9 +588,11 @@ def _fingerprint(
     }
 
 
-def _digest_of(inputs: Tensor) -> str:
+def _digest_of(inputs: Inputs) -> str:
     data = hashlib.sha256()
-    _add_tensor(data, inputs)
+    for name, value in inputs.items() if isinstance(inputs, Mapping) else [("", inputs)]:
+        data.update(name.encode())
+        _add_tensor(data, value)
     return data.hexdigest()
 
 

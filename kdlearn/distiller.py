@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.cache import Sampled, TopK
+from kdlearn.inputs import Inputs
 from kdlearn.taps import Taps
 from kdlearn.teachers import LiveTeacher, Outputs, TeacherOutputs, run
 
@@ -218,7 +219,7 @@ class Distiller(nn.Module):
         training data are needed, which `kdlearn.training.fit` passes. Losses cannot tell the difference.
 
     Args:
-        student: the model to train; maps inputs to logits.
+        student: the model to train; gives logits, as a tensor or under the name ``logits`` (`kdlearn.inputs.call`).
         teacher: the trained model, another object than the student; or stored outputs of one.
         terms: at least one term, names unique.
 
@@ -291,7 +292,7 @@ class Distiller(nn.Module):
         return self.source.model
 
     def forward(
-        self, inputs: Tensor, labels: Tensor | None = None, indices: Tensor | None = None
+        self, inputs: Inputs, labels: Tensor | None = None, indices: Tensor | None = None
     ) -> DistillationLoss:
         """Compute every term on one batch; labels may be left out where no term reads them.
 

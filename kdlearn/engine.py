@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdlearn.distiller import Distiller
+from kdlearn.inputs import Inputs, call, place, take
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -120,7 +121,7 @@ class Run:
         finally:
             self.student._compiled_call_impl = None
 
-    def step(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> dict[str, float]:
+    def step(self, inputs: Inputs, labels: Tensor, indices: Tensor | None) -> dict[str, float]:
         """Compute the gradient of a batch and give the parts of its loss; `update` takes the step."""
         pieces = self.processes * self.engine.accumulate
         if len(labels) < pieces:
@@ -140,7 +141,7 @@ class Run:
             with self._sync(number == len(cuts)):
                 with self.accelerator.autocast():
                     total, parts = self._losses(
-                        self._placed(inputs[chosen]),
+                        self._placed(take(inputs, chosen)),
                         labels[chosen].to(self.device),
                         None if indices is None else indices[chosen],
                     )
@@ -183,17 +184,17 @@ class Run:
             self.accelerator.scaler.load_state_dict(state)
 
     def _losses(
-        self, inputs: Tensor, labels: Tensor, indices: Tensor | None
+        self, inputs: Inputs, labels: Tensor, indices: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if isinstance(self.model, Distiller):
             total, parts, _ = self._wrapped(inputs, labels, indices)
             return total, parts
-        loss = nn.functional.cross_entropy(self._wrapped(inputs), labels)
+        loss = nn.functional.cross_entropy(call(self._wrapped, inputs), labels)
         return loss, {"labels": loss}
 
-    def _placed(self, inputs: Tensor) -> Tensor:
-        inputs = inputs.to(self.device)
-        if self.engine.channels_last and inputs.dim() == 4:
+    def _placed(self, inputs: Inputs) -> Inputs:
+        inputs = place(inputs, self.device)
+        if self.engine.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs
 

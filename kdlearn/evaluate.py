@@ -8,16 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdlearn.inputs import Inputs, call, count, take
+
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
+def predict(model: nn.Module, images: Inputs, batch_size: int = 512) -> Tensor:
     """Return the model's logits, computed in evaluation mode and without gradients.
 
     The mode of every module (training or evaluation) is put back afterwards, also after an error.
 
     Args:
-        model: takes a batch of images, returns logits (B, C).
-        images: shape (N, ...).
+        model: takes a batch of images, returns logits (B, C), see `kdlearn.inputs.call`.
+        images: shape (N, ...); or named tensors, each with N rows.
         batch_size: images at a time.
 
     Raises:
@@ -29,12 +31,14 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    if len(images) == 0:
+    samples = count(images)
+    if samples == 0:
         raise ValueError("there are no images to predict: check how the split was cut.")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return torch.cat([model(batch) for batch in images.split(batch_size)])
+        starts = range(0, samples, batch_size)
+        return torch.cat([call(model, take(images, slice(at, at + batch_size))) for at in starts])
     finally:
         for module, training in modes.items():
             module.training = training

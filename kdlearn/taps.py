@@ -91,6 +91,12 @@ class Taps(Mapping[str, Any]):
         value = self._outputs[path]
         for pick in picks:
             value = _pick(value, pick, name)
+        if value is None:
+            raise KeyError(
+                f"{name!r} is None: the module did not compute it. Attention maps exist in eager attention alone: call "
+                "kdlearn.attention_layers.attention_layers(model, example) before, or load a Hugging Face model with "
+                "attn_implementation='eager'."
+            )
         return value
 
     def __iter__(self) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from kdlearn.inputs import Inputs, call
 from kdlearn.taps import Taps
 
 
@@ -48,7 +49,7 @@ class TeacherOutputs(Protocol):
     def check_student(self, layer: str, features: Any) -> None:
         """Raise a ValueError where the student's features cannot be compared with this layer."""
 
-    def outputs(self, inputs: Tensor, indices: Tensor | None) -> Outputs:
+    def outputs(self, inputs: Inputs, indices: Tensor | None) -> Outputs:
         """Give the outputs for a batch, without gradient."""
 
 
@@ -86,13 +87,13 @@ class LiveTeacher:
         """Accept all: live features have their full size."""
 
     @torch.no_grad()
-    def outputs(self, inputs: Tensor, indices: Tensor | None = None) -> Outputs:
+    def outputs(self, inputs: Inputs, indices: Tensor | None = None) -> Outputs:
         """Run the teacher on a batch; the rows do not matter."""
         self.model.eval()
         return run(self.model, self._taps, inputs)
 
 
-def run(model: nn.Module, taps: Taps | None, inputs: Tensor) -> Outputs:
+def run(model: nn.Module, taps: Taps | None, inputs: Inputs) -> Outputs:
     """Run a model on a batch and record its tapped layers.
 
     Example:
@@ -100,7 +101,7 @@ def run(model: nn.Module, taps: Taps | None, inputs: Tensor) -> Outputs:
         torch.Size([1, 3])
     """
     if taps is None:
-        return Outputs(model(inputs))
+        return Outputs(call(model, inputs))
     with taps:
-        logits = model(inputs)
+        logits = call(model, inputs)
     return Outputs(logits, taps)

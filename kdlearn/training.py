@@ -22,13 +22,14 @@ from kdlearn.cache import CachedTeacher, FixedCopies
 from kdlearn.checkpoints import CheckpointError, Checkpoints, random_states, set_random_states
 from kdlearn.distiller import Distiller
 from kdlearn.engine import Engine, Run
+from kdlearn.inputs import Inputs, count, take
 from kdlearn.teachers import LiveTeacher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Augment = Callable[[Tensor, Generator], Tensor] | FixedCopies
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Inputs, Tensor]
 
 
 class LabelledImages(Protocol):
@@ -146,7 +147,8 @@ def fit(
 
     Args:
         model: the student, or a `Distiller` that holds it.
-        train: an object with ``images`` and ``labels``, a pair (images, labels), or an iterable of such pairs.
+        train: an object with ``images`` and ``labels``, a pair (images, labels), or an iterable of such pairs. Named
+            tensors in place of images become keyword arguments of the models, as Hugging Face ones want them.
         validation: the same, to measure the student's accuracy after each epoch.
         epochs: passes over ``train``, at least 1.
         batch_size: images a step, over all processes, at least 1; not used for an iterable.
@@ -258,7 +260,7 @@ def fit(
                 if indices is not None:
                     indices = indices + offset
                 if augment is not None and not isinstance(augment, FixedCopies):
-                    images = augment(images, at.generator)
+                    images = augment(images, at.generator)  # type: ignore[arg-type]
                 values = run.step(images, labels, indices)
                 _check_finite(values, epoch, at.step + 1)
                 run.update()
@@ -338,16 +340,16 @@ class _Position:
 
 def _batches(
     data: Batch | Batches, steps: int, at: _Position
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+) -> Iterator[tuple[Inputs, Tensor, Tensor | None]]:
     """Give the batches of an epoch with their rows, from the place where the run is."""
     if isinstance(data, tuple):
         images, labels = data
         if at.order is None:
-            at.begin_epoch(torch.randperm(len(images), generator=at.generator))
+            at.begin_epoch(torch.randperm(len(labels), generator=at.generator))
         assert at.order is not None
         # Equal cuts leave no batch of one image, on which batch normalisation would fail.
         for chosen in at.order.tensor_split(steps)[at.step :]:
-            yield images[chosen], labels[chosen], chosen
+            yield take(images, chosen), labels[chosen], chosen
         return
     now, done = random_states(), at.step
     if at.random is None:
@@ -390,7 +392,9 @@ def _plan(model: nn.Module, data: Batch | Batches, run: Run, **settings: int) ->
         plan["terms"] = {term.name: term.weight for term in model.terms}
     if isinstance(data, tuple):
         digest = hashlib.sha256()
-        for tensor in data:
+        inputs, labels = data
+        named = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        for tensor in (*named.values(), labels):
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         plan["data"] = digest.hexdigest()
     return plan
@@ -452,17 +456,17 @@ def _tensors(data: Data, name: str) -> Batch | Batches:
             raise ValueError(f"{name} has no batch: expected at least one.")
         return data
     images, labels = data
-    if len(images) != len(labels):
+    if count(images) != len(labels):
         raise ValueError(
-            f"{name} has {len(images)} images and {len(labels)} labels: expected one label an image."
+            f"{name} has {count(images)} images and {len(labels)} labels: expected one label an image."
         )
-    if len(images) == 0:
+    if len(labels) == 0:
         raise ValueError(f"{name} is empty: expected at least one image.")
     return images, labels
 
 
 def _count_steps(data: Batch | Batches, batch_size: int) -> int:
-    return math.ceil(len(data[0]) / batch_size) if isinstance(data, tuple) else len(data)
+    return math.ceil(len(data[1]) / batch_size) if isinstance(data, tuple) else len(data)
 
 
 def _check_number(name: str, value: int) -> None:
