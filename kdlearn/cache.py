@@ -90,6 +90,10 @@ class AttentionMap:
     p: float = 2
     size: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.p >= 1:
+            raise ValueError(f"p is {self.p}: expected a number from 1, the p of the loss.")
+
     def reduce(self, features: Tensor) -> Tensor:
         """Give the map, shape (B, *spatial)."""
         if self.size is not None:
@@ -126,6 +130,9 @@ class Relation:
     """
 
     heads: int
+
+    def __post_init__(self) -> None:
+        _check_whole("heads", self.heads)
 
     def reduce(self, features: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """Give the scores, shape (B, heads, L, L)."""
@@ -168,13 +175,14 @@ class TopK:
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is {self.k}: expected at least 1.")
+        _check_whole("k", self.k)
 
     def reduce(self, logits: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Give log-probabilities and indices of the k largest."""
         if self.k > logits.shape[-1]:
-            raise ValueError(f"k is {self.k} and there are {logits.shape[-1]} classes.")
+            raise ValueError(
+                f"k is {self.k} and there are {logits.shape[-1]} classes: keep at most so many."
+            )
         log_probs, indices = logits.log_softmax(-1).topk(self.k, dim=-1)
         return log_probs, indices
 
@@ -209,8 +217,7 @@ class Sampled:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}: expected at least 1.")
+        _check_whole("draws", self.draws)
 
     def reduce(self, logits: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Give log-probabilities and indices of the draws."""
@@ -258,6 +265,10 @@ class FixedCopies:
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not callable(self.augment):
+            raise TypeError(f"augment is {self.augment!r}: expected a function, as RandomShift().")
+        if not isinstance(self.seeds, Iterable):
+            raise TypeError(f"seeds is {self.seeds!r}: expected one a copy, such as range(3).")
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}: expected at least one, all different.")
@@ -436,6 +447,7 @@ def cache_teacher(
 
     Raises:
         CacheError: the folder has a cache of another teacher, data or setting; a file is damaged; or the disk is full.
+        TypeError: the inputs are no tensor, or a layer is not kept as one of this module's kinds.
         ValueError: no data, a number out of its range, or outputs that are NaN or too large for ``dtype``.
         KeyError: the teacher has no such layer.
 
@@ -446,11 +458,19 @@ def cache_teacher(
         ...     len(cached), cached.bytes_per_row()
         (10, {'logits': 12})
     """
+    if not isinstance(inputs, Tensor | Mapping):
+        raise TypeError(
+            f"inputs are a {type(inputs).__name__}: pass the images alone, as a tensor."
+        )
+    for name, kind in (layers or {}).items():
+        if isinstance(kind, type) or not hasattr(kind, "reduce"):
+            raise TypeError(
+                f"layer {name!r} is kept as {kind!r}: expected AttentionMap() or a like."
+            )
     if count(inputs) == 0:
         raise ValueError("inputs are empty: there is nothing to store.")
     for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: expected at least 1.")
+        _check_whole(name, value)
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype is {dtype}: expected torch.float32, float16 or bfloat16.")
     folder, layers = Path(folder), dict(layers or {})
@@ -516,6 +536,11 @@ def open_cache(
             f"{folder} is not finished: call cache_teacher with the same arguments, it goes on from where it stopped."
         )
     return CachedTeacher(folder, index, layers, logits, copies)
+
+
+def _check_whole(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value}: expected a whole number, at least 1.")
 
 
 def _reduced(

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kdlearn.checks import check_number
 from kdlearn.files import digest, flush, reason
 
 FORMAT = "kdlearn checkpoint 1"
@@ -51,6 +52,7 @@ class Checkpoints:
         keep: how many of the newest checkpoints stay, at least 1.
 
     Raises:
+        TypeError: ``every_minutes`` is no number.
         ValueError: an interval or ``keep`` is below its minimum.
         CheckpointError: in reading: none there, damaged or foreign; in writing: the disk is full or closed.
 
@@ -76,6 +78,8 @@ class Checkpoints:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} is {value!r}: expected a whole number >= {least}.")
+        if self.every_minutes is not None:
+            check_number(self.every_minutes, "every_minutes")
         if self.every_minutes is not None and not self.every_minutes >= 0:
             raise ValueError(f"every_minutes is {self.every_minutes!r}: expected a number >= 0.")
 

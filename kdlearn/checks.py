@@ -4,6 +4,7 @@ Each error tells what was given, what was expected and what to do about it.
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -27,7 +28,10 @@ def check_tensor(tensor: Tensor, name: str) -> None:
         TypeError: student logits must be floating point, got torch.int64: call .float() on them.
     """
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}.")
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(tensor).__name__}: "
+            "convert with torch.as_tensor."
+        )
     if not tensor.is_floating_point():
         raise TypeError(
             f"{name} must be floating point, got {tensor.dtype}: call .float() on them."
@@ -177,6 +181,11 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
             drop or renumber the rest.
     """
     classes = logits.shape[-1]
+    if isinstance(labels, Tensor) and labels.dim() > 1 and labels.shape == logits.shape:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}, that of the logits: expected class numbers, "
+            "not one-hot rows; take labels.argmax(-1)."
+        )
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels must be a tensor of torch.int64, got {given}: call .long() on it.")
@@ -272,6 +281,28 @@ def check_mask(mask: Tensor, shape: torch.Size) -> None:
         )
 
 
+def check_number(value: float, name: str) -> None:
+    """Refuse what is not one number: a text, None, a tensor of several.
+
+    Args:
+        value: a Python or NumPy number, or a tensor with one element.
+        name: what to call it in the message.
+
+    Raises:
+        TypeError: it is something else.
+
+    Example:
+        >>> check_number("4", "temperature")
+        Traceback (most recent call last):
+        ...
+        TypeError: temperature is '4', a str: expected one number.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected one number.")
+
+
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that is not a positive, finite number.
 
@@ -279,6 +310,7 @@ def check_temperature(temperature: float) -> None:
         temperature: the number that logits are divided by.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is zero, negative, infinite or NaN.
 
     Example:
@@ -287,6 +319,7 @@ def check_temperature(temperature: float) -> None:
         ...
         ValueError: temperature is 0, expected a positive finite number: 1 leaves logits unchanged.
     """
+    check_number(temperature, "temperature")
     if not 0 < temperature < math.inf:
         raise ValueError(
             f"temperature is {temperature}, expected a positive finite number: "
@@ -302,6 +335,7 @@ def check_fraction(value: float, name: str) -> None:
         name: what to call it in the message.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is below 0, above 1 or NaN.
 
     Example:
@@ -310,6 +344,7 @@ def check_fraction(value: float, name: str) -> None:
         ...
         ValueError: weight is 9, expected a number from 0 to 1: it mixes two terms.
     """
+    check_number(value, name)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is {value}, expected a number from 0 to 1: it mixes two terms.")
 

@@ -75,7 +75,7 @@ def train(
             augment=copies if copies is not None else make_augment(plan, plan.training),
             validation=built.data.validation,
         )
-    except (CheckpointError, FloatingPointError, ValueError) as error:
+    except (CheckpointError, FloatingPointError, TypeError, ValueError) as error:
         _stop(error)
     _save(built.student, run / "student.safetensors")
     (run / "history.json").write_text(json.dumps(history.epochs))
@@ -130,6 +130,8 @@ def experiment(
         _stop(f"seeds are {seeds!r}: expected whole numbers with commas, such as 0,1,2.")
     if not output.parent.is_dir():
         _stop(f"there is no folder {output.parent}: make it first.")
+    if output.is_dir():
+        _stop(f"{output} is a folder: name a file in it, such as {output / f'{name}.csv'}.")
     torch.set_num_threads(1)  # small models run faster so, and numbers repeat
     try:
         table = experiments.run(name, numbers, on=on)
@@ -172,7 +174,7 @@ def _teacher(plan: Recipe, built: Built, folder: Path, *, progress: bool, train:
             augment=make_augment(plan, plan.teacher_training),
             validation=None,
         )
-    except (CheckpointError, FloatingPointError, ValueError) as error:
+    except (CheckpointError, FloatingPointError, TypeError, ValueError) as error:
         _stop(error)
     _save(built.teacher, path)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.cache import Sampled, TopK
+from kdlearn.checks import check_number
 from kdlearn.inputs import Inputs
 from kdlearn.taps import Taps
 from kdlearn.teachers import LiveTeacher, Outputs, TeacherOutputs, run
@@ -32,6 +33,7 @@ class Term:
         layers: the student's layer name to the teacher's layer name.
 
     Raises:
+        TypeError: the name is no text, the weight no number, or the loss no function.
         ValueError: the name is empty or has a dot, or the weight is negative or not finite.
 
     Example:
@@ -49,8 +51,18 @@ class Term:
     layers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(
+                f"a term is named {self.name!r}: the name, a text, comes before the loss."
+            )
         if not self.name or "." in self.name:
             raise ValueError(f"a term is named {self.name!r}: give it a name without a dot.")
+        if not callable(self.loss):
+            raise TypeError(
+                f"term {self.name!r} has the loss {self.loss!r}: expected a function, such as "
+                "losses.soft_target_loss, neither its name nor its value."
+            )
+        check_number(self.weight, f"the weight of term {self.name!r}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(
                 f"term {self.name!r} has weight {self.weight}: expected a finite number >= 0."
@@ -224,6 +236,7 @@ class Distiller(nn.Module):
         terms: at least one term, names unique.
 
     Raises:
+        TypeError: the terms are no list of terms, or a model is neither a module nor stored outputs.
         ValueError: no terms, names used twice, or one object as student and teacher.
         KeyError: a model has no layer that a term names (the message lists the close ones).
 
@@ -250,6 +263,16 @@ class Distiller(nn.Module):
         if student is teacher:
             raise ValueError(
                 "student and teacher are one object: pass a separate teacher, e.g. copy.deepcopy."
+            )
+        if not isinstance(terms, Sequence) or not all(isinstance(term, Term) for term in terms):
+            raise TypeError(
+                "terms must be a list of terms: make them with label_term, logit_term or layer_term."
+            )
+        if not isinstance(student, nn.Module):
+            raise TypeError(f"student is {student!r}: expected a module, such as SmallCNN(8).")
+        if isinstance(teacher, type) or not isinstance(teacher, nn.Module | TeacherOutputs):
+            raise TypeError(
+                f"teacher is {teacher!r}: expected a trained module, or stored outputs of one."
             )
         names = [term.name for term in terms]
         if not names:

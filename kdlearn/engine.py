@@ -16,6 +16,7 @@ from accelerate.utils import broadcast, gather_object, reduce
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kdlearn.checks import check_number
 from kdlearn.distiller import Distiller
 from kdlearn.inputs import Inputs, call, place, take
 
@@ -44,6 +45,7 @@ class Engine:
         compile: compile the student with ``torch.compile``; the first steps take longer.
 
     Raises:
+        TypeError: clip_norm is no number.
         ValueError: an option is out of its range, or fp16 is asked for without a GPU.
 
     Source: Accelerate, Gugger et al. (2022); mixed precision, Micikevicius et al. (2018).
@@ -65,6 +67,8 @@ class Engine:
         whole = isinstance(self.accumulate, int) and not isinstance(self.accumulate, bool)
         if not whole or self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate!r}: expected a whole number >= 1.")
+        if self.clip_norm is not None:
+            check_number(self.clip_norm, "clip_norm")
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ValueError(f"clip_norm is {self.clip_norm!r}: expected a number > 0, or None.")
 
@@ -140,11 +144,19 @@ class Run:
             chosen = slice(int(rows[0]), int(rows[-1]) + 1)
             with self._sync(number == len(cuts)):
                 with self.accelerator.autocast():
-                    total, parts = self._losses(
-                        self._placed(take(inputs, chosen)),
-                        labels[chosen].to(self.device),
-                        None if indices is None else indices[chosen],
-                    )
+                    try:
+                        total, parts = self._losses(
+                            self._placed(take(inputs, chosen)),
+                            labels[chosen].to(self.device),
+                            None if indices is None else indices[chosen],
+                        )
+                    except IndexError as error:
+                        if "Target" not in str(error):
+                            raise
+                        raise IndexError(
+                            f"labels go from {int(labels.min())} to {int(labels.max())} and the model has no such "
+                            "class: number the classes from 0, or make the model with more classes."
+                        ) from error
                 # One piece is the whole batch: leave its loss as it is, to the last bit.
                 self.accelerator.backward(
                     total if pieces == 1 else total * (share * self.processes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdlearn.checks import check_temperature, check_tensor
 from kdlearn.inputs import Inputs, call, count, take
 
 
@@ -52,7 +53,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         labels: shape (N,).
 
     Raises:
-        ValueError: the shapes do not fit, or there are no rows.
+        TypeError: the logits are no floating-point tensor, or the labels no class numbers.
+        ValueError: the shapes do not fit, there are no rows, or the logits hold NaN.
 
     Example:
         >>> accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0]))
@@ -71,7 +73,8 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
         teacher_logits: shape (N, C).
 
     Raises:
-        ValueError: the shapes differ, or there are no rows.
+        TypeError: a side is no floating-point tensor.
+        ValueError: the shapes differ, there are no rows, or a side holds NaN.
 
     Source: S. Stanton et al., Does Knowledge Distillation Really Work?, NeurIPS 2021
     ("top-1 agreement").
@@ -102,7 +105,7 @@ def kl_to_teacher(
         temperature: T, above 0.
 
     Raises:
-        ValueError: the shapes differ, there are no rows, or the temperature is not above 0.
+        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is not above 0.
 
     Example:
         >>> logits = torch.tensor([[1.0, 2.0, 3.0]])
@@ -110,8 +113,7 @@ def kl_to_teacher(
         0.0
     """
     _check_pair(student_logits, teacher_logits)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}.")
+    check_temperature(temperature)
     student = (student_logits.double() / temperature).log_softmax(dim=1)
     teacher = (teacher_logits.double() / temperature).log_softmax(dim=1)
     return (teacher.exp() * (teacher - student)).sum(dim=1).mean().item()
@@ -145,8 +147,8 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
     """
     _check_logits(logits)
     _check_labels(logits, labels)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}.")
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"bins must be at least 1, a whole number, got {bins}.")
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
     gap = (predicted == labels).double() - confidence
     which = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
@@ -247,18 +249,25 @@ def _overlap(start: Tensor, stop: Tensor, cells: int) -> Tensor:
     return ((stop.minimum(left + 1 / cells) - start.maximum(left)) * cells).clamp(0, 1)
 
 
-def _check_logits(logits: Tensor) -> None:
+def _check_logits(logits: Tensor, name: str = "logits") -> None:
+    check_tensor(logits, name)
     if logits.dim() != 2 or len(logits) == 0:
         raise ValueError(f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}.")
 
 
 def _check_labels(logits: Tensor, labels: Tensor) -> None:
     if labels.shape != logits.shape[:1]:
-        raise ValueError(f"expected one label a row, shape ({len(logits)},), got {_shape(labels)}.")
+        raise ValueError(
+            f"expected one label a row, shape ({len(logits)},), got {_shape(labels)}: "
+            "give class numbers, of the same images."
+        )
+    if labels.is_floating_point():
+        raise TypeError(f"labels are {labels.dtype}: expected class numbers, call .long() on them.")
 
 
 def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    _check_logits(student_logits)
+    _check_logits(student_logits, "student logits")
+    check_tensor(teacher_logits, "teacher logits")
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
             f"student logits have shape {_shape(student_logits)} and teacher logits "
@@ -273,12 +282,15 @@ def _check_maps(maps: Tensor, boxes: Tensor) -> None:
             "become maps by kdlearn.maps.activation_map."
         )
     if boxes.shape != (len(maps), 4):
-        raise ValueError(f"expected boxes of shape ({len(maps)}, 4), got {_shape(boxes)}.")
+        raise ValueError(
+            f"expected boxes of shape ({len(maps)}, 4), got {_shape(boxes)}: give one box a map."
+        )
     if not maps.isfinite().all():
         raise ValueError("the maps hold NaN or infinity: look for a diverged training run.")
     x0, y0, x1, y1 = boxes.unbind(dim=1)
     slack = 1e-5
-    if boxes.min() < -slack or boxes.max() > 1 + slack or (x1 <= x0).any() or (y1 <= y0).any():
+    inside = (boxes >= -slack).all() and (boxes <= 1 + slack).all()
+    if not (inside and (x0 < x1).all() and (y0 < y1).all()):
         raise ValueError(
             "boxes must be x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, as "
             "fractions of the image: divide pixels by the image's width and height."

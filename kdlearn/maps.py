@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.checks import check_labels, check_tensor
+from kdlearn.checks import check_labels, check_number, check_tensor
 from kdlearn.numerics import unit, widen
 
 
@@ -33,7 +33,7 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
         Shape (B, *spatial).
 
     Raises:
-        TypeError: the features are no floating-point tensor.
+        TypeError: the features are no floating-point tensor, or p is no number.
         ValueError: no spatial dimension, an empty batch, NaN, or p below 1.
 
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1;
@@ -51,6 +51,7 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
             f"features need shape (batch, channels, *spatial), got {tuple(features.shape)}: "
             "take a layer before the global pooling."
         )
+    check_number(p, "p")
     if not 1 <= p < math.inf:
         raise ValueError(f"p is {p}, expected a finite number from 1: the paper uses 1, 2 and 4.")
     features = widen(features)
@@ -92,7 +93,7 @@ def input_gradients(
         Gradients of the images' shape.
 
     Raises:
-        TypeError: the logits are no floating-point tensor or the labels are not torch.int64.
+        TypeError: the logits or images are no floating-point tensor or the labels are not torch.int64.
         ValueError: the images do not require a gradient, the logits do not depend on them, a
             label is out of range, an empty batch, or a NaN.
 
@@ -106,6 +107,7 @@ def input_gradients(
     """
     check_tensor(logits, "logits")
     check_labels(labels, logits)
+    check_tensor(images, "images")
     if not images.requires_grad:
         raise ValueError("images need requires_grad_() before the model sees them.")
     loss = F.cross_entropy(widen(logits), labels, reduction="sum")

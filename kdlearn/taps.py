@@ -34,6 +34,7 @@ class Taps(Mapping[str, Any]):
         names: what to record, at least one name.
 
     Raises:
+        TypeError: the model is no module.
         ValueError: no name is given, or a name has no such form.
         KeyError: no module has this path (the message lists the close ones); at reading, nothing was recorded or the
             output has no such part.
@@ -53,6 +54,8 @@ class Taps(Mapping[str, Any]):
         if isinstance(names, str):
             raise ValueError(f"names is the string {names!r}: pass a list, [{names!r}].")
         self.model = model
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is {model!r}: expected a module, such as SmallCNN(8).")
         self._picks = {name: _parse(name) for name in names}
         if not self._picks:
             raise ValueError("no name to tap: pass at least one module path.")

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from kdlearn import evaluate
 from kdlearn.cache import CachedTeacher, FixedCopies
 from kdlearn.checkpoints import CheckpointError, Checkpoints, random_states, set_random_states
+from kdlearn.checks import check_number
 from kdlearn.distiller import Distiller
 from kdlearn.engine import Engine, Run
 from kdlearn.inputs import Inputs, count, take
@@ -167,6 +168,8 @@ def fit(
         The history, one entry an epoch.
 
     Raises:
+        TypeError: an argument is of another kind than said above, or labels are no class numbers of torch.int64.
+        IndexError: a label is no class of the model.
         ValueError: no data, lengths that differ, a number out of its range, an optimiser that lacks parameters or holds
             the teacher's, a scheduler without its optimiser, a folder with checkpoints and no ``resume``, a stored
             teacher with other data or another augmentation than it was stored for.
@@ -185,8 +188,21 @@ def fit(
     """
     _check_number("epochs", epochs)
     _check_number("batch_size", batch_size)
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate is {learning_rate}: expected a number > 0.")
+    check_number(learning_rate, "learning_rate")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate is {learning_rate}: expected a finite number > 0.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed is {seed!r}: expected a whole number.")
+    for option, value, kind in (
+        ("model", model, nn.Module),
+        ("optimizer", optimizer, Optimizer),
+        ("engine", engine, Engine),
+        ("checkpoints", checkpoints, Checkpoints),
+    ):
+        if not isinstance(value, kind) and (value is not None or option == "model"):
+            raise TypeError(
+                f"{option} is {value!r}: expected a {kind.__name__}, as in {option}={kind.__name__}(...)."
+            )
     data = _tensors(train, "train")
     held_out = None if validation is None else _tensors(validation, "validation")
     steps = _count_steps(data, batch_size)
@@ -452,10 +468,24 @@ def _tensors(data: Data, name: str) -> Batch | Batches:
                 f"{name} is a {type(data).__name__}: expected (images, labels), an object with .images and .labels, "
                 "or an iterable of batches that has a length."
             )
+        if isinstance(data, Tensor) or (
+            isinstance(data, list)
+            and not all(isinstance(b, tuple | list) and len(b) == 2 for b in data)
+        ):
+            raise TypeError(
+                f"{name} is a {type(data).__name__} that holds no pairs: expected the tuple (images, labels), or "
+                "batches of two parts each."
+            )
         if len(data) == 0:
             raise ValueError(f"{name} has no batch: expected at least one.")
         return data
     images, labels = data
+    if not isinstance(images, Tensor | Mapping) or not isinstance(labels, Tensor):
+        raise TypeError(
+            f"{name} holds a {type(images).__name__} and a {type(labels).__name__}: expected tensors, "
+            "convert with torch.as_tensor."
+        )
+    _check_labels(labels, name)
     if count(images) != len(labels):
         raise ValueError(
             f"{name} has {count(images)} images and {len(labels)} labels: expected one label an image."
@@ -463,6 +493,19 @@ def _tensors(data: Data, name: str) -> Batch | Batches:
     if len(labels) == 0:
         raise ValueError(f"{name} is empty: expected at least one image.")
     return images, labels
+
+
+def _check_labels(labels: Tensor, name: str) -> None:
+    # Rows of probabilities (soft labels) are floating point; everything else is a class number.
+    if labels.dtype != torch.int64 and (labels.dim() < 2 or not labels.is_floating_point()):
+        raise TypeError(
+            f"the labels of {name} are {labels.dtype} of shape {tuple(labels.shape)}: expected class numbers of "
+            "torch.int64, call .long() on them."
+        )
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        raise ValueError(
+            f"the labels of {name} have shape {tuple(labels.shape)}: expected one dimension, call .squeeze(1) on them."
+        )
 
 
 def _count_steps(data: Batch | Batches, batch_size: int) -> int:

@@ -23,7 +23,11 @@ def test_every_floating_point_width_is_welcome(dtype):
 @pytest.mark.parametrize(
     ("tensor", "error", "message"),
     [
-        (None, TypeError, "student logits must be a torch.Tensor, got NoneType."),
+        (
+            None,
+            TypeError,
+            "student logits must be a torch.Tensor, got NoneType: convert with torch.as_tensor.",
+        ),
         (
             torch.ones(2).bool(),
             TypeError,

@@ -202,7 +202,7 @@ def test_a_forgotten_projector_and_a_teacher_in_the_optimizer_are_refused():
     [
         ({"epochs": 0}, "epochs is 0: expected a whole number >= 1"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected a number > 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected a finite number > 0"),
         ({"train": (TRAIN[0], TRAIN[1][:5])}, "train has 90 images and 5 labels"),
         ({"train": (TRAIN[0][:0], TRAIN[1][:0])}, "train is empty"),
         ({"train": []}, "train has no batch"),

@@ -133,6 +133,11 @@ class RandomCropFlip:
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return new views, same shape (B, C, H, W)."""
         _check_images(images)
+        if self.padding >= min(images.shape[2:]):
+            raise ValueError(
+                f"padding is {self.padding} and the images have {min(images.shape[2:])} pixels: a mirrored border is "
+                "smaller than the image."
+            )
         padded = F.pad(images, [self.padding] * 4, mode="reflect")
         views = _windows(padded, images.shape[2:], 2 * self.padding, generator)
         mirrored = torch.rand(len(images), generator=generator) < 0.5

@@ -127,8 +127,11 @@ def check_sizes(**sizes: int) -> None:
     """Refuse a split with no image in it.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size is smaller than 1.
     """
     for name, size in sizes.items():
+        if not isinstance(size, int):
+            raise TypeError(f"{name} must be a whole number, got {size!r}.")
         if size < 1:
             raise ValueError(f"{name} must be at least 1 image, got {size}.")

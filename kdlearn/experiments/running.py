@@ -50,10 +50,15 @@ def run(
 
     Raises:
         KeyError: no such experiment or method.
-        ValueError: no seed, or a seed twice.
+        TypeError: the seeds are one number.
+        ValueError: no seed, a seed twice, or another split than validation and test.
     """
     if name not in EXPERIMENTS:
         raise KeyError(f"no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}.")
+    if isinstance(seeds, int):
+        raise TypeError(f"seeds are {seeds}: expected a list, such as range({seeds}).")
+    if on not in ("validation", "test"):
+        raise ValueError(f"measure on 'validation' or 'test', got {on!r}.")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"give at least one seed, and each once, got {list(seeds)}.")
     experiment = EXPERIMENTS[name]
@@ -110,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.output.parent.is_dir():
         parser.error(f"there is no folder {options.output.parent}: make it first.")
+    if options.output.is_dir():
+        parser.error(f"{options.output} is a folder: name a file in it.")
     torch.set_num_threads(1)  # small models run faster so, and numbers repeat
     try:
         table = run(options.name, options.seeds, methods=options.methods, on=options.on)

@@ -35,6 +35,7 @@ class SmallCNN(nn.Module):
         """Make the layers; the weights follow from torch's current seed."""
         super().__init__()
         check_positive(width=width, classes=classes, channels=channels)
+        self.channels = channels
         self.group1 = _group(channels, width)
         self.group2 = _group(width, 2 * width)
         self.group3 = _group(2 * width, 4 * width)
@@ -42,7 +43,16 @@ class SmallCNN(nn.Module):
         self.classifier = nn.Linear(4 * 4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
+        """Return the logits.
+
+        Raises:
+            ValueError: the images have other channels, or less than 8 pixels a side.
+        """
+        if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < 8:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}: expected (batch, {self.channels}, height, width) of at "
+                "least 8 pixels; make the network with channels= of the images, or enlarge them."
+            )
         features = self.group3(self.group2(self.group1(images)))
         return self.classifier(self.pool(features).flatten(1))
 
@@ -60,8 +70,11 @@ def check_positive(**sizes: int) -> None:
     """Refuse a network with nothing in it.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size is smaller than 1.
     """
     for name, size in sizes.items():
+        if not isinstance(size, int):
+            raise TypeError(f"{name} must be a whole number, got {size!r}.")
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
