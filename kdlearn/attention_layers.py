@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdlearn.inputs import Inputs, place
+from kdlearn.inputs import Inputs, evaluating, place, run
 
 
 def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
@@ -48,18 +48,13 @@ def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
         for path, module in model.named_modules()
         if path
     ]
-    modes = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
     try:
-        with torch.no_grad():
-            inputs = place(example, device)
-            model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+        with evaluating(model), torch.no_grad():
+            run(model, place(example, device))
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
     if not found:
         raise ValueError(
             f"no module of {type(model).__name__} gives an attention map (B, heads, L, S) with rows of sum 1. Where "
@@ -89,9 +84,10 @@ def _want_weights(
     module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     # After query, key and value, callers may pass the options by position: (key_padding_mask, need_weights).
-    arguments = (*arguments[:4], True, *arguments[5:]) if len(arguments) > 4 else arguments
-    wanted = {} if len(arguments) > 4 else {"need_weights": True}
-    return arguments, {**options, **wanted, "average_attn_weights": False}
+    options = {**options, "average_attn_weights": False}
+    if len(arguments) > 4:
+        return (*arguments[:4], True, *arguments[5:]), options
+    return arguments, {**options, "need_weights": True}
 
 
 def _finder(path: str, found: dict[int, tuple[str, Tensor]]) -> Any:

@@ -18,8 +18,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from kdlearn.checks import check_whole
 from kdlearn.files import digest, flush, reason
-from kdlearn.inputs import Inputs, count, device_of, join, place, take
+from kdlearn.inputs import Inputs, count, device_of, join, named, place, take
 from kdlearn.maps import activation_map
 from kdlearn.teachers import LiveTeacher, Outputs
 
@@ -132,7 +133,7 @@ class Relation:
     heads: int
 
     def __post_init__(self) -> None:
-        _check_whole("heads", self.heads)
+        check_whole(self.heads, "heads")
 
     def reduce(self, features: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """Give the scores, shape (B, heads, L, L)."""
@@ -175,7 +176,7 @@ class TopK:
     k: int
 
     def __post_init__(self) -> None:
-        _check_whole("k", self.k)
+        check_whole(self.k, "k")
 
     def reduce(self, logits: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Give log-probabilities and indices of the k largest."""
@@ -217,7 +218,7 @@ class Sampled:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_whole("draws", self.draws)
+        check_whole(self.draws, "draws")
 
     def reduce(self, logits: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Give log-probabilities and indices of the draws."""
@@ -470,7 +471,7 @@ def cache_teacher(
     if count(inputs) == 0:
         raise ValueError("inputs are empty: there is nothing to store.")
     for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
-        _check_whole(name, value)
+        check_whole(value, name)
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype is {dtype}: expected torch.float32, float16 or bfloat16.")
     folder, layers = Path(folder), dict(layers or {})
@@ -536,11 +537,6 @@ def open_cache(
             f"{folder} is not finished: call cache_teacher with the same arguments, it goes on from where it stopped."
         )
     return CachedTeacher(folder, index, layers, logits, copies)
-
-
-def _check_whole(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value}: expected a whole number, at least 1.")
 
 
 def _reduced(
@@ -615,7 +611,7 @@ def _fingerprint(
 
 def _digest_of(inputs: Inputs) -> str:
     data = hashlib.sha256()
-    for name, value in inputs.items() if isinstance(inputs, Mapping) else [("", inputs)]:
+    for name, value in named(inputs).items():
         data.update(name.encode())
         _add_tensor(data, value)
     return data.hexdigest()

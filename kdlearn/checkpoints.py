@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdlearn.checks import check_number
+from kdlearn.checks import check_number, check_whole
 from kdlearn.files import digest, flush, reason
 
 FORMAT = "kdlearn checkpoint 1"
@@ -72,16 +72,15 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("every_steps", 1), ("keep", 1)):
-            value = getattr(self, name)
-            if value is None and name == "every_steps":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}: expected a whole number >= {least}.")
+        if self.every_steps is not None:
+            check_whole(self.every_steps, "every_steps")
+        check_whole(self.keep, "keep")
         if self.every_minutes is not None:
             check_number(self.every_minutes, "every_minutes")
-        if self.every_minutes is not None and not self.every_minutes >= 0:
-            raise ValueError(f"every_minutes is {self.every_minutes!r}: expected a number >= 0.")
+            if not self.every_minutes >= 0:
+                raise ValueError(
+                    f"every_minutes is {self.every_minutes!r}: expected a number >= 0."
+                )
 
     def saved(self) -> list[Path]:
         """List the complete checkpoints of the folder, oldest first."""

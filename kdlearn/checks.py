@@ -303,6 +303,26 @@ def check_number(value: float, name: str) -> None:
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected one number.")
 
 
+def check_whole(value: int, name: str) -> None:
+    """Refuse what is not a whole number of at least 1.
+
+    Args:
+        value: a count.
+        name: what to call it in the message.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> check_whole(0, "epochs")
+        Traceback (most recent call last):
+        ...
+        ValueError: epochs is 0: expected a whole number >= 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}: expected a whole number >= 1.")
+
+
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that is not a positive, finite number.
 

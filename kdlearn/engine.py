@@ -16,7 +16,7 @@ from accelerate.utils import broadcast, gather_object, reduce
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kdlearn.checks import check_number
+from kdlearn.checks import check_number, check_whole
 from kdlearn.distiller import Distiller
 from kdlearn.inputs import Inputs, call, place, take
 
@@ -64,13 +64,13 @@ class Engine:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision is {self.precision!r}: expected 'fp32', 'bf16' or 'fp16'.")
-        whole = isinstance(self.accumulate, int) and not isinstance(self.accumulate, bool)
-        if not whole or self.accumulate < 1:
-            raise ValueError(f"accumulate is {self.accumulate!r}: expected a whole number >= 1.")
+        check_whole(self.accumulate, "accumulate")
         if self.clip_norm is not None:
             check_number(self.clip_norm, "clip_norm")
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise ValueError(f"clip_norm is {self.clip_norm!r}: expected a number > 0, or None.")
+            if not 0 < self.clip_norm < math.inf:
+                raise ValueError(
+                    f"clip_norm is {self.clip_norm!r}: expected a number > 0, or None."
+                )
 
 
 class Run:
@@ -143,20 +143,12 @@ class Run:
             share = len(rows) / len(labels)
             chosen = slice(int(rows[0]), int(rows[-1]) + 1)
             with self._sync(number == len(cuts)):
-                with self.accelerator.autocast():
-                    try:
-                        total, parts = self._losses(
-                            self._placed(take(inputs, chosen)),
-                            labels[chosen].to(self.device),
-                            None if indices is None else indices[chosen],
-                        )
-                    except IndexError as error:
-                        if "Target" not in str(error):
-                            raise
-                        raise IndexError(
-                            f"labels go from {int(labels.min())} to {int(labels.max())} and the model has no such "
-                            "class: number the classes from 0, or make the model with more classes."
-                        ) from error
+                with self.accelerator.autocast(), _labels_explained(labels):
+                    total, parts = self._losses(
+                        self._placed(take(inputs, chosen)),
+                        labels[chosen].to(self.device),
+                        None if indices is None else indices[chosen],
+                    )
                 # One piece is the whole batch: leave its loss as it is, to the last bit.
                 self.accelerator.backward(
                     total if pieces == 1 else total * (share * self.processes)
@@ -212,6 +204,20 @@ class Run:
 
     def _sync(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self._wrapped)
+
+
+@contextmanager
+def _labels_explained(labels: Tensor) -> Iterator[None]:
+    """Say which labels a model has no class for, where torch only says that a target is out of bounds."""
+    try:
+        yield
+    except IndexError as error:
+        if "Target" not in str(error):
+            raise
+        raise IndexError(
+            f"labels go from {int(labels.min())} to {int(labels.max())} and the model has no such "
+            "class: number the classes from 0, or make the model with more classes."
+        ) from error
 
 
 def _is_launched() -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.checks import check_temperature, check_tensor
-from kdlearn.inputs import Inputs, call, count, take
+from kdlearn.inputs import Inputs, call, count, evaluating, take
 
 
 @torch.no_grad()
@@ -35,14 +35,9 @@ def predict(model: nn.Module, images: Inputs, batch_size: int = 512) -> Tensor:
     samples = count(images)
     if samples == 0:
         raise ValueError("there are no images to predict: check how the split was cut.")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         starts = range(0, samples, batch_size)
         return torch.cat([call(model, take(images, slice(at, at + batch_size))) for at in starts])
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -251,7 +246,7 @@ def _overlap(start: Tensor, stop: Tensor, cells: int) -> Tensor:
 
 def _check_logits(logits: Tensor, name: str = "logits") -> None:
     check_tensor(logits, name)
-    if logits.dim() != 2 or len(logits) == 0:
+    if logits.dim() != 2:
         raise ValueError(f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}.")
 
 

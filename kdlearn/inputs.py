@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,16 @@ from torch import Tensor, nn
 
 Inputs = Tensor | Mapping[str, Tensor]
 """One tensor, or the named tensors that a model takes as keyword arguments (Hugging Face)."""
+
+
+def named(inputs: Inputs) -> Mapping[str, Tensor]:
+    """Give inputs by name; a single tensor has the empty name.
+
+    Example:
+        >>> list(named(torch.zeros(1)))
+        ['']
+    """
+    return inputs if isinstance(inputs, Mapping) else {"": inputs}
 
 
 def count(inputs: Inputs) -> int:
@@ -81,15 +92,46 @@ def device_of(inputs: Inputs) -> torch.device:
         >>> device_of({"input_ids": torch.zeros(1)})
         device(type='cpu')
     """
-    return next(iter(inputs.values())).device if isinstance(inputs, Mapping) else inputs.device
+    return next(iter(named(inputs).values())).device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode for a ``with`` block; afterwards each module has its own mode again.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluating(model):
+        ...     model.training
+        False
+        >>> model.training
+        True
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """Run a model and give what it returns: one tensor is its first argument, named tensors its keyword arguments.
+
+    Example:
+        >>> run(nn.Linear(2, 3), torch.ones(4, 2)).shape
+        torch.Size([4, 3])
+    """
+    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
 
 
 def call(model: nn.Module, inputs: Inputs) -> Tensor:
     """Run a model and give its logits.
 
     Convention
-        One tensor is the model's first argument; named tensors are its keyword arguments. Logits are the output
-        itself, its entry ``"logits"`` or its attribute ``logits``, as Hugging Face models with a head have them.
+        Inputs go in as `run` has them. Logits are the output itself, its entry ``"logits"`` or its attribute
+        ``logits``, as Hugging Face models with a head have them.
 
     Raises:
         TypeError: the output has no logits; the message says what it has.
@@ -98,7 +140,7 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
         >>> call(nn.Linear(2, 3), torch.ones(4, 2)).shape
         torch.Size([4, 3])
     """
-    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    output = run(model, inputs)
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else None

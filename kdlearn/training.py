@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 from kdlearn import evaluate
 from kdlearn.cache import CachedTeacher, FixedCopies
 from kdlearn.checkpoints import CheckpointError, Checkpoints, random_states, set_random_states
-from kdlearn.checks import check_number
+from kdlearn.checks import check_number, check_whole
 from kdlearn.distiller import Distiller
 from kdlearn.engine import Engine, Run
-from kdlearn.inputs import Inputs, count, take
+from kdlearn.inputs import Inputs, count, named, take
 from kdlearn.teachers import LiveTeacher
 
 if TYPE_CHECKING:
@@ -186,8 +186,8 @@ def fit(
         >>> history.epochs[-1]["loss"] < history.epochs[0]["loss"]
         True
     """
-    _check_number("epochs", epochs)
-    _check_number("batch_size", batch_size)
+    check_whole(epochs, "epochs")
+    check_whole(batch_size, "batch_size")
     check_number(learning_rate, "learning_rate")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate is {learning_rate}: expected a finite number > 0.")
@@ -409,8 +409,7 @@ def _plan(model: nn.Module, data: Batch | Batches, run: Run, **settings: int) ->
     if isinstance(data, tuple):
         digest = hashlib.sha256()
         inputs, labels = data
-        named = inputs if isinstance(inputs, Mapping) else {"": inputs}
-        for tensor in (*named.values(), labels):
+        for tensor in (*named(inputs).values(), labels):
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         plan["data"] = digest.hexdigest()
     return plan
@@ -510,11 +509,6 @@ def _check_labels(labels: Tensor, name: str) -> None:
 
 def _count_steps(data: Batch | Batches, batch_size: int) -> int:
     return math.ceil(len(data[1]) / batch_size) if isinstance(data, tuple) else len(data)
-
-
-def _check_number(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}: expected a whole number >= 1.")
 
 
 def _check_finite(values: dict[str, float], epoch: int, step: int) -> None:

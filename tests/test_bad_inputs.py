@@ -628,13 +628,13 @@ CACHING = [
         "a cache is to keep no class",
         lambda folder: TopK(0),
         ValueError,
-        r"k is 0: expected a whole number, at least 1",
+        r"k is 0: expected a whole number >= 1",
     ),
     refused(
         "a cache is to keep half a class",
         lambda folder: TopK(2.5),
         ValueError,
-        r"k is 2\.5: expected a whole number, at least 1",
+        r"k is 2\.5: expected a whole number >= 1",
     ),
     refused(
         "a cache is to keep more classes than there are",
@@ -647,13 +647,13 @@ CACHING = [
         "a cache is to draw nothing",
         lambda folder: Sampled(0),
         ValueError,
-        r"draws is 0: expected a whole number, at least 1",
+        r"draws is 0: expected a whole number >= 1",
     ),
     refused(
         "a relation has no heads",
         lambda folder: Relation(0),
         ValueError,
-        r"heads is 0: expected a whole number, at least 1",
+        r"heads is 0: expected a whole number >= 1",
     ),
     refused(
         "a stored map has the power 0",

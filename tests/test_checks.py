@@ -173,3 +173,14 @@ def test_choices_are_listed():
     checks.check_choice("b", "letter", ("a", "b"))
     with pytest.raises(ValueError, match="^letter is 'c', expected one of 'a', 'b'.$"):
         checks.check_choice("c", "letter", ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, "2", None])
+def test_what_counts_nothing_is_no_whole_number(value):
+    message = re.escape(f"epochs is {value!r}: expected a whole number >= 1.")
+    with pytest.raises(ValueError, match=message):
+        checks.check_whole(value, "epochs")
+
+
+def test_one_is_a_whole_number():
+    checks.check_whole(1, "epochs")

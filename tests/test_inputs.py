@@ -12,7 +12,7 @@ from kdlearn.data import RandomShift
 from kdlearn.distiller import Distiller, label_term, logit_term
 from kdlearn.engine import Engine
 from kdlearn.evaluate import predict
-from kdlearn.inputs import call, count, join, take
+from kdlearn.inputs import call, count, evaluating, join, run, take
 from kdlearn.losses import soft_target_loss
 from kdlearn.training import fit
 
@@ -125,3 +125,21 @@ def test_named_inputs_are_counted_cut_and_joined():
 def test_named_inputs_of_no_common_length_or_no_tensors_are_refused(inputs, error, message):
     with pytest.raises(error, match=message):
         fit(nn.Linear(2, 2), (inputs, torch.zeros(2).long()), epochs=1, progress=False)
+
+
+def test_a_model_has_its_modes_again_after_an_error():
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval(), nn.Linear(2, 2))
+    before = [module.training for module in model.modules()]
+    with pytest.raises(KeyError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise KeyError
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_run_gives_the_whole_output():
+    class Two(nn.Module):
+        def forward(self, left, right):
+            return left, right
+
+    left, right = torch.zeros(1), torch.ones(1)
+    assert run(Two(), {"right": right, "left": left}) == (left, right)
