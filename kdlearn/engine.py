@@ -208,9 +208,16 @@ class Run:
 
 @contextmanager
 def _labels_explained(labels: Tensor) -> Iterator[None]:
-    """Say which labels a model has no class for, where torch only says that a target is out of bounds."""
+    """Say what is wrong with labels, where torch speaks of targets."""
     try:
         yield
+    except RuntimeError as error:
+        if "target with class probabilities" not in str(error):
+            raise
+        raise TypeError(
+            f"labels have shape {tuple(labels.shape)}, one for each class, and are {labels.dtype}: expected class "
+            "numbers. Of one-hot rows, take labels.argmax(1); rows of probabilities are floating point."
+        ) from error
     except IndexError as error:
         if "Target" not in str(error):
             raise

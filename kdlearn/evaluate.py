@@ -1,6 +1,7 @@
 """Numbers that say how good a model is, how close to its teacher, and where it looks.
 
-Pure functions of tensors; each returns a Python number. Shares are in [0, 1], not in per cent.
+Pure functions of tensors; each returns a Python number. Shares are in [0, 1], not in per cent. What a model costs is in
+`kdlearn.profiling`, and can be imported from here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from kdlearn.checks import check_temperature, check_tensor
 from kdlearn.inputs import Inputs, call, count, evaluating, take
+from kdlearn.profiling import Profile as Profile
+from kdlearn.profiling import count_parameters as count_parameters
+from kdlearn.profiling import profile as profile
 
 
 @torch.no_grad()
@@ -151,16 +155,6 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
     return sums.abs().sum().item() / len(gap)
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of weights of a model, trainable or not; shared ones count once.
-
-    Example:
-        >>> count_parameters(nn.Linear(10, 3))
-        33
-    """
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def pointing_game(maps: Tensor, boxes: Tensor) -> float:
     """Return the share of images whose map has its maximum inside the box.
 
@@ -258,6 +252,12 @@ def _check_labels(logits: Tensor, labels: Tensor) -> None:
         )
     if labels.is_floating_point():
         raise TypeError(f"labels are {labels.dtype}: expected class numbers, call .long() on them.")
+    lowest, highest, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"labels go from {lowest} to {highest}, but {classes} classes are numbered 0 to {classes - 1}: "
+            "drop or renumber the rest."
+        )
 
 
 def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ def count(inputs: Inputs) -> int:
     """Count the samples: the first dimension, which named inputs share.
 
     Raises:
-        TypeError: there are parts that are no tensors.
+        TypeError: there is something else than tensors.
         ValueError: there are no named inputs, or their first dimensions differ.
 
     Example:
@@ -35,6 +35,10 @@ def count(inputs: Inputs) -> int:
         3
     """
     if not isinstance(inputs, Mapping):
+        if not isinstance(inputs, Tensor):
+            raise TypeError(
+                f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with torch.as_tensor."
+            )
         return len(inputs)
     others = [name for name, value in inputs.items() if not isinstance(value, Tensor)]
     if others:
@@ -116,7 +120,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def run(model: nn.Module, inputs: Inputs) -> Any:
+def run(model: Callable[..., Any], inputs: Inputs) -> Any:
     """Run a model and give what it returns: one tensor is its first argument, named tensors its keyword arguments.
 
     Example:

@@ -277,6 +277,7 @@ def fit(
                     indices = indices + offset
                 if augment is not None and not isinstance(augment, FixedCopies):
                     images = augment(images, at.generator)  # type: ignore[arg-type]
+                    _check_augmented(images, labels)
                 values = run.step(images, labels, indices)
                 _check_finite(values, epoch, at.step + 1)
                 run.update()
@@ -484,6 +485,10 @@ def _tensors(data: Data, name: str) -> Batch | Batches:
             f"{name} holds a {type(images).__name__} and a {type(labels).__name__}: expected tensors, "
             "convert with torch.as_tensor."
         )
+    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+        raise TypeError(
+            f"the images of {name} are {images.dtype}: expected floating point, use images.float() / 255."
+        )
     _check_labels(labels, name)
     if count(images) != len(labels):
         raise ValueError(
@@ -504,6 +509,16 @@ def _check_labels(labels: Tensor, name: str) -> None:
     if labels.dim() == 2 and labels.shape[1] == 1:
         raise ValueError(
             f"the labels of {name} have shape {tuple(labels.shape)}: expected one dimension, call .squeeze(1) on them."
+        )
+
+
+def _check_augmented(images: Any, labels: Tensor) -> None:
+    if not isinstance(images, Tensor | Mapping) or count(images) != len(labels):
+        given = type(images).__name__
+        if isinstance(images, Tensor | Mapping):
+            given = f"{count(images)} images"
+        raise ValueError(
+            f"augment gave {given} for {len(labels)} labels: expected the changed batch, one image a label."
         )
 
 
