@@ -23,7 +23,7 @@ SEEDS ?= 0 1 2 3 4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check notebooks results repository clean lint types sources browser
+.PHONY: help book serve test check notebooks drills results repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -43,7 +43,7 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 test: check book browser ## everything: checks, unit tests, doctests, notebooks, site, browser
 	$(call step,Tests,$(BIN)/python -m pytest -q -n 2 --dist worksteal,Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
 
-check: lint types sources ## lint, types, notebooks normalised and current, addresses
+check: lint types sources ## lint, types, notebooks normalised and current, drills, addresses
 
 lint: $(STAMP)
 	$(call step,Lint,$(BIN)/ruff check .,Many are mended by: $(BIN)/ruff check --fix .)
@@ -54,6 +54,7 @@ types: $(STAMP)
 
 sources: $(STAMP)
 	$(call step,Notebooks,$(NOTEBOOKS) check,Mostly mended by: make notebooks)
+	$(call step,Drills,$(BIN)/python book/tools/drills.py check,Mended by: make drills)
 	$(call step,Addresses,$(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
 
 browser: $(STAMP)
@@ -61,6 +62,9 @@ browser: $(STAMP)
 
 notebooks: $(STAMP) ## run every notebook and store it normalised (ONLY=book/... for some)
 	$(call step,Run notebooks,$(NOTEBOOKS) run $(ONLY),The cell that failed is shown above.)
+
+drills: $(STAMP) ## write the chapters of drills anew from kdlearn/drills
+	$(call step,Drills,$(BIN)/python book/tools/drills.py write,See above.)
 
 results: $(addprefix results-,$(EXPERIMENTS)) ## make the tables of book/results anew (SEEDS="0 1 2 3 4"); takes long
 

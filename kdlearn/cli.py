@@ -1,4 +1,4 @@
-"""The command ``kdlearn``: train a recipe, store its teacher, evaluate, run an experiment."""
+"""The command ``kdlearn``: train a recipe, store its teacher, evaluate, run an experiment, practise."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 from kdlearn import experiments
 from kdlearn.cache import CachedTeacher, CacheError
 from kdlearn.checkpoints import CheckpointError, Checkpoints
+from kdlearn.drills import commands as drill_commands
 from kdlearn.engine import Engine
 from kdlearn.evaluate import accuracy, agreement, count_parameters, kl_to_teacher, predict
 from kdlearn.experiments.running import write
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(drill_commands.app, name="drill")
 RecipeName = Annotated[str, typer.Argument(help="a .toml file, or the name of a shipped recipe")]
 Method = Annotated[str, typer.Option(help="one of the recipe's methods")]
 Folder = Annotated[Path, typer.Option(help="where the runs of this recipe live")]

@@ -1,0 +1,181 @@
+"""The chapters of drills, written from the drills themselves.
+
+python book/tools/drills.py write     write book/implement/drills-*.ipynb, run them, normalise
+python book/tools/drills.py check     say which of them differ from the drills; exit code 1 if any does
+
+The text of a drill has one home, its file in kdlearn/drills. Nothing is edited in these notebooks.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import notebooks
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from kdlearn.drills import CHAPTERS, find
+from kdlearn.drills.commands import IMPORTS
+from kdlearn.drills.grader.drill import Drill
+from kdlearn.drills.order import Chapter
+
+WIDTH = 76
+PLACEHOLDER = re.compile(r"( = )?\{(\w+)\}")
+HOW = """## How it goes
+
+Write the body of a function and run the cell with `check`. It runs your code in a process of its own, on numbers
+drawn anew each time, says what holds, and names the mistake if it knows it. `hint("{first}")` gives the next of three
+hints, `solution("{first}")` the whole, `status()` what you have done. In a terminal, `kdlearn drill start {first}`
+writes the same task into a file.
+
+| drill | level | minutes |
+| --- | --- | ---: |
+{rows}
+
+Take the minutes as an interview's clock: {total} for all. Say aloud what you assume before you type."""
+PROOF = """from kdlearn.drills import find
+from kdlearn.drills.grader.grade import grade
+
+for name in {names}:
+    drill = find(name)
+    for right in (drill.reference, *drill.alternatives):
+        assert grade(drill, right, seed=1).passed, name
+    for wrong in drill.mistakes:
+        said = grade(drill, wrong.solution, seed=1).diagnoses
+        assert [one.id for one in said] == [wrong.id], (name, wrong.id)
+    print(f"{{name:22}}{{len(drill.mistakes):3d}} mistakes, all named")"""
+
+
+def chapter_path(chapter: Chapter) -> Path:
+    """Say where a chapter is."""
+    return notebooks.BOOK / "implement" / f"drills-{chapter.name}.ipynb"
+
+
+def narrow(code: str) -> str:
+    """Lay code and its docstrings out for a phone."""
+    command = [sys.executable, "-m", "ruff", "format", "--line-length", str(WIDTH), "-"]
+    code = subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout
+    function = ast.parse(code).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    text = function.body[0]
+    lines = code.splitlines()
+    wrapped: list[str] = []
+    for line in lines[text.lineno - 1 : text.end_lineno]:
+        indent = line[: len(line) - len(line.lstrip())]
+        wrapped += textwrap.wrap(
+            line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return "\n".join(lines[: text.lineno - 1] + wrapped + lines[text.end_lineno :])
+
+
+def folded(title: str, text: str) -> str:
+    """Markdown behind a title that opens it."""
+    return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def spoken(diagnosis: str) -> str:
+    """A diagnosis with the letters of the sizes in place of numbers."""
+    text = PLACEHOLDER.sub(lambda found: "" if found[1] else found[2], diagnosis)
+    return text.replace("{{", "{").replace("}}", "}")
+
+
+def cells_of(drill: Drill, number: int) -> list[Any]:
+    """Task, starter, check, and the folded help of one drill."""
+    task = f"## {number}. {drill.title}\n\n*{drill.level}, {drill.minutes} minutes*\n\n{drill.task}"
+    hints = "\n\n".join(folded(f"Hint {n}", hint) for n, hint in enumerate(drill.hints, 1))
+    wrong = "\n".join(
+        f"- **{mistake.id}**: {spoken(mistake.diagnosis)}"
+        + (f" Seen in: {mistake.seen}." if mistake.seen else "")
+        for mistake in drill.mistakes
+    )
+    answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{drill.explanation}"
+    check = new_code_cell(f'check("{drill.id}", {drill.function})')
+    check.metadata["tags"] = ["nbval-check-output"]
+    return [
+        new_markdown_cell(task),
+        new_code_cell(narrow(drill.starter())),
+        check,
+        new_markdown_cell(
+            f"{hints}\n\n{folded('Solution', answer)}\n\n{folded('Mistakes that the grader names', wrong)}"
+        ),
+    ]
+
+
+def build(chapter: Chapter, following: Chapter | None) -> Any:
+    """Make the notebook of a chapter, without outputs."""
+    drills = [find(name) for name in chapter.drills]
+    rows = "\n".join(f"| {drill.title} | {drill.level} | {drill.minutes} |" for drill in drills)
+    total = sum(drill.minutes for drill in drills)
+    how = HOW.format(first=drills[0].id, rows=rows, total=total)
+    cells = [
+        new_markdown_cell(f"# {chapter.title}"),
+        new_code_cell(notebooks.install_cell(), metadata=notebooks.INSTALL_METADATA),
+        new_markdown_cell(f"{chapter.introduction}\n\n{how}"),
+        new_code_cell(
+            f"{IMPORTS.rstrip()}\n\nfrom kdlearn.drills import check, hint, solution, status"
+        ),
+    ]
+    for number, drill in enumerate(drills, 1):
+        cells += cells_of(drill, number)
+    proof = new_code_cell(PROOF.format(names=_listed(chapter.drills)))
+    proof.metadata["tags"] = ["nbval-check-output"]
+    cells += [
+        new_markdown_cell(
+            "## Is the grader right?\n\nIt is tested like anything else here: the solutions and two others, written "
+            "differently, must pass, and every mistake must get its own name and no other."
+        ),
+        proof,
+        new_markdown_cell(_last(following)),
+    ]
+    return notebooks.normalise(new_notebook(cells=cells))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    inner = "".join(f'    "{name}",\n' for name in names)
+    return f"(\n{inner})"
+
+
+def _last(following: Chapter | None) -> str:
+    if following is None:
+        return "Next: the training chapters, from [dark knowledge](../training/dark-knowledge.ipynb) on."
+    return f"Next: [{following.title.lower()}](drills-{following.name}.ipynb)."
+
+
+def all_chapters() -> list[tuple[Path, Any]]:
+    """Every chapter's file and what it should hold."""
+    after = [*CHAPTERS[1:], None]
+    return [
+        (chapter_path(one), build(one, next_one))
+        for one, next_one in zip(CHAPTERS, after, strict=True)
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check; return the exit code."""
+    if arguments == ["write"]:
+        made = all_chapters()
+        for path, notebook in made:
+            path.write_text(notebooks.serialise(notebook), encoding="utf-8")
+        faults = notebooks.run_all([path for path, _ in made])
+    elif arguments == ["check"]:
+        faults = [
+            f"{path} differs from its drills: python book/tools/drills.py write"
+            for path, notebook in all_chapters()
+            if not path.exists() or _sources(notebooks.read(path)) != _sources(notebook)
+        ]
+    else:
+        raise SystemExit(__doc__)
+    print("\n".join(faults), end="\n" if faults else "")
+    return bool(faults)
+
+
+def _sources(notebook: Any) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source) for cell in nbformat.from_dict(notebook).cells]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

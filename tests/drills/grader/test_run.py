@@ -1,0 +1,134 @@
+"""Whatever a solution does, the session that asked gets a sentence."""
+
+import ctypes
+import os
+import sys
+import time
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kdlearn.drills import find
+from kdlearn.drills.grader.run import run
+
+KD = find("kd-loss")
+
+
+def right(s, t, *, temperature):
+    print("loss")
+    q, p = (s / temperature).log_softmax(1), (t.detach() / temperature).softmax(1)
+    return temperature**2 * F.kl_div(q, p, reduction="batchmean")
+
+
+def graded(solution, seconds=60):
+    return run(KD, solution, seed=1, seconds=seconds)
+
+
+def test_a_right_solution_passes_and_its_printing_is_told():
+    report = graded(right)
+    assert report.passed
+    (note,) = report.notes
+    assert "printed" in note and note.endswith("the first: loss")
+
+
+def test_helpers_and_modules_of_the_reader_come_along():
+    def helper(z, temperature):
+        return (z / temperature).log_softmax(1)
+
+    def solution(s, t, *, temperature):
+        q, p = helper(s, temperature), helper(t.detach(), temperature)
+        return temperature**2 * F.kl_div(q, p, reduction="batchmean", log_target=True)
+
+    assert graded(solution).passed
+
+
+def test_an_endless_loop_is_stopped():
+    def solution(s, t, *, temperature):
+        while True:
+            pass
+
+    start = time.monotonic()
+    (diagnosis,) = graded(solution, seconds=2).diagnoses
+    assert diagnosis.id == "too-slow"
+    assert diagnosis.message.startswith("no answer after 2 seconds")
+    assert time.monotonic() - start < 100
+
+
+@pytest.mark.parametrize(
+    ("solution", "words"),
+    [
+        (lambda s, t, *, temperature: os._exit(3), "exit code 3"),
+        (lambda s, t, *, temperature: ctypes.string_at(0), "signal SIGSEGV"),
+        (lambda s, t, *, temperature: os.kill(os.getpid(), 9), "signal SIGKILL"),
+    ],
+)
+def test_the_end_of_the_process_is_told(solution, words):
+    (diagnosis,) = graded(solution).diagnoses
+    assert diagnosis.id == "process-ended"
+    assert words in diagnosis.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux obeys the limit")
+@pytest.mark.parametrize(
+    "solution",
+    [
+        lambda s, t, *, temperature: torch.ones(10**10),
+        lambda s, t, *, temperature: [0.0] * 10**10,
+    ],
+)
+def test_a_huge_allocation_is_refused(solution):
+    assert graded(solution).diagnoses[0].id == "memory"
+
+
+def test_an_exit_is_told():
+    assert graded(lambda s, t, *, temperature: sys.exit(0)).diagnoses[0].id == "exits"
+
+
+def test_a_question_to_the_reader_gets_no_answer():
+    (diagnosis,) = graded(lambda s, t, *, temperature: input()).diagnoses
+    assert diagnosis.id == "raises"
+    assert "EOFError" in diagnosis.message
+
+
+def test_what_cannot_be_sent_is_told(tmp_path):
+    with open(tmp_path / "log", "w") as log:
+        report = graded(lambda s, t, *, temperature: log.write("x"))
+    assert report.diagnoses[0].id == "not-loaded"
+    assert "cannot be sent" in report.diagnoses[0].message
+
+
+def test_an_empty_function_needs_no_process():
+    def solution(s, t, *, temperature):
+        "Later."
+
+    start = time.monotonic()
+    assert not graded(solution).written
+    assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def kd_loss(:", "(line 1): SyntaxError"),
+        ("import math\nmath.nothing\n", "(line 2): AttributeError"),
+        ("def other(): pass", "NameError: there is no function kd_loss in it"),
+        ("import sys\nsys.exit(4)", "SystemExit"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_told(tmp_path, text, words):
+    file = tmp_path / "kd_loss.py"
+    file.write_text(text)
+    (diagnosis,) = graded(file).diagnoses
+    assert diagnosis.id == "not-loaded"
+    assert words in diagnosis.message
+
+
+def test_a_file_is_graded(tmp_path):
+    file = tmp_path / "kd_loss.py"
+    file.write_text(
+        f"from torch.nn import functional as F\nimport torch\n{KD.source()}".replace(
+            "Tensor", "torch.Tensor"
+        )
+    )
+    assert graded(file).passed
