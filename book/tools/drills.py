@@ -1,6 +1,6 @@
-"""The chapters of drills, written from the drills themselves.
+"""The chapters of drills and of bugs, written from the exercises themselves.
 
-python book/tools/drills.py write     write book/implement/drills-*.ipynb, run them, normalise
+python book/tools/drills.py write     write drills-*.ipynb and find-the-bug.ipynb of book/implement, run them
 python book/tools/drills.py check     say which of them differ from the drills; exit code 1 if any does
 
 The text of a drill has one home, its file in kdlearn/drills. Nothing is edited in these notebooks.
@@ -19,6 +19,8 @@ import notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kdlearn.drills import CHAPTERS, find
+from kdlearn.drills.bugs import NAMES, find_bug
+from kdlearn.drills.bugs.bug import Bug
 from kdlearn.drills.commands import IMPORTS
 from kdlearn.drills.grader.drill import Drill
 from kdlearn.drills.order import Chapter
@@ -48,6 +50,23 @@ for name in {names}:
         said = grade(drill, wrong.solution, seed=1).diagnoses
         assert [one.id for one in said] == [wrong.id], (name, wrong.id)
     print(f"{{name:22}}{{len(drill.mistakes):3d}} mistakes, all named")"""
+
+
+BUGS = """Twelve times: something was noticed, the code ran, and one line is wrong. Each is built after a mistake that
+somebody published; the code is written anew, and its source is named with the answer.
+
+The order is that of a working day. First the **symptom**: say aloud which kinds of fault could show it. Then the code:
+look for that kind, not for what looks odd. Put the number of the line into `check_line`. A wrong guess costs nothing,
+but an interviewer will ask why the other lines are right.
+
+About 40 minutes for all twelve."""
+PROOF_OF_BUGS = """from kdlearn.drills.bugs import NAMES, find_bug
+
+for name in NAMES:
+    bug = find_bug(name)
+    before, after = bug.measure(bug.broken), bug.measure(bug.fixed)
+    assert bug.wrong(before) and not bug.wrong(after), name
+    print(f"{name:22}{before:9.3g} becomes {after:.3g}")"""
 
 
 def chapter_path(chapter: Chapter) -> Path:
@@ -131,7 +150,7 @@ def build(chapter: Chapter, following: Chapter | None) -> Any:
         proof,
         new_markdown_cell(_last(following)),
     ]
-    return notebooks.normalise(new_notebook(cells=cells))
+    return _notebook(cells)
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -141,17 +160,67 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _last(following: Chapter | None) -> str:
     if following is None:
-        return "Next: the training chapters, from [dark knowledge](../training/dark-knowledge.ipynb) on."
+        return "Next: [find the bug](find-the-bug.ipynb)."
     return f"Next: [{following.title.lower()}](drills-{following.name}.ipynb)."
+
+
+def cells_of_bug(bug: Bug, number: int) -> list[Any]:
+    """Symptom, code with numbers, answer, and the folded line."""
+    answer = (
+        f"Line {bug.line()}: `{bug.faulty}`\n\n{bug.explanation}\n\n"
+        f"In its place:\n\n```python\n{bug.mended()}\n```\n\nSeen in: {bug.seen}."
+    )
+    ask = new_code_cell(f'show_bug("{bug.id}")')
+    reply = new_code_cell(f'check_line("{bug.id}", line=0)')
+    for cell in (ask, reply):
+        cell.metadata["tags"] = ["nbval-check-output"]
+    return [
+        new_markdown_cell(f"## {number}. {bug.title}\n\n{bug.symptom}"),
+        ask,
+        reply,
+        new_markdown_cell(folded("The line", answer)),
+    ]
+
+
+def build_bugs() -> Any:
+    """Make the notebook of the bugs, without outputs."""
+    cells = [
+        new_markdown_cell("# Find the bug"),
+        new_code_cell(notebooks.install_cell(), metadata=notebooks.INSTALL_METADATA),
+        new_markdown_cell(BUGS),
+        new_code_cell("from kdlearn.drills import check_line, show_bug"),
+    ]
+    for number, name in enumerate(NAMES, 1):
+        cells += cells_of_bug(find_bug(name), number)
+    proof = new_code_cell(PROOF_OF_BUGS)
+    proof.metadata["tags"] = ["nbval-check-output"]
+    cells += [
+        new_markdown_cell(
+            "## Is it that line?\n\nEach exercise measures its symptom. With the line mended it must be gone:"
+        ),
+        proof,
+        new_markdown_cell(
+            "Next: the training chapters, from [dark knowledge](../training/dark-knowledge.ipynb) on."
+        ),
+    ]
+    return _notebook(cells)
+
+
+def _notebook(cells: list[Any]) -> Any:
+    """A notebook whose cells are identified by their place, not by chance."""
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    return notebooks.normalise(new_notebook(cells=cells))
 
 
 def all_chapters() -> list[tuple[Path, Any]]:
     """Every chapter's file and what it should hold."""
     after = [*CHAPTERS[1:], None]
-    return [
+    drills = [
         (chapter_path(one), build(one, next_one))
         for one, next_one in zip(CHAPTERS, after, strict=True)
     ]
+    return [*drills, (notebooks.BOOK / "implement/find-the-bug.ipynb", build_bugs())]
 
 
 def main(arguments: list[str]) -> int:

@@ -87,7 +87,7 @@ STATEMENTS = {
         "without a jump.",
         "jsd-interpolates",
         "k is false: it tends to 0 at both ends. Libraries put the two divergences there as special cases.",
-        "huggingface/trl issue 3043",
+        "huggingface/trl pull request 3043 and issue 6780",
     ),
     "l": (
         "Since the best T for images is above 1, it is above 1 for language models too.",

@@ -1,0 +1,43 @@
+"""The drills where readers write them: in a kernel, with functions that exist in no file."""
+
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+from kdlearn.drills import find
+from kdlearn.drills.commands import IMPORTS
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kernel")
+    wrong = find("kd-loss").source().replace(', reduction="batchmean"', ', reduction="mean"')
+    cells = [
+        f"import os\nos.environ['KDLEARN_HOME'] = {str(folder)!r}\n{IMPORTS}"
+        "from kdlearn.drills import check, hint, status",
+        find("kd-loss").source() + "\ncheck('kd-loss', kd_loss)",
+        wrong + "\ncheck('kd-loss', kd_loss)",
+        "def kd_loss(student_logits, teacher_logits, *, temperature):\n    while True: pass\n"
+        "check('kd-loss', kd_loss, seconds=2)",
+        "def kd_loss(student_logits, teacher_logits, *, temperature):\n    os._exit(1)\n"
+        "check('kd-loss', kd_loss)",
+        "status()",
+    ]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    return ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+
+
+def test_a_right_function_passes(outputs):
+    assert outputs[1].startswith("kd-loss: 6 of 6 checks passed.")
+
+
+def test_a_wrong_one_is_named(outputs):
+    assert "Diagnosis: your loss is C = 10 times too small" in outputs[2]
+
+
+def test_the_kernel_survives_an_endless_loop_and_an_exit(outputs):
+    assert "no answer after 2 seconds" in outputs[3]
+    assert "exit code 1" in outputs[4]
+    assert "1 of 30 solved." in outputs[5]
