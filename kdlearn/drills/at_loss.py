@@ -178,8 +178,9 @@ def times_channels(student: Tensor, teacher: Tensor) -> Tensor:
 
 @drill.mistake(
     "attention-copied",
-    "the teacher's map is put in the student's place: the loss is 0 and teaches nothing. Attention transfer "
-    "compares the student's own map with the teacher's.",
+    "your loss is 0 whatever the student looks at: the teacher's map stands in the student's place, or a "
+    "normalisation over channels has made every map flat. Attention transfer compares the student's own map with the "
+    "teacher's.",
     seen="a circulating article, which applies the teacher's attention to the student once",
 )
 def copied(student: Tensor, teacher: Tensor) -> Tensor:
@@ -205,3 +206,15 @@ def averaged(student: Tensor, teacher: Tensor) -> Tensor:
 def live_teacher(student: Tensor, teacher: Tensor) -> Tensor:
     """Leave the teacher in the graph."""
     return (_map(student) - _map(teacher)).square().mean()
+
+
+@drill.mistake(
+    "not-squared",
+    "the absolute values are summed, not their squares: that is the map for p = 1, and the task asks for p = 2.",
+)
+def absolute(student: Tensor, teacher: Tensor) -> Tensor:
+    """Sum absolute values."""
+    maps = [
+        F.normalize(side.abs().sum(1).flatten(1), dim=1) for side in (student, teacher.detach())
+    ]
+    return (maps[0] - maps[1]).square().mean()

@@ -207,3 +207,59 @@ def unstable(student_logits: Tensor, teacher_logits: Tensor, *, temperature: flo
     q = F.softmax(student_logits / temperature, dim=1)
     p = F.softmax(teacher_logits.detach() / temperature, dim=1)
     return temperature**2 * (p * (p.log() - q.log())).sum() / len(q)
+
+
+@drill.mistake(
+    "multiplied",
+    "the logits are multiplied by T, not divided: both distributions get sharper, and the loss explodes with T.",
+    seen="a computer-vision distillation page of Hugging Face (commit 01080da)",
+)
+def multiplied(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Multiply by T."""
+    log_q = F.log_softmax(student_logits * temperature, dim=1)
+    log_p = F.log_softmax(teacher_logits.detach() * temperature, dim=1)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@drill.mistake(
+    "student-alone-softened",
+    "only the student's logits are divided by T: the teacher's target is as hard as it is at T = 1, and the dark "
+    "knowledge stays hidden. Both sides use the same T.",
+)
+def student_alone(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Soften the student alone."""
+    log_q = F.log_softmax(student_logits / temperature, dim=1)
+    log_p = F.log_softmax(teacher_logits.detach(), dim=1)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@drill.mistake(
+    "wrong-dimension",
+    "the softmax runs over the batch, dim=0: images compete with one another for a class. The classes are dim=1.",
+)
+def over_the_batch(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Normalise over the batch."""
+    log_q = F.log_softmax(student_logits / temperature, dim=0)
+    log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=0)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@drill.mistake(
+    "cross-entropy",
+    "this is the cross-entropy with soft targets: it has the right gradient, and the teacher's entropy is still "
+    "in the value, so that it is not 0 for a student that equals its teacher. Subtract it, or use F.kl_div.",
+)
+def cross_entropy(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Leave the entropy in."""
+    p = F.softmax(teacher_logits.detach() / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(student_logits / temperature, p)
+
+
+@drill.mistake(
+    "argmax-only",
+    "only the teacher's most probable class counts: that is hard distillation, a legitimate method and another "
+    "one. What the teacher says of the other classes is lost.",
+)
+def argmax_only(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Use the teacher's argmax as a label."""
+    return F.cross_entropy(student_logits, teacher_logits.argmax(dim=1))

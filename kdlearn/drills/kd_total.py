@@ -261,3 +261,116 @@ def live_teacher(
     p = (teacher_logits / temperature).softmax(1)
     soft = temperature**2 * F.kl_div(log_q, p, reduction="batchmean")
     return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
+
+
+@drill.mistake(
+    "mean-reduction",
+    "the soft term is C times too small: reduction='mean', the default of F.kl_div, divides by the classes too. Use "
+    "'batchmean'.",
+)
+def mean_reduction(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+) -> Tensor:
+    """Average over classes too."""
+    soft = _soft(student_logits, teacher_logits, temperature) / student_logits.shape[1]
+    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
+
+
+@drill.mistake(
+    "reversed",
+    "the soft term is KL(student || teacher): the arguments of F.kl_div are swapped. The student's logarithms "
+    "come first.",
+)
+def swapped_sides(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+) -> Tensor:
+    """Swap the sides of the divergence."""
+    log_q = (student_logits / temperature).log_softmax(1)
+    log_p = (teacher_logits.detach() / temperature).log_softmax(1)
+    soft = temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
+
+
+@drill.mistake(
+    "probabilities-as-input",
+    "F.kl_div got the student's probabilities where it wants their logarithms: the soft term can be negative, "
+    "which a KL divergence never is.",
+)
+def probabilities(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+) -> Tensor:
+    """Give probabilities on both sides."""
+    q = (student_logits / temperature).softmax(1)
+    p = (teacher_logits.detach() / temperature).softmax(1)
+    soft = temperature**2 * F.kl_div(q, p, reduction="batchmean")
+    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
+
+
+@drill.mistake(
+    "labels-missing",
+    "the labels are not used: this is the soft term alone, without its weight.",
+)
+def soft_alone(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+) -> Tensor:
+    """Leave the labels out."""
+    return _soft(student_logits, teacher_logits, temperature)
+
+
+@drill.mistake(
+    "one-sided-temperature",
+    "only the teacher's logits are divided by T in the soft term: the student is matched at another temperature. "
+    "Both sides use the same T.",
+)
+def one_sided(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+) -> Tensor:
+    """Soften the teacher alone."""
+    log_q = student_logits.log_softmax(1)
+    log_p = (teacher_logits.detach() / temperature).log_softmax(1)
+    soft = temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
+
+
+@drill.mistake(
+    "reduction-and-t-squared",
+    "two faults in the soft term: reduction='mean' makes it C times too small, and T² is missing. Together they "
+    "make it nearly nothing, and the labels alone train.",
+)
+def both_missing(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+) -> Tensor:
+    """Leave the default reduction, and forget T²."""
+    soft = _soft(student_logits, teacher_logits, temperature) / student_logits.shape[1]
+    soft = soft / temperature**2
+    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft

@@ -4,7 +4,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.compare import copied, same
+from kdlearn.drills.grader.drill import Case, Drill, Solution
 
 
 def store_teacher(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
@@ -88,6 +89,22 @@ drill = Drill(
     changes=("teacher",),
     observe=observe,
 )
+
+
+@drill.must(
+    "gives the same answers for a teacher that arrives in training mode",
+    "train-mode",
+    "the teacher's answers depend on the mode in which it arrives: with dropout on, they are random. Call eval().",
+)
+def mode_does_not_matter(solution: Solution, generator: Generator) -> bool:
+    """Compare both modes."""
+    case = cases(generator)[0]
+    found = []
+    for mode in (True, False):
+        given = copied(case)
+        given["teacher"].train(mode)
+        found.append(drill.call(solution, given))
+    return same(*found)
 
 
 @drill.alternative

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.compare import copied, same
+from kdlearn.drills.grader.drill import Case, Drill, Solution
 
 
 def train_step(
@@ -149,6 +150,45 @@ def _step(
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def _ends_alike(solution: Solution, one: Case, other: Case) -> bool:
+    """Whether a step from two starting points gives the same student."""
+    ends = []
+    for case in (one, other):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            drill.call(solution, case)
+        ends.append([parameter.detach() for parameter in case["student"].parameters()])
+    return same(*ends)
+
+
+@drill.must(
+    "uses the teacher in evaluation mode",
+    "teacher-in-train-mode",
+    "a teacher that arrives in training mode gives another step: dropout makes its answers random. no_grad() does not "
+    "change that; call teacher.eval().",
+)
+def quiet_teacher(solution: Solution, generator: Generator) -> bool:
+    """Compare a teacher that arrives in training mode with one that does not."""
+    case = cases(generator)[0]
+    one, other = copied(case), copied(case)
+    one["teacher"].train(), other["teacher"].eval()
+    return _ends_alike(solution, one, other)
+
+
+@drill.must(
+    "does not add to the gradients of an earlier batch",
+    "old-gradients",
+    "the gradients of an earlier batch are still there and are added to yours: call optimizer.zero_grad() before "
+    "backward.",
+)
+def clears_gradients(solution: Solution, generator: Generator) -> bool:
+    """Compare a student that has old gradients with one that has none."""
+    case = cases(generator)[0]
+    one, other = copied(case), copied(case)
+    other["student"].zero_grad()
+    return _ends_alike(solution, one, other)
 
 
 @drill.alternative
@@ -365,3 +405,31 @@ def taught_labels(
 ) -> float:
     """Take the teacher's argmax."""
     return _step(student, teacher, images, labels, optimizer, temperature, weight, argmax=True)
+
+
+@drill.mistake(
+    "mean-reduction",
+    "the soft term is C times too small: reduction='mean', the default of F.kl_div, divides by the classes too. Use "
+    "'batchmean'.",
+)
+def mean_reduction(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: Optimizer,
+    *,
+    temperature: float,
+    weight: float,
+) -> float:
+    """Average over classes too."""
+    student.train()
+    teacher.eval()
+    taught, logits = teacher(images).detach(), student(images)
+    p, log_q = (taught / temperature).softmax(1), (logits / temperature).log_softmax(1)
+    soft = temperature**2 * (p * (p.log() - log_q)).mean()
+    loss = (1 - weight) * F.cross_entropy(logits, labels) + weight * soft
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()

@@ -155,13 +155,14 @@ def shown(value: Any) -> str:
 
     Example:
         >>> shown(torch.tensor([0.25, 0.75])), shown(torch.zeros(8, 8)), shown(1.5)
-        ('[0.25, 0.75]', 'a tensor of shape (8, 8)', '1.5')
+        ('[0.25, 0.75]', '[0, 0, 0, ...] of shape (8, 8)', '1.5')
     """
     if isinstance(value, Raised):
         return f"{value.kind} ({value.message})"
     if isinstance(value, Tensor):
         if value.numel() > 4:
-            return f"a tensor of shape {tuple(value.shape)}"
+            first = ", ".join(shown(number) for number in value.detach().flatten()[:3].tolist())
+            return f"[{first}, ...] of shape {tuple(value.shape)}"
         value = value.detach().tolist()
     if isinstance(value, float):
         return f"{value:.4g}"

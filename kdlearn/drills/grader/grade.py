@@ -219,8 +219,16 @@ class _Sessions:
     ) -> set[tuple[str, str]]:
         """The departures of the solution that a mistake shows too."""
         found = {key for key in mine if self.alike(self.own, rival, key)}
-        # One NaN is like any other: alone it is no evidence.
-        return found if found == mine else {key for key in found if self.has_numbers(key)}
+        if found == mine:
+            return found
+        # At the edge of numbers different mistakes look alike, and one NaN is like any other: no evidence alone.
+        groups = {group for group, _ in mine}, {group for group, _ in found}
+        edge_only = "ordinary" in groups[0] and "ordinary" not in groups[1]
+        return {
+            key
+            for key in found
+            if self.has_numbers(key) and not (edge_only and key[0] == "extreme")
+        }
 
     def has_numbers(self, key: tuple[str, str]) -> bool:
         """Whether the solution gave something else than infinity and NaN there, in every case."""
@@ -440,10 +448,12 @@ def _named(drill: Drill, seen: _Sessions, faults: Sequence[_Fault], source: str)
     properties = [fault for fault in faults if fault.key[0] == "property"]
     rest = sorted(open_faults + properties, key=lambda fault: -fault.strength)
     strongest = max((fault.strength for fault in rest), default=0)
+    # What a named mistake or a factor explains in full may also break a property, which then is its symptom.
+    clear = all(fault.fallback.id == "scale" for fault in open_faults)
     for fault in rest:
-        # A vague finding beside a telling one would only confuse; a property beside a named mistake is its symptom.
+        # A vague finding beside a telling one would only confuse.
         vague = fault.strength == 0 and (strongest > 0 or named)
-        symptom = fault.key[0] == "property" and named
+        symptom = fault.key[0] == "property" and clear and (named or open_faults)
         if not vague and not symptom and fault.fallback.id not in explained_ids:
             named.append(fault.fallback)
             explained_ids.add(fault.fallback.id)

@@ -45,6 +45,21 @@ def test_the_default_reduction_is_named_however_it_is_written():
     assert "mean-reduction" in ids(by_hand)
 
 
+def test_a_wrong_factor_is_not_taken_for_what_it_looks_like_at_the_edge():
+    def factor(s, t, *, temperature):
+        return KD.reference(s, t, temperature=temperature) / temperature
+
+    assert ids(factor) == ["scale"]
+
+
+def test_a_property_that_a_second_fault_breaks_is_told_beside_the_first():
+    def both(student, teacher):
+        maps = [side.square().mean(1) for side in (student, teacher)]
+        return (maps[0] - maps[1]).square().mean()
+
+    assert sorted(ids(both, find("at-loss"))) == ["not-normalised", "teacher-gradient"]
+
+
 def test_two_mistakes_at_once_are_both_named():
     def both(s, t, *, temperature):
         q = (s / temperature).log_softmax(1)
