@@ -12,16 +12,11 @@ machine moves both of its sides; the tables have medians over the rounds, the fi
 """
 
 import argparse
-import csv
-import datetime
-import platform
-import random
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from common import measure, quartiles, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +31,7 @@ Job = Callable[[], Tensor]
 IMAGE_MODEL, IMAGE_BATCH = "WRN-16-2", f"{BATCH} x 3 x 32 x 32"
 TEXT_MODEL = f"2-layer transformer, width {WIDTH}, vocabulary {VOCABULARY}"
 TEXT_BATCH = " x ".join(map(str, TOKENS))
-COLUMNS = ["kind", "loss", "share", "low", "high", "milliseconds", "rounds"]
-COLUMNS += ["model", "batch", "torch", "machine", "date"]
+COLUMNS = ["kind", "loss", "share", "low", "high", "milliseconds", "rounds", "model", "batch"]
 
 
 def text_step() -> Job:
@@ -136,34 +130,6 @@ def broadcast_fsp(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]
         return (first.flatten(2)[:, :, None] * last.flatten(2)[:, None]).mean(-1)
 
     return F.mse_loss(matrix(*student), matrix(*teacher))
-
-
-def measure(jobs: dict[str, Job], rounds: int) -> dict[str, list[float]]:
-    """CPU milliseconds of each job, all of them once a round in random order."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for turn in range(rounds + 1):
-        for name in random.sample(list(jobs), len(jobs)):
-            start = time.process_time()
-            jobs[name]()
-            if turn:  # the first round warms up
-                times[name].append(1000 * (time.process_time() - start))
-    return times
-
-
-def shares(times: list[float], reference: list[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile of the per cent that times are of a reference."""
-    ratios = [100 * time / whole for time, whole in zip(times, reference, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return low, middle, high
-
-
-def machine() -> str:
-    """Processor and system, as far as they are known."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {platform.machine()}, {platform.system()}, 1 thread"
 
 
 def image_jobs() -> dict[str, Job]:
@@ -282,7 +248,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
-    lines = []
+    lines: list[list[object]] = []
     whole = loss_job(losses.forward_kl, (*TOKENS, VOCABULARY))
     image, text = (IMAGE_MODEL, IMAGE_BATCH), (TEXT_MODEL, TEXT_BATCH)
     for kind, model, reference, job, jobs in (
@@ -294,17 +260,13 @@ def main() -> None:
         print(f"{kind + ': loss, forward and backward':42}{'ms':>8}  of {reference}")
         for name, times in table.items():
             middle = statistics.median(times)
-            low, share, high = shares(times, table[reference])
+            low, share, high = (100 * ratio for ratio in quartiles(times, table[reference]))
             print(f"{name:42}{middle:8.2f}{share:11.2f}%")
             numbers = [f"{number:.3f}" for number in (share, low, high, middle)]
             lines.append([kind, name, *numbers, rounds, *model])
         print()
     if arguments.output:
-        made = [torch.__version__, machine(), datetime.date.today().isoformat()]
-        with open(arguments.output, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows([*line, *made] for line in lines)
+        write(arguments.output, COLUMNS, lines)
 
     small = (16, 64, 32, 32)
     forms = {

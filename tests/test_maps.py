@@ -168,3 +168,17 @@ def test_great_features_have_the_gradient_of_small_ones():
         (activation_map(features, p=3) * weights).sum().backward()
         gradients.append(scale * features.grad)
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_the_sum_of_squares_has_the_gradients_of_the_operators_that_it_stands_for():
+    features = torch.randn(3, 4, 2, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 2, 5, dtype=torch.float64)
+
+    def by_operators(values):
+        energy = values.square().sum(1)
+        return energy / energy.square().sum((1, 2), keepdim=True).sqrt()
+
+    (ours,) = torch.autograd.grad((weights * activation_map(features)).sum(), features)
+    (theirs,) = torch.autograd.grad((weights * by_operators(features)).sum(), features)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradgradcheck(activation_map, features)
