@@ -4,8 +4,10 @@ import difflib
 import inspect
 
 import pytest
+import torch
 
 from kdlearn.drills.bugs import NAMES, check_line, find_bug, show_bug
+from kdlearn.drills.grader.compare import same
 
 BUGS = [find_bug(name) for name in NAMES]
 each = pytest.mark.parametrize("bug", BUGS, ids=NAMES)
@@ -19,6 +21,15 @@ def body(function):
 def test_the_broken_code_shows_the_symptom_and_the_fixed_code_does_not(bug):
     assert bug.wrong(bug.measure(bug.broken))
     assert not bug.wrong(bug.measure(bug.fixed))
+
+
+@each
+def test_a_measurement_does_not_depend_on_chance(bug):
+    numbers = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        numbers.append([bug.measure(bug.broken), bug.measure(bug.fixed)])
+    assert same(*numbers)
 
 
 @each

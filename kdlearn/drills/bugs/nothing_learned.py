@@ -44,8 +44,8 @@ def measure(function: Callable[..., None]) -> float:
     """How far the student's weights moved."""
     generator = Generator().manual_seed(0)
     student, teacher = nn.Linear(6, 4), nn.Linear(6, 4)
-    for layer in (student, teacher):
-        nn.init.normal_(layer.weight, generator=generator)
+    for parameter in (*student.parameters(), *teacher.parameters()):
+        nn.init.normal_(parameter, generator=generator)
     before = copy.deepcopy(student.weight.data)
     function(student, teacher, torch.randn(32, 6, generator=generator))
     return (student.weight.data - before).norm().item()
