@@ -1,6 +1,6 @@
 """What each loss costs, as a share of one training step of a student; and NST and FSP by products.
 
-    OMP_NUM_THREADS=1 python benchmarks/losses.py [--output book/results/loss_cost.csv]
+    OMP_NUM_THREADS=1 python benchmarks/losses.py [--output kdlearn/results/loss_cost.csv]
 
 For images the student is a WRN-16-2 on a batch of 128 images of 3x32x32; for losses inside a transformer it has 2
 layers of width 128 and reads 16 sequences of 64 tokens from a vocabulary of 8,000. Losses on that vocabulary are
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn import losses
-from kdlearn.maps import input_gradients
+from kdlearn.losses.maps import input_gradients
 from kdlearn.models import SlimWRN
 
 BATCH, CLASSES = 128, 100

@@ -1,6 +1,6 @@
 """What one training step of a student costs with a teacher, as a multiple of a step on labels alone.
 
-    OMP_NUM_THREADS=1 python benchmarks/step.py [--output book/results/step_cost.csv]
+    OMP_NUM_THREADS=1 python benchmarks/step.py [--output kdlearn/results/step_cost.csv]
 
 Teacher WRN-40-2, student WRN-16-2, a batch of 128 images of 3x32x32, 100 classes; SGD with momentum, no augmentation.
 A step of kdlearn is the code that `kdlearn.training.fit` runs: zero the gradients, losses, backward, update; the loop
@@ -23,11 +23,11 @@ from common import measure, quartiles, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlearn.cache import AttentionMap, cache_teacher
-from kdlearn.distiller import Distiller, Term, label_term, layer_term, logit_term
-from kdlearn.engine import Engine, Run
+from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.models import SlimWRN
+from kdlearn.store.cache import AttentionMap, cache_teacher
+from kdlearn.training.engine import Engine, Run
 
 BATCH, CLASSES = 128, 100
 GROUPS = ["group1", "group2", "group3"]

@@ -12,17 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kdlearn import experiments
-from kdlearn.cache import CachedTeacher, CacheError
-from kdlearn.checkpoints import CheckpointError, Checkpoints
 from kdlearn.drills import commands as drill_commands
-from kdlearn.engine import Engine
-from kdlearn.evaluate import accuracy, agreement, count_parameters, kl_to_teacher, predict
 from kdlearn.experiments.running import write
+from kdlearn.measure import accuracy, agreement, count_parameters, kl_to_teacher, predict, summary
 from kdlearn.recipes import Recipe, RecipeError, load, make_augment
 from kdlearn.recipes import build as build_recipe
 from kdlearn.recipes.build import Built, distiller, fixed_copies, make_optimizer, stored_teacher
 from kdlearn.recipes.schema import TrainingTable
-from kdlearn.training import fit
+from kdlearn.store.cache import CachedTeacher, CacheError
+from kdlearn.training.checkpoints import CheckpointError, Checkpoints
+from kdlearn.training.engine import Engine
+from kdlearn.training.fit import fit
 
 app = typer.Typer(
     help="Knowledge distillation and attention transfer.",
@@ -140,7 +140,7 @@ def experiment(
     except (KeyError, ValueError) as error:
         _stop(error.args[0])
     write(table, output)
-    typer.echo(str(experiments.summary(table)))
+    typer.echo(str(summary(table)))
     typer.echo(f"wrote {len(table)} rows to {output}")
 
 

@@ -18,8 +18,20 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
-from kdlearn import data, evaluate, experiments, losses, maps, recipes
-from kdlearn.cache import (
+from kdlearn import data, experiments, losses, measure, recipes
+from kdlearn.cli import app
+from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill.taps import Taps
+from kdlearn.distill.teachers import LiveTeacher
+from kdlearn.losses import maps
+from kdlearn.models import (
+    Seq2Seq,
+    SlimWRN,
+    SmallCNN,
+    TinyTransformer,
+    copy_matching_weights,
+)
+from kdlearn.store.cache import (
     AttentionMap,
     CacheError,
     Features,
@@ -30,20 +42,9 @@ from kdlearn.cache import (
     cache_teacher,
     open_cache,
 )
-from kdlearn.checkpoints import CheckpointError, Checkpoints
-from kdlearn.cli import app
-from kdlearn.distiller import Distiller, label_term, layer_term, logit_term
-from kdlearn.engine import Engine
-from kdlearn.models import (
-    Seq2Seq,
-    SlimWRN,
-    SmallCNN,
-    TinyTransformer,
-    copy_matching_weights,
-)
-from kdlearn.taps import Taps
-from kdlearn.teachers import LiveTeacher
-from kdlearn.training import fit
+from kdlearn.training.checkpoints import CheckpointError, Checkpoints
+from kdlearn.training.engine import Engine
+from kdlearn.training.fit import fit
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 2.0], [1.0, 0.0, 0.0]])
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -487,13 +488,13 @@ TRAINING = [
     ),
     refused(
         "predictions are asked of a NumPy array",
-        lambda folder: evaluate.predict(net(), INPUTS.numpy()),
+        lambda folder: measure.predict(net(), INPUTS.numpy()),
         TypeError,
         r"the inputs are a ndarray: expected a tensor",
     ),
     refused(
         "a label has no class",
-        lambda folder: evaluate.accuracy(LOGITS, LABELS + 2),
+        lambda folder: measure.accuracy(LOGITS, LABELS + 2),
         ValueError,
         r"labels go from 2 to 4, but 3 classes are numbered 0 to 2",
     ),
@@ -789,77 +790,77 @@ CACHING = [
 MEASURING = [
     refused(
         "there is nothing to predict",
-        lambda folder: evaluate.predict(net(), INPUTS[:0]),
+        lambda folder: measure.predict(net(), INPUTS[:0]),
         ValueError,
         r"no images to predict",
         r"check how the split was cut",
     ),
     refused(
         "accuracy has fewer labels than rows",
-        lambda folder: evaluate.accuracy(LOGITS, LABELS[:2]),
+        lambda folder: measure.accuracy(LOGITS, LABELS[:2]),
         ValueError,
         r"expected one label a row, shape \(4,\), got \(2,\)",
         r"give class numbers",
     ),
     refused(
         "accuracy is measured with one-hot labels",
-        lambda folder: evaluate.accuracy(LOGITS, ONE_HOT),
+        lambda folder: measure.accuracy(LOGITS, ONE_HOT),
         ValueError,
         r"shape \(4,\), got \(4, 3\)",
         r"give class numbers",
     ),
     refused(
         "accuracy is measured with floating-point labels",
-        lambda folder: evaluate.accuracy(LOGITS, LABELS.float()),
+        lambda folder: measure.accuracy(LOGITS, LABELS.float()),
         TypeError,
         r"labels are torch\.float32",
         r"call \.long\(\)",
     ),
     refused(
         "accuracy is measured on NaN",
-        lambda folder: evaluate.accuracy(LOGITS * NAN, LABELS),
+        lambda folder: measure.accuracy(LOGITS * NAN, LABELS),
         ValueError,
         r"logits contain NaN",
         r"diverged",
     ),
     refused(
         "agreement is measured on other images",
-        lambda folder: evaluate.agreement(LOGITS, LOGITS[:2]),
+        lambda folder: measure.agreement(LOGITS, LOGITS[:2]),
         ValueError,
         r"\(4, 3\) and teacher logits \(2, 3\)",
         r"run both on the same images",
     ),
     refused(
         "the divergence is measured at temperature 0",
-        lambda folder: evaluate.kl_to_teacher(LOGITS, LOGITS, temperature=0),
+        lambda folder: measure.kl_to_teacher(LOGITS, LOGITS, temperature=0),
         ValueError,
         r"temperature is 0, expected a positive finite number",
     ),
     refused(
         "calibration is measured in no bins",
-        lambda folder: evaluate.expected_calibration_error(LOGITS, LABELS, bins=0),
+        lambda folder: measure.expected_calibration_error(LOGITS, LABELS, bins=0),
         ValueError,
         r"bins must be at least 1, a whole number, got 0",
     ),
     refused(
         "a box is in pixels",
-        lambda folder: evaluate.pointing_game(MAPS, torch.tensor([[0.0, 0.0, 16.0, 16.0]])),
+        lambda folder: measure.pointing_game(MAPS, torch.tensor([[0.0, 0.0, 16.0, 16.0]])),
         ValueError,
         r"fractions of the image",
         r"divide pixels by the image's width and height",
     ),
     refused(
         "a box holds NaN",
-        lambda folder: evaluate.energy_in_box(MAPS, torch.tensor([[0.0, 0.0, NAN, 1.0]])),
+        lambda folder: measure.energy_in_box(MAPS, torch.tensor([[0.0, 0.0, NAN, 1.0]])),
         ValueError,
         r"boxes must be x0, y0, x1, y1",
     ),
     refused(
         "features stand where maps are expected",
-        lambda folder: evaluate.pointing_game(features(1, 8, 4, 4), torch.rand(1, 4)),
+        lambda folder: measure.pointing_game(features(1, 8, 4, 4), torch.rand(1, 4)),
         ValueError,
         r"got \(1, 8, 4, 4\)",
-        r"kdlearn\.maps\.activation_map",
+        r"activation_map",
     ),
 ]
 
@@ -1014,7 +1015,7 @@ MAKING = [
     ),
     refused(
         "a table of results is unknown",
-        lambda folder: experiments.load_results("warped"),
+        lambda folder: measure.load_results("warped"),
         FileNotFoundError,
         r"no results named 'warped'",
         r"there are .*warped-digits",
@@ -1022,7 +1023,7 @@ MAKING = [
     ),
     refused(
         "a method is compared with one that did not run",
-        lambda folder: experiments.paired_difference(SCORES, "KD", "scratch"),
+        lambda folder: measure.paired_difference(SCORES, "KD", "scratch"),
         KeyError,
         r"no method 'scratch'",
         r"it has 'KD'",

@@ -1,4 +1,4 @@
-"""Experiments over paired seeds: run them, load their tables, compare two methods.
+"""Experiments over paired seeds: run them by name, into a table.
 
 A table has one row for each seed and method. Make one with::
 
@@ -6,18 +6,8 @@ A table has one row for each seed and method. Make one with::
 """
 
 from kdlearn.experiments.running import EXPERIMENTS, run
-from kdlearn.experiments.tables import (
-    PairedDifference,
-    load_results,
-    paired_difference,
-    summary,
-)
 
 __all__ = [
     "EXPERIMENTS",
-    "PairedDifference",
-    "load_results",
-    "paired_difference",
     "run",
-    "summary",
 ]

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdlearn.data import RandomShift, Split, Splits, balanced_subset, cluttered_digits
-from kdlearn.distiller import Distiller, Term, label_term, layer_term, logit_term
-from kdlearn.evaluate import energy_in_box, pointing_game, predict
+from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.distill.taps import Taps
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
-from kdlearn.maps import activation_map
+from kdlearn.losses.maps import activation_map
+from kdlearn.measure.metrics import energy_in_box, pointing_game, predict
 from kdlearn.models import SlimWRN
-from kdlearn.taps import Taps
-from kdlearn.training import fit
+from kdlearn.training.fit import fit
 
 GROUPS = ("group1", "group2", "group3")
 

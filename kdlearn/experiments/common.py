@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.data import Split, Splits
-from kdlearn.evaluate import accuracy, agreement, expected_calibration_error, kl_to_teacher
+from kdlearn.measure.metrics import accuracy, agreement, expected_calibration_error, kl_to_teacher
 
 Row = dict[str, int | float | str]
 Model = TypeVar("Model", bound=nn.Module)

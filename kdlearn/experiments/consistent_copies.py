@@ -9,14 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from kdlearn.cache import FixedCopies, cache_teacher
 from kdlearn.data import RandomAffine, balanced_subset, warped_digits
-from kdlearn.distiller import Distiller
-from kdlearn.evaluate import predict
+from kdlearn.distill.distiller import Distiller
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.experiments.warped_digits import RECIPE, Recipe, soft_targets, train_teacher
+from kdlearn.measure.metrics import predict
 from kdlearn.models import SmallCNN
-from kdlearn.training import fit
+from kdlearn.store.cache import FixedCopies, cache_teacher
+from kdlearn.training.fit import fit
 
 # The number of fixed copies; None for fresh views and a live teacher, 0 for the plain images.
 METHODS: dict[str, int | None] = {

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kdlearn.data import RandomAffine, Split, Splits, balanced_subset, warped_digits
-from kdlearn.distiller import Distiller, label_term, logit_term
-from kdlearn.evaluate import accuracy, predict
+from kdlearn.distill.distiller import Distiller, label_term, logit_term
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.losses import soft_target_loss
+from kdlearn.measure.metrics import accuracy, predict
 from kdlearn.models import SlimWRN, copy_matching_weights
-from kdlearn.training import fit
+from kdlearn.training.fit import fit
 
 
 @dataclass(frozen=True)

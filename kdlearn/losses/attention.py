@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from kdlearn.checks import check_choice, check_features, check_same_shape
-from kdlearn.maps import activation_map
-from kdlearn.numerics import match_sizes, widen
+from kdlearn.core.checks import check_choice, check_features, check_same_shape
+from kdlearn.core.numerics import match_sizes, widen
+from kdlearn.losses.maps import activation_map
 
 
 def attention_transfer_loss(
@@ -21,7 +21,7 @@ def attention_transfer_loss(
               L_\text{paper} = \frac{1}{B} \sum_{i=1}^{B}
               \lVert \hat Q_s^{(i)} - \hat Q_t^{(i)} \rVert_2
 
-    with :math:`\hat Q` the map of :func:`kdlearn.maps.activation_map` and P its positions.
+    with :math:`\hat Q` the map of :func:`kdlearn.losses.maps.activation_map` and P its positions.
 
     Convention
         Order: student, teacher; the teacher is detached.
@@ -76,7 +76,7 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
     .. math:: L = \frac{1}{B} \sum_{i=1}^{B} \lVert J_s^{(i)} - J_t^{(i)} \rVert_2, \qquad
               J = \frac{\partial\, \mathrm{CE}(z(x), y)}{\partial x}
 
-    with the gradients of :func:`kdlearn.maps.input_gradients`.
+    with the gradients of :func:`kdlearn.losses.maps.input_gradients`.
 
     Convention
         Order: student, teacher; the teacher is detached.
@@ -126,7 +126,7 @@ def flip_symmetry_loss(gradients: Tensor, flipped_gradients: Tensor) -> Tensor:
         Reduction: the norm, not squared, of each sample, and its mean over the batch.
 
     Args:
-        gradients: shape (B, ..., W), of :func:`kdlearn.maps.input_gradients` with
+        gradients: shape (B, ..., W), of :func:`kdlearn.losses.maps.input_gradients` with
             ``create_graph=True``.
         flipped_gradients: the same shape.
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlearn.checks import check_features, check_fraction, check_same_shape
-from kdlearn.numerics import match_sizes, matmul, pool, unit, widen
+from kdlearn.core.checks import check_features, check_fraction, check_same_shape
+from kdlearn.core.numerics import match_sizes, matmul, pool, unit, widen
 
 Pair = tuple[Tensor, Tensor]
 
@@ -20,7 +20,7 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Convention
         Order: student (after its regressor), teacher; the teacher is detached.
         Normalised: nothing. Reduction: mean over every element.
-        Size: shapes must be equal; a regressor such as :class:`kdlearn.projectors.ConvProjector`
+        Size: shapes must be equal; a regressor such as :class:`kdlearn.distill.ConvProjector`
             brings the student's features to the teacher's channels. Its parameters are trained.
 
     Args:
@@ -255,7 +255,7 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
         Order: student, teacher; the teacher is detached.
         Normalised: each sample's flattened factor (D numbers) to L2 length 1.
         Reduction: absolute differences, mean over batch and D.
-        The factors are made by :class:`kdlearn.projectors.Paraphraser`, trained beforehand to
+        The factors are made by :class:`kdlearn.distill.Paraphraser`, trained beforehand to
             reconstruct the teacher's features, and by a projector on the student's side.
 
     Args:

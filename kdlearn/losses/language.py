@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.checks import (
+from kdlearn.core.checks import (
     check_choice,
     check_fraction,
     check_labels,
@@ -16,7 +16,7 @@ from kdlearn.checks import (
     check_temperature,
     check_tensor,
 )
-from kdlearn.numerics import kl_rows, widen
+from kdlearn.core.numerics import kl_rows, widen
 
 
 def _kept(tensor: Tensor, mask: Tensor | None) -> Tensor:

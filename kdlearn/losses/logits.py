@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.checks import (
+from kdlearn.core.checks import (
     check_fraction,
     check_labels,
     check_logits,
     check_same_shape,
     check_temperature,
 )
-from kdlearn.numerics import kl_rows, widen
+from kdlearn.core.numerics import kl_rows, widen
 
 
 def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:

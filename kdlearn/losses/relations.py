@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.checks import check_pair, check_same_shape, check_temperature
-from kdlearn.numerics import matmul, unit, widen
+from kdlearn.core.checks import check_pair, check_same_shape, check_temperature
+from kdlearn.core.numerics import matmul, unit, widen
 
 
 def _rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.checks import check_choice, check_mask, check_pair, check_same_shape
-from kdlearn.numerics import kl_rows, matmul, widen
+from kdlearn.core.checks import check_choice, check_mask, check_pair, check_same_shape
+from kdlearn.core.numerics import kl_rows, matmul, widen
 
 Side = Tensor | tuple[Tensor, Tensor]
 
@@ -235,7 +235,7 @@ def hidden_state_loss(
         Normalised: nothing.
         Reduction: mean over tokens and width. Without a mask all positions count, padding too
             (TinyBERT); with one, only the N tokens kept (TextBrewer).
-        Widths must be equal: a :class:`kdlearn.projectors.LinearProjector` shared by all layers
+        Widths must be equal: a :class:`kdlearn.distill.LinearProjector` shared by all layers
             is TinyBERT's ``fit_dense``.
 
     Args:

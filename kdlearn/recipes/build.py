@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from kdlearn import losses
-from kdlearn.cache import AttentionMap, CachedTeacher, Features, FixedCopies, Stored, cache_teacher
 from kdlearn.data import (
     RandomAffine,
     RandomCropFlip,
@@ -24,7 +23,7 @@ from kdlearn.data import (
     cluttered_digits,
     warped_digits,
 )
-from kdlearn.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.models import SlimWRN, SmallCNN
 from kdlearn.recipes.schema import (
     LABELS,
@@ -34,7 +33,15 @@ from kdlearn.recipes.schema import (
     RecipeError,
     TrainingTable,
 )
-from kdlearn.training import Augment
+from kdlearn.store.cache import (
+    AttentionMap,
+    CachedTeacher,
+    Features,
+    FixedCopies,
+    Stored,
+    cache_teacher,
+)
+from kdlearn.training.fit import Augment
 
 WITH_LABELS = ("dkd_loss", "target_class_loss", "nontarget_class_loss")
 

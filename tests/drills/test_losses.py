@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Generator
 
-from kdlearn import evaluate, losses, maps
+from kdlearn import losses, measure
 from kdlearn.drills import find
 from kdlearn.drills.grader.compare import same
+from kdlearn.losses import maps
 
 PAIRS = {
     "kd-loss": lambda c: losses.soft_target_loss(
@@ -51,9 +52,9 @@ PAIRS = {
         c["student_logits"], c["teacher_logits"], beta=c["beta"]
     ),
     "fidelity-report": lambda c: {
-        "accuracy": evaluate.accuracy(c["student_logits"], c["labels"]),
-        "agreement": evaluate.agreement(c["student_logits"], c["teacher_logits"]),
-        "kl": evaluate.kl_to_teacher(c["student_logits"], c["teacher_logits"]),
+        "accuracy": measure.accuracy(c["student_logits"], c["labels"]),
+        "agreement": measure.agreement(c["student_logits"], c["teacher_logits"]),
+        "kl": measure.kl_to_teacher(c["student_logits"], c["teacher_logits"]),
     },
 }
 

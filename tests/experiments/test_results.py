@@ -7,10 +7,11 @@ is about what another seed does to a student.
 import pytest
 
 from kdlearn.data import balanced_subset, cluttered_digits, warped_digits
-from kdlearn.evaluate import accuracy, predict
-from kdlearn.experiments import EXPERIMENTS, initialisation, load_results
+from kdlearn.experiments import EXPERIMENTS, initialisation
 from kdlearn.experiments import cluttered_digits as cluttered
 from kdlearn.experiments import warped_digits as warped
+from kdlearn.measure import load_results
+from kdlearn.measure.metrics import accuracy, predict
 from kdlearn.models import SlimWRN
 
 TOLERANCE = 5.0

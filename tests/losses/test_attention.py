@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlearn.losses import attention_transfer_loss, flip_symmetry_loss, gradient_attention_loss
-from kdlearn.maps import input_gradients
+from kdlearn.losses.maps import input_gradients
 
 few = settings(max_examples=20, deadline=None)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn import losses
-from kdlearn.maps import activation_map
+from kdlearn.losses.maps import activation_map
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent / "oracle"
 CASES = json.loads((DATA / "oracle.json").read_text())["cases"]
 ARRAYS = np.load(DATA / "oracle.npz")
 Inputs = dict[str, Tensor]

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from kdlearn.evaluate import count_parameters
+from kdlearn.distill.taps import Taps
+from kdlearn.measure import count_parameters
 from kdlearn.models import SmallCNN
-from kdlearn.taps import Taps
 
 
 @pytest.mark.parametrize("width", [4, 16])

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from kdlearn.distill.taps import Taps
 from kdlearn.models import TinyTransformer
-from kdlearn.taps import Taps
 
 TAPS = ["layers.1.attention.scores", "layers.1.attention.weights", "layers.1.attention"]
 

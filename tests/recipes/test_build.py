@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from kdlearn.cache import AttentionMap, Features
 from kdlearn.data import RandomCropFlip, RandomShift
-from kdlearn.evaluate import count_parameters
+from kdlearn.measure import count_parameters
 from kdlearn.recipes import RecipeError, build, distiller, load
 from kdlearn.recipes.build import fixed_copies, make_augment, make_optimizer, stored_teacher
 from kdlearn.recipes.schema import Recipe, TrainingTable
+from kdlearn.store.cache import AttentionMap, Features
 
 
 def changed(recipe: Recipe, **tables) -> Recipe:

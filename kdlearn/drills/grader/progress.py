@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from kdlearn.files import reason
+from kdlearn.core.files import reason
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What everything else may use: checks, numerical habits, inputs and files."""

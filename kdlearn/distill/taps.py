@@ -1,0 +1,177 @@
+"""Read intermediate tensors of any module by path, without editing the model."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+_NAME = re.compile(r"(?P<path>[^\[\]]*)(?P<picks>(\[[^\[\]]+\])*)")
+_COMPILED_PREFIX = "_orig_mod."
+
+
+class Taps(Mapping[str, Any]):
+    """Record the outputs of named modules during a forward pass.
+
+    A name is a module path, as ``model.named_modules()`` lists it: ``"group1"``, ``"layers.2.attention"``.
+    Where a module returns a tuple or a dict, brackets pick inside: ``"attention[1]"``, ``"encoder[states][0]"``.
+
+    Convention
+        A recorded tensor is the module's output as it was when the module returned. Later modules get a copy, so an
+        in-place successor (``nn.ReLU(inplace=True)``) cannot change it, and the graph from it to the logits is whole:
+        gradients of anything computed from either reach the layers below.
+        Each forward pass of the model forgets the values of the one before. A module that runs twice in one pass keeps
+        its last output. Nothing is detached: run the model under ``torch.no_grad()`` for a teacher.
+        The hooks exist inside the ``with`` block alone; the values stay readable after it, and it can be entered again.
+        With ``torch.compile``, enter the block before the first call: later hooks are not seen by compiled code.
+
+    Args:
+        model: any module, plain or compiled.
+        names: what to record, at least one name.
+
+    Raises:
+        TypeError: the model is no module.
+        ValueError: no name is given, or a name has no such form.
+        KeyError: no module has this path (the message lists the close ones); at reading, nothing was recorded or the
+            output has no such part.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
+        >>> with Taps(model, ["0"]) as taps:
+        ...     output = model(torch.ones(1, 2))
+        >>> taps["0"].shape
+        torch.Size([1, 3])
+        >>> torch.equal(taps["0"].clamp(min=0), output)
+        True
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        if isinstance(names, str):
+            raise ValueError(f"names is the string {names!r}: pass a list, [{names!r}].")
+        self.model = model
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is {model!r}: expected a module, such as SmallCNN(8).")
+        self._picks = {name: _parse(name) for name in names}
+        if not self._picks:
+            raise ValueError("no name to tap: pass at least one module path.")
+        modules = {
+            path.replace(_COMPILED_PREFIX, ""): module
+            for path, module in model.named_modules()
+            if path
+        }
+        self._modules = {path: _find(modules, path) for path, _ in self._picks.values()}
+        self._outputs: dict[str, Any] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Taps:
+        if self._handles:
+            raise RuntimeError("these taps are open already: leave the first `with` block first.")
+        self._outputs.clear()
+        self._handles.append(self.model.register_forward_pre_hook(self._forget))
+        for path, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(self._recorder(path)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._picks:
+            raise KeyError(f"{name!r} is not tapped: tapped are {', '.join(map(repr, self))}.")
+        path, picks = self._picks[name]
+        if path not in self._outputs:
+            raise KeyError(
+                f"nothing recorded for {name!r}: the module has not run since these taps were opened. Call the model "
+                "inside the `with` block; a compiled model must meet its taps before its first call."
+            )
+        value = self._outputs[path]
+        for pick in picks:
+            value = _pick(value, pick, name)
+        if value is None:
+            raise KeyError(
+                f"{name!r} is None: the module did not compute it. Attention maps exist in eager attention alone: call "
+                "kdlearn.distill.attention_layers(model, example) before, or load a Hugging Face model with "
+                "attn_implementation='eager'."
+            )
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._picks)
+
+    def __len__(self) -> int:
+        return len(self._picks)
+
+    def _forget(self, module: nn.Module, arguments: Any) -> None:
+        self._outputs.clear()
+
+    def _recorder(self, path: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def record(module: nn.Module, arguments: Any, output: Any) -> Any:
+            # A module may return its own input or a view of it, which the caller can still change in place.
+            self._outputs[path] = _map_tensors(
+                lambda tensor: tensor.clone() if _is_shared(tensor, arguments) else tensor, output
+            )
+            return _map_tensors(lambda tensor: tensor.clone(), output)
+
+        return record
+
+
+def _parse(name: str) -> tuple[str, list[str]]:
+    match = _NAME.fullmatch(name)
+    if not match or not match["path"]:
+        raise ValueError(
+            f"{name!r} is not a module path with optional picks, like 'layers.0' or 'attention[1]'."
+        )
+    return match["path"], re.findall(r"\[([^\[\]]+)\]", match["picks"])
+
+
+def _find(modules: Mapping[str, nn.Module], path: str) -> nn.Module:
+    if path in modules:
+        return modules[path]
+    close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4) or list(modules)[:5]
+    known = ", ".join(map(repr, close)) or "nothing: the model has no submodule"
+    raise KeyError(f"the model has no module {path!r}: close are {known}.")
+
+
+def _pick(value: Any, pick: str, name: str) -> Any:
+    if isinstance(value, Mapping):
+        keys: list[Any] = list(value)
+        if pick in value:
+            return value[pick]
+    elif isinstance(value, tuple | list):
+        keys = list(range(len(value)))
+        if pick.isdigit() and int(pick) < len(value):
+            return value[int(pick)]
+    else:
+        raise KeyError(
+            f"{name!r}: [{pick}] picks inside a {type(value).__name__}, which has no parts."
+        )
+    raise KeyError(
+        f"{name!r}: the output has no part [{pick}], it has {', '.join(map(str, keys))}."
+    )
+
+
+def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        # A shallow copy keeps the type, which may be a dict with attributes (Hugging Face outputs).
+        changed: Any = copy.copy(value)
+        for key, part in value.items():
+            changed[key] = _map_tensors(change, part)
+        return changed
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map_tensors(change, part) for part in value))
+    if isinstance(value, tuple | list):
+        return type(value)(_map_tensors(change, part) for part in value)
+    return value
+
+
+def _is_shared(tensor: Tensor, arguments: tuple[Any, ...]) -> bool:
+    return tensor._is_view() or any(tensor is argument for argument in arguments)

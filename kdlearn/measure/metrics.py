@@ -1,0 +1,292 @@
+"""Numbers that say how good a model is, how close to its teacher, and where it looks.
+
+Pure functions of tensors; each returns a Python number. Shares are in [0, 1], not in per cent.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdlearn.core.checks import check_temperature, check_tensor
+from kdlearn.core.inputs import Inputs, call, count, evaluating, take
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Inputs, batch_size: int = 512) -> Tensor:
+    """Return the model's logits, computed in evaluation mode and without gradients.
+
+    The mode of every module (training or evaluation) is put back afterwards, also after an error.
+
+    Args:
+        model: takes a batch of images, returns logits (B, C), see `kdlearn.core.inputs.call`.
+        images: shape (N, ...); or named tensors, each with N rows.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: there are no images, or ``batch_size`` is not positive.
+
+    Example:
+        >>> predict(nn.Flatten(), torch.ones(3, 1, 2, 2)).shape
+        torch.Size([3, 4])
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    samples = count(images)
+    if samples == 0:
+        raise ValueError("there are no images to predict: check how the split was cut.")
+    with evaluating(model):
+        starts = range(0, samples, batch_size)
+        return torch.cat([call(model, take(images, slice(at, at + batch_size))) for at in starts])
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of rows whose largest logit is at the label.
+
+    Args:
+        logits: shape (N, C).
+        labels: shape (N,).
+
+    Raises:
+        TypeError: the logits are no floating-point tensor, or the labels no class numbers.
+        ValueError: the shapes do not fit, there are no rows, or the logits hold NaN.
+
+    Example:
+        >>> accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0]))
+        0.75
+    """
+    _check_logits(logits)
+    _check_labels(logits, labels)
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
+    """Return the share of rows where student and teacher give the same class, right or wrong.
+
+    Args:
+        student_logits: shape (N, C).
+        teacher_logits: shape (N, C).
+
+    Raises:
+        TypeError: a side is no floating-point tensor.
+        ValueError: the shapes differ, there are no rows, or a side holds NaN.
+
+    Source: S. Stanton et al., Does Knowledge Distillation Really Work?, NeurIPS 2021
+    ("top-1 agreement").
+
+    Example:
+        >>> agreement(torch.eye(2), torch.tensor([[9.0, 0.0], [3.0, 1.0]]))
+        0.5
+    """
+    _check_pair(student_logits, teacher_logits)
+    return (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).double().mean().item()
+
+
+def kl_to_teacher(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
+) -> float:
+    r"""Return how many nats the student's distribution is away from the teacher's.
+
+    .. math:: \frac{1}{N} \sum_{i=1}^{N} \mathrm{KL}\bigl(\sigma(z_t^i / T) \,\|\,
+        \sigma(z_s^i / T)\bigr)
+
+    Convention
+        Order: student, teacher; direction KL(teacher || student); sum over classes, mean over
+        rows; no factor :math:`T^2`. At T = 1 it is about what the two models say when used.
+
+    Args:
+        student_logits: shape (N, C).
+        teacher_logits: shape (N, C).
+        temperature: T, above 0.
+
+    Raises:
+        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is not above 0.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> kl_to_teacher(logits + 5, logits)
+        0.0
+    """
+    _check_pair(student_logits, teacher_logits)
+    check_temperature(temperature)
+    student = (student_logits.double() / temperature).log_softmax(dim=1)
+    teacher = (teacher_logits.double() / temperature).log_softmax(dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1).mean().item()
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> float:
+    r"""Return how far confidence is from accuracy, averaged over bins of equal confidence.
+
+    .. math:: \mathrm{ECE} = \sum_{m=1}^{M} \frac{|B_m|}{N}
+        \bigl| \mathrm{acc}(B_m) - \mathrm{conf}(B_m) \bigr|
+
+    Convention
+        Confidence: the largest softmax probability at T = 1. Bin m holds confidences in
+        ((m - 1) / M, m / M]. Empty bins count nothing. 0 is best.
+
+    Args:
+        logits: shape (N, C).
+        labels: shape (N,).
+        bins: M.
+
+    Raises:
+        ValueError: the shapes do not fit, there are no rows, or ``bins`` is not positive.
+
+    Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017; they
+    use 15 bins.
+
+    Example:
+        >>> sure = torch.tensor([[50.0, 0.0]] * 4)
+        >>> expected_calibration_error(sure, torch.tensor([0, 0, 0, 1]))
+        0.25
+    """
+    _check_logits(logits)
+    _check_labels(logits, labels)
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"bins must be at least 1, a whole number, got {bins}.")
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    gap = (predicted == labels).double() - confidence
+    which = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    sums = torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add(0, which, gap)
+    return sums.abs().sum().item() / len(gap)
+
+
+def pointing_game(maps: Tensor, boxes: Tensor) -> float:
+    """Return the share of images whose map has its maximum inside the box.
+
+    Convention
+        The maximum is at the centre of its cell: cell (row i, column j) of an H x W map is at
+        x = (j + 1/2) / W, y = (i + 1/2) / H. The edges of a box belong to it. Where several cells
+        share the maximum, an image counts the share of those that lie inside (what picking one
+        of them at random gives on average): a constant map scores the area of the box, not luck.
+        No map is resized, and no tolerance is added around the box.
+
+    Args:
+        maps: shape (B, H, W), any resolution.
+        boxes: shape (B, 4): x0, y0, x1, y1 as fractions of width and height.
+
+    Raises:
+        ValueError: the shapes do not fit, there are no maps, a map is not finite, or a box is
+            outside [0, 1] or empty.
+
+    Source: J. Zhang et al., Top-Down Neural Attention by Excitation Backprop, ECCV 2016; they
+    allow a tolerance of 15 pixels, which is 0 here.
+
+    Example:
+        >>> maps = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+        >>> pointing_game(maps, torch.tensor([[0.5, 0.0, 1.0, 0.5]]))
+        1.0
+    """
+    _check_maps(maps, boxes)
+    height, width = maps.shape[1:]
+    x = (torch.arange(width, device=maps.device) + 0.5) / width
+    y = (torch.arange(height, device=maps.device) + 0.5) / height
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
+    inside = ((y >= y0) & (y <= y1))[:, :, None] & ((x >= x0) & (x <= x1))[:, None, :]
+    at_maximum = maps == maps.amax(dim=(1, 2), keepdim=True)
+    hits = (at_maximum & inside).sum(dim=(1, 2)).double() / at_maximum.sum(dim=(1, 2))
+    return hits.mean().item()
+
+
+def energy_in_box(maps: Tensor, boxes: Tensor) -> float:
+    r"""Return the share of the maps' total that lies inside the box, averaged over images.
+
+    .. math:: \frac{1}{B} \sum_b \frac{\sum_{ij} o^b_{ij} \, m^b_{ij}}{\sum_{ij} m^b_{ij}}
+
+    with :math:`o_{ij}` the share of cell (i, j) that the box covers.
+
+    Convention
+        A constant map scores the area of the box. A map of zeros looks nowhere and scores 0.
+
+    Args:
+        maps: shape (B, H, W), any resolution, no value below 0.
+        boxes: shape (B, 4): x0, y0, x1, y1 as fractions of width and height.
+
+    Raises:
+        ValueError: as for :func:`pointing_game`; also a value below 0.
+
+    Source: H. Wang et al., Score-CAM, CVPR Workshops 2020 ("energy-based pointing game"), which
+    counts pixels; the cells that a box cuts are our addition.
+
+    Example:
+        >>> energy_in_box(torch.ones(1, 4, 4), torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
+        0.25
+    """
+    _check_maps(maps, boxes)
+    if (maps < 0).any():
+        raise ValueError(
+            f"maps must not be below 0, got a minimum of {maps.min().item():.3g}: "
+            "use kdlearn.losses.maps.activation_map, or take the absolute value."
+        )
+    maps, boxes = maps.double(), boxes.double()
+    height, width = maps.shape[1:]
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
+    columns = _overlap(x0, x1, width)
+    rows = _overlap(y0, y1, height)
+    inside = (maps * rows[:, :, None] * columns[:, None, :]).sum(dim=(1, 2))
+    total = maps.sum(dim=(1, 2))
+    return torch.where(total > 0, inside / total, torch.zeros_like(total)).mean().item()
+
+
+def _overlap(start: Tensor, stop: Tensor, cells: int) -> Tensor:
+    """Return the share of each of ``cells`` equal intervals of [0, 1] between start and stop."""
+    left = torch.arange(cells, device=start.device, dtype=start.dtype) / cells
+    return ((stop.minimum(left + 1 / cells) - start.maximum(left)) * cells).clamp(0, 1)
+
+
+def _check_logits(logits: Tensor, name: str = "logits") -> None:
+    check_tensor(logits, name)
+    if logits.dim() != 2:
+        raise ValueError(f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}.")
+
+
+def _check_labels(logits: Tensor, labels: Tensor) -> None:
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"expected one label a row, shape ({len(logits)},), got {_shape(labels)}: "
+            "give class numbers, of the same images."
+        )
+    if labels.is_floating_point():
+        raise TypeError(f"labels are {labels.dtype}: expected class numbers, call .long() on them.")
+    lowest, highest, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"labels go from {lowest} to {highest}, but {classes} classes are numbered 0 to {classes - 1}: "
+            "drop or renumber the rest."
+        )
+
+
+def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    _check_logits(student_logits, "student logits")
+    check_tensor(teacher_logits, "teacher logits")
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student logits have shape {_shape(student_logits)} and teacher logits "
+            f"{_shape(teacher_logits)}: run both on the same images and classes."
+        )
+
+
+def _check_maps(maps: Tensor, boxes: Tensor) -> None:
+    if maps.dim() != 3 or maps.numel() == 0:
+        raise ValueError(
+            f"expected maps of shape (B, H, W), got {_shape(maps)}: features (B, C, H, W) "
+            "become maps by kdlearn.losses.maps.activation_map."
+        )
+    if boxes.shape != (len(maps), 4):
+        raise ValueError(
+            f"expected boxes of shape ({len(maps)}, 4), got {_shape(boxes)}: give one box a map."
+        )
+    if not maps.isfinite().all():
+        raise ValueError("the maps hold NaN or infinity: look for a diverged training run.")
+    x0, y0, x1, y1 = boxes.unbind(dim=1)
+    slack = 1e-5
+    inside = (boxes >= -slack).all() and (boxes <= 1 + slack).all()
+    if not (inside and (x0 < x1).all() and (y0 < y1).all()):
+        raise ValueError(
+            "boxes must be x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, as "
+            "fractions of the image: divide pixels by the image's width and height."
+        )
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)

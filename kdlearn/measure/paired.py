@@ -1,0 +1,184 @@
+"""Read the tables of results, and compare two methods seed by seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+from scipy import stats  # type: ignore[import-untyped]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better one method is than another, measured within each seed.
+
+    Attributes:
+        mean: mean of the differences.
+        std: their standard deviation over seeds (n - 1 in the denominator), what stands after ±.
+        low: lower end of the 95 % t interval of the mean.
+        high: upper end of it.
+        n: number of seeds.
+        values: the differences, one a seed, in the order of the seeds.
+        unit: what they are counted in.
+
+    Example:
+        >>> print(PairedDifference(6.8, 1.4, 5.1, 8.5, 5, (), unit="points"))
+        +6.8 ± 1.4 points, n = 5 (95 % interval +5.1 to +8.5)
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    n: int
+    values: tuple[float, ...] = field(repr=False)
+    unit: str = "points"
+
+    def __str__(self) -> str:
+        """Return the difference as it is quoted in the book."""
+        digits = 1 if self.unit == "points" else 2
+        mean, std, low, high = (
+            f"{value:{sign}.{digits}f}"
+            for value, sign in (
+                (self.mean, "+"),
+                (self.std, ""),
+                (self.low, "+"),
+                (self.high, "+"),
+            )
+        )
+        return f"{mean} ± {std} {self.unit}, n = {self.n} (95 % interval {low} to {high})"
+
+
+def paired_difference(
+    table: pd.DataFrame, method: str, baseline: str, metric: str = "accuracy"
+) -> PairedDifference:
+    r"""Subtract the baseline from the method within each seed, and average.
+
+    .. math:: d_i = m_i - b_i, \qquad \bar d \pm t_{0.975,\, n-1} \, \frac{s_d}{\sqrt n}
+
+    Within a seed both methods have the same data, teacher, first weights and order of batches, so
+    what these do to both drops out.
+
+    Args:
+        table: long format, with the columns ``seed``, ``method`` and the metric.
+        method: name in the column ``method``.
+        baseline: the same, what to compare with.
+        metric: a column of numbers.
+
+    Raises:
+        KeyError: no such method or column.
+        ValueError: the two methods have not the same seeds, a seed occurs twice, a value is
+            missing, or there are fewer than 2 seeds.
+
+    Source: W. S. Gosset ("Student"), The Probable Error of a Mean, Biometrika 1908: the paired t
+    interval.
+
+    Example:
+        >>> table = pd.DataFrame(
+        ...     {
+        ...         "seed": [0, 1, 0, 1],
+        ...         "method": ["KD", "KD", "scratch", "scratch"],
+        ...         "accuracy": [82.0, 84.0, 76.0, 77.0],
+        ...     }
+        ... )
+        >>> paired_difference(table, "KD", "scratch").values
+        (6.0, 7.0)
+    """
+    for column in ("seed", "method", metric):
+        if column not in table:
+            raise KeyError(f"the table has no column {column!r}: it has {_columns(table)}.")
+    first, second = (_by_seed(table, name, metric) for name in (method, baseline))
+    if list(first.index) != list(second.index):
+        raise ValueError(
+            f"{method!r} was run with seeds {list(first.index)} and {baseline!r} with "
+            f"{list(second.index)}: a paired difference needs the same seeds for both."
+        )
+    if len(first) < 2:
+        raise ValueError(f"an interval needs at least 2 seeds, got {len(first)}: run more.")
+    values = (first - second).to_numpy()
+    mean, std, n = float(values.mean()), float(values.std(ddof=1)), len(values)
+    half = float(stats.t.ppf(0.975, n - 1)) * std / n**0.5
+    unit = "nats" if metric.startswith("kl") else "points"
+    return PairedDifference(mean, std, mean - half, mean + half, n, tuple(values.tolist()), unit)
+
+
+def _columns(table: pd.DataFrame) -> str:
+    return ", ".join(map(str, table))
+
+
+def _by_seed(table: pd.DataFrame, method: str, metric: str) -> pd.Series:
+    rows = table[table["method"] == method]
+    if rows.empty:
+        names = ", ".join(repr(name) for name in table["method"].unique())
+        raise KeyError(f"the table has no method {method!r}: it has {names}.")
+    if rows["seed"].duplicated().any():
+        raise ValueError(f"{method!r} has a seed twice: give each run its own row and seed.")
+    if rows[metric].isna().any():
+        raise ValueError(f"{metric!r} was not measured for every seed of {method!r}.")
+    return rows.set_index("seed")[metric].sort_index()
+
+
+def summary(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
+    """Return mean ± standard deviation over seeds, a row a method, as text to be shown.
+
+    Methods stay in the order of the table; n is the number of seeds. One decimal for per cent, two
+    where all values are below 10.
+
+    Args:
+        table: long format, as from :func:`load_results`.
+        metrics: columns to show, by default all but ``seed`` and ``method``.
+
+    Raises:
+        KeyError: no such column.
+
+    Example:
+        >>> table = pd.DataFrame({"seed": [0, 1], "method": ["KD", "KD"], "accuracy": [82.0, 84.0]})
+        >>> summary(table).loc["KD"].to_dict()
+        {'n': 2, 'accuracy': '83.0 ± 1.4'}
+    """
+    columns = [str(column) for column in table]
+    shown = metrics if metrics is not None else [c for c in columns if c not in ("seed", "method")]
+    unknown = [column for column in shown if column not in columns]
+    if unknown:
+        raise KeyError(f"the table has no column {unknown}: it has {_columns(table)}.")
+    groups = table.groupby("method", sort=False)
+    result = pd.DataFrame({"n": groups["seed"].nunique()})
+    for column in shown:
+        digits = 1 if table[column].abs().max() >= 10 else 2
+        result[column] = [
+            "" if np.isnan(mean) else f"{mean:.{digits}f} ± {std:.{digits}f}"
+            for mean, std in zip(groups[column].mean(), groups[column].std(), strict=True)
+        ]
+    return result
+
+
+def load_results(name: str) -> pd.DataFrame:
+    """Return a table of results that comes with the package or lies in its repository.
+
+    Args:
+        name: the experiment, such as ``"warped-digits"``.
+
+    Returns:
+        Long format: a row for each seed and method, columns ``seed``, ``method`` and metrics;
+        NaN where a metric does not apply.
+
+    Raises:
+        FileNotFoundError: there is no such table; says which there are.
+    """
+    file_name = name.replace("-", "_") + ".csv"
+    folder = files("kdlearn") / "results"
+    path = folder / file_name
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            return pd.read_csv(lines)
+    known = sorted(
+        path.name.removesuffix(".csv").replace("_", "-")
+        for path in folder.iterdir()
+        if path.name.endswith(".csv")
+    )
+    raise FileNotFoundError(
+        f"no results named {name!r}: there are {', '.join(known) or 'none'}. "
+        "Make a table with: python -m kdlearn.experiments NAME --output FILE"
+    )

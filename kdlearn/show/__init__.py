@@ -1,0 +1,1 @@
+"""Figures: on paper (`plots`) and to touch (`widgets`)."""

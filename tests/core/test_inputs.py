@@ -1,0 +1,145 @@
+"""Named inputs and outputs of any kind, through every door of the package."""
+
+from collections import OrderedDict, UserDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdlearn.core.inputs import call, count, evaluating, join, run, take
+from kdlearn.data import RandomShift
+from kdlearn.distill.distiller import Distiller, label_term, logit_term
+from kdlearn.losses import soft_target_loss
+from kdlearn.measure.metrics import predict
+from kdlearn.store.cache import FixedCopies, cache_teacher
+from kdlearn.training.engine import Engine
+from kdlearn.training.fit import fit
+
+
+class Named(nn.Module):
+    """Takes and returns names, as Hugging Face models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 4)
+
+    def forward(self, values: Tensor, mask: Tensor) -> OrderedDict[str, Tensor]:
+        return OrderedDict(logits=self.body(values * mask), states=values)
+
+
+class Plain(nn.Module):
+    """The same model of one tensor: values and mask side by side."""
+
+    def __init__(self, body: nn.Linear) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, both: Tensor) -> Tensor:
+        return self.body(both[:, :6] * both[:, 6:])
+
+
+def data(samples: int = 32) -> tuple[dict[str, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(samples, 6, generator=generator)
+    mask = (torch.rand(samples, 6, generator=generator) > 0.3).float()
+    return {"values": values, "mask": mask}, torch.arange(samples) % 4
+
+
+@pytest.mark.parametrize("engine", [Engine(), Engine(accumulate=2)], ids=["plain", "accumulate"])
+@pytest.mark.parametrize("stored", [False, True], ids=["live", "stored"])
+def test_named_inputs_train_to_the_weights_that_one_tensor_gives(engine, stored, tmp_path):
+    inputs, labels = data()
+    both = torch.cat([inputs["values"], inputs["mask"]], dim=1)
+    student, teacher = Named(), Named()
+    plain, plain_teacher = Plain(nn.Linear(6, 4)), Plain(teacher.body)
+    plain.body.load_state_dict(student.body.state_dict())
+
+    def trained(student, teacher, inputs, folder):
+        source = cache_teacher(teacher, inputs, folder, shard_rows=10, progress=False)
+        terms = [label_term(), logit_term("soft", soft_target_loss)]
+        model = Distiller(student, source if stored else teacher, terms)
+        fit(model, (inputs, labels), epochs=2, batch_size=8, engine=engine, progress=False)
+        return predict(student, inputs, batch_size=5)
+
+    named = trained(student, teacher, inputs, tmp_path / "named")
+    torch.testing.assert_close(
+        named, trained(plain, plain_teacher, both, tmp_path / "plain"), rtol=0, atol=0
+    )
+
+
+def test_a_stored_teacher_of_named_inputs_refuses_the_same_tensors_under_swapped_names(tmp_path):
+    inputs, labels = data()
+    stored = cache_teacher(Named(), inputs, tmp_path, progress=False)
+    swapped = {"values": inputs["mask"], "mask": inputs["values"]}
+    model = Distiller(Named(), stored, [logit_term("soft", soft_target_loss)])
+    with pytest.raises(ValueError, match="data"):
+        fit(model, (swapped, labels), epochs=1, progress=False)
+
+
+def test_fixed_copies_of_named_inputs_are_refused(tmp_path):
+    copies = FixedCopies(RandomShift(1), seeds=[0, 1])
+    with pytest.raises(ValueError, match="one tensor of images"):
+        cache_teacher(Named(), data()[0], tmp_path, copies=copies, progress=False)
+    assert not any(tmp_path.glob("*.safetensors"))
+
+
+def test_logits_are_found_as_tensor_entry_or_attribute():
+    class Returns(nn.Module):
+        def __init__(self, wrap):
+            super().__init__()
+            self.wrap = wrap
+
+        def forward(self, inputs):
+            return self.wrap(inputs)
+
+    logits = torch.randn(2, 3)
+    for wrap in (
+        lambda z: z,
+        lambda z: {"loss": None, "logits": z},
+        lambda z: SimpleNamespace(logits=z),
+    ):
+        assert call(Returns(wrap), logits) is logits
+    with pytest.raises(TypeError, match="dict with last_hidden_state.*model with a head"):
+        call(Returns(lambda z: {"last_hidden_state": z}), logits)
+    with pytest.raises(TypeError, match="returns a tuple: expected logits"):
+        call(Returns(lambda z: (z, z)), logits)
+
+
+def test_named_inputs_are_counted_cut_and_joined():
+    inputs = UserDict(data(7)[0])
+    assert count(inputs) == 7
+    pieces = [take(inputs, slice(0, 3)), take(inputs, torch.arange(3, 7))]
+    again = join(pieces)
+    assert all(torch.equal(again[name], inputs[name]) for name in inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ({"a": torch.ones(2), "b": torch.ones(3)}, ValueError, "lengths {'a': 2, 'b': 3}"),
+        ({}, ValueError, "expected one length"),
+        ({"a": [1, 2]}, TypeError, "'a' are no tensors.*return_tensors='pt'"),
+    ],
+)
+def test_named_inputs_of_no_common_length_or_no_tensors_are_refused(inputs, error, message):
+    with pytest.raises(error, match=message):
+        fit(nn.Linear(2, 2), (inputs, torch.zeros(2).long()), epochs=1, progress=False)
+
+
+def test_a_model_has_its_modes_again_after_an_error():
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval(), nn.Linear(2, 2))
+    before = [module.training for module in model.modules()]
+    with pytest.raises(KeyError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise KeyError
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_run_gives_the_whole_output():
+    class Two(nn.Module):
+        def forward(self, left, right):
+            return left, right
+
+    left, right = torch.zeros(1), torch.ones(1)
+    assert run(Two(), {"right": right, "left": left}) == (left, right)

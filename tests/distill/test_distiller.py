@@ -1,0 +1,168 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.losses import attention_transfer_loss, soft_target_loss
+
+
+def network(width: int, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    model = nn.Sequential()
+    model.add_module("conv", nn.Conv2d(1, width, 3, padding=1))
+    model.add_module("norm", nn.BatchNorm2d(width))
+    model.add_module("relu", nn.ReLU(inplace=True))
+    model.add_module("drop", nn.Dropout(0.5))
+    model.add_module("head", nn.Sequential(nn.Flatten(), nn.Linear(width * 16, 5)))
+    return model
+
+
+class Projected(nn.Module):
+    def __init__(self, student: int, teacher: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(student, teacher, 1)
+
+    def forward(self, student, teacher):
+        return F.mse_loss(self.project(student), teacher)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(6, 1, 4, 4, generator=generator), torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def terms():
+    return [
+        label_term(0.1),
+        logit_term("soft_targets", soft_target_loss, 0.9),
+        layer_term("attention", attention_transfer_loss, ["relu"], 1000.0),
+    ]
+
+
+def test_the_total_is_the_weighted_sum_worked_out_by_hand(batch):
+    images, labels = batch
+    student, teacher = network(2, 1).eval(), network(4, 2).eval()
+    result = Distiller(student, teacher, terms()).eval()(images, labels)
+    features = [model.relu(model.norm(model.conv(images))) for model in (student, teacher)]
+    maps = [F.normalize(f.square().sum(1).flatten(1)) for f in features]
+    soft = [F.log_softmax(model(images) / 4, dim=1) for model in (student, teacher)]
+    expected = {
+        "labels": 0.1 * F.cross_entropy(student(images), labels),
+        "soft_targets": 0.9 * 16 * (soft[1].exp() * (soft[1] - soft[0])).sum(1).mean(),
+        "attention": 1000 * (maps[0] - maps[1]).square().mean(),
+    }
+    for name, value in expected.items():
+        assert torch.allclose(result.parts[name], value, rtol=1e-4), name
+    assert torch.allclose(result.total, sum(expected.values()), rtol=1e-4)
+    assert torch.equal(result.logits, student(images))
+
+
+def test_pairs_of_layers_are_summed_and_may_have_other_names(batch):
+    student, teacher = network(2, 1).eval(), network(4, 2).eval()
+    one = {"conv": "norm"}, {"relu": "conv"}
+    both = {"conv": "norm", "relu": "conv"}
+
+    def total(layers):
+        term = layer_term("attention", attention_transfer_loss, layers)
+        return Distiller(student, teacher, [term]).eval()(*batch).total
+
+    assert torch.allclose(total(both), total(one[0]) + total(one[1]))
+    assert total(one[0]) != total(one[1])
+
+
+def test_the_teacher_stays_in_eval_and_unchanged_through_training(batch):
+    student, teacher = network(2), network(4)
+    before = copy.deepcopy(teacher.state_dict())
+    distiller = Distiller(student, teacher, terms())
+    distiller.train()
+    assert student.training
+    teacher.train()
+    distiller(*batch).total.backward()
+    assert not any(module.training for module in teacher.modules())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in student.parameters())
+
+
+def test_parameters_and_state_are_the_students_and_the_projectors_alone():
+    student, teacher = network(2), network(4)
+    projected = Projected(2, 4)
+    distiller = Distiller(student, teacher, [layer_term("hint", projected, ["conv"])])
+    expected = {id(p) for p in [*student.parameters(), *projected.parameters()]}
+    assert {id(p) for p in distiller.parameters()} == expected
+    assert not any("teacher" in name for name in distiller.state_dict())
+
+
+def test_a_projector_is_trained_and_a_copy_trains_its_own(batch):
+    distiller = Distiller(network(2), network(4), [layer_term("hint", Projected(2, 4), ["conv"])])
+    twin = copy.deepcopy(distiller)
+    twin(*batch).total.backward()
+    assert all(p.grad is not None for p in twin.projectors.parameters())
+    assert all(p.grad is None for p in distiller.projectors.parameters())
+
+
+def test_to_moves_the_teacher_along(batch):
+    images, labels = batch
+    distiller = Distiller(network(2), network(4), terms()).to(torch.float64)
+    assert next(distiller.teacher.parameters()).dtype == torch.float64
+    assert distiller(images.double(), labels).total.dtype == torch.float64
+
+
+def test_losses_with_labels_get_all_three(batch):
+    def recorded(student, teacher, labels):
+        return (student * 0).sum() + labels.sum()
+
+    distiller = Distiller(network(2), network(4), [logit_term("dkd", recorded, with_labels=True)])
+    assert distiller(*batch).total == batch[1].sum()
+
+
+def test_unlabelled_images_are_enough_where_no_term_reads_labels(batch):
+    images, _ = batch
+    soft = Distiller(network(2), network(4), [logit_term("soft", soft_target_loss)])
+    assert soft(images).total > 0
+    with pytest.raises(ValueError, match="'labels' reads the labels and none were given"):
+        Distiller(network(2), network(4), [label_term()])(images)
+
+
+def test_works_under_autocast(batch):
+    distiller = Distiller(network(2), network(4), terms())
+    with torch.autocast("cpu", torch.bfloat16):
+        result = distiller(*batch)
+    result.total.backward()
+    assert torch.isfinite(result.total)
+
+
+def test_an_unknown_layer_names_the_side_and_the_close_ones():
+    term = layer_term("attention", attention_transfer_loss, {"relu": "rleu"})
+    with pytest.raises(KeyError, match="teacher: the model has no module 'rleu': close are 'relu'"):
+        Distiller(network(2), network(4), [term])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Distiller(network(2), network(2), []), "no terms: pass at least one"),
+        (lambda: Distiller(m := network(2), m, [label_term()]), "are one object"),
+        (
+            lambda: Distiller(network(2), network(2), [label_term(), label_term()]),
+            r"share the names \['labels'\]",
+        ),
+        (lambda: label_term(-1.0), "has weight -1.0: expected a finite number >= 0"),
+        (lambda: label_term(float("nan")), "has weight nan"),
+        (lambda: label_term(name="a.b"), "without a dot"),
+        (lambda: layer_term("at", F.mse_loss, []), "compares no layers: pass layers="),
+        (lambda: layer_term("at", F.mse_loss, "relu"), r"pass \['relu'\]"),
+    ],
+)
+def test_bad_input_says_what_to_do(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_a_term_is_its_loss_over_what_it_picks():
+    term = Term("sum", 3.0, torch.add, lambda s, t, y: [(s, t), (t, t)])
+    assert term.compute(torch.tensor(1.0), torch.tensor(2.0), None) == 3 * (3 + 4)

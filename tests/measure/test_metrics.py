@@ -1,0 +1,203 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from kdlearn.measure import (
+    accuracy,
+    agreement,
+    count_parameters,
+    energy_in_box,
+    expected_calibration_error,
+    kl_to_teacher,
+    pointing_game,
+    predict,
+)
+
+BOX = torch.tensor([[0.25, 0.5, 0.75, 1.0]])
+
+
+def numpy_calibration_error(logits, labels, bins):
+    """Written apart from the package: a loop over bins, on numpy arrays."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    error = 0.0
+    for low, high in zip(np.arange(bins) / bins, np.arange(1, bins + 1) / bins, strict=True):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return error
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15])
+@pytest.mark.parametrize("sharpness", [0.1, 1.0, 5.0])
+def test_calibration_error_matches_numpy(bins, sharpness):
+    rng = np.random.default_rng(3)
+    logits, labels = sharpness * rng.normal(size=(500, 10)), rng.integers(10, size=500)
+    got = expected_calibration_error(torch.tensor(logits), torch.tensor(labels), bins=bins)
+    assert got == pytest.approx(numpy_calibration_error(logits, labels, bins), abs=1e-12)
+
+
+def test_a_model_that_knows_what_it_knows_has_no_calibration_error():
+    logits = torch.tensor([[0.75, 0.25]]).log().repeat(4, 1)
+    labels = torch.tensor([0, 0, 0, 1])
+    assert expected_calibration_error(logits, labels) == pytest.approx(0, abs=1e-7)
+
+
+def test_certainty_falls_in_the_last_bin():
+    logits = torch.tensor([[1000.0, 0.0]])
+    assert expected_calibration_error(logits, torch.tensor([1])) == 1.0
+
+
+def test_accuracy_and_agreement_count_rows():
+    student = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [3.0, 0.0, 1.0]])
+    teacher = torch.tensor([[5.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 4.0], [0.0, 0.0, 1.0]])
+    assert accuracy(student, torch.tensor([0, 1, 2, 2])) == 0.75
+    assert agreement(student, teacher) == 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_kl_matches_the_closed_form_of_two_classes(temperature):
+    a, b = 0.3, 1.7
+    p, q = (1 / (1 + np.exp(-gap / temperature)) for gap in (a, b))
+    expected = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    got = kl_to_teacher(
+        torch.tensor([[b, 0.0]], dtype=torch.float64),
+        torch.tensor([[a, 0.0]], dtype=torch.float64),
+        temperature=temperature,
+    )
+    assert got == pytest.approx(expected, rel=1e-9)
+
+
+def test_kl_stays_finite_at_extreme_logits():
+    assert np.isfinite(kl_to_teacher(torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])))
+
+
+def test_pointing_takes_the_centre_of_the_cell():
+    maps = torch.zeros(1, 4, 4)
+    maps[0, 2, 1] = 1  # centre (0.375, 0.625)
+    assert pointing_game(maps, BOX) == 1.0
+    assert pointing_game(maps, torch.tensor([[0.4, 0.5, 0.75, 1.0]])) == 0.0
+    assert pointing_game(maps, torch.tensor([[0.25, 0.63, 0.75, 1.0]])) == 0.0
+
+
+def test_the_edge_belongs_to_the_box():
+    maps = torch.zeros(1, 2, 2)
+    maps[0, 0, 0] = 1  # centre (0.25, 0.25)
+    assert pointing_game(maps, torch.tensor([[0.25, 0.25, 1.0, 1.0]])) == 1.0
+    assert pointing_game(maps, torch.tensor([[0.0, 0.0, 0.25, 0.25]])) == 1.0
+
+
+def test_x_is_the_column_and_y_the_row():
+    maps = torch.zeros(1, 10, 10)
+    maps[0, 1, 8] = 1
+    assert pointing_game(maps, torch.tensor([[0.8, 0.1, 0.9, 0.2]])) == 1.0
+    assert pointing_game(maps, torch.tensor([[0.1, 0.8, 0.2, 0.9]])) == 0.0
+    assert energy_in_box(maps, torch.tensor([[0.8, 0.1, 0.9, 0.2]])) == pytest.approx(1.0)
+    assert energy_in_box(maps, torch.tensor([[0.1, 0.8, 0.2, 0.9]])) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_tie_counts_its_share():
+    maps = torch.zeros(1, 2, 2)
+    maps[0, 0, :] = 3
+    assert pointing_game(maps, torch.tensor([[0.0, 0.0, 0.5, 0.5]])) == 0.5
+
+
+def test_a_constant_map_scores_the_area():
+    maps = torch.full((1, 40, 40), 0.7)
+    box = torch.tensor([[0.1, 0.2, 0.5, 0.6]])
+    assert pointing_game(maps, box) == pytest.approx(0.16)
+    assert energy_in_box(maps, box) == pytest.approx(0.16, abs=1e-6)
+
+
+def test_a_box_that_cuts_a_cell_takes_its_share():
+    maps = torch.tensor([[[1.0, 3.0]]])
+    box = torch.tensor([[0.25, 0.0, 0.75, 0.5]])
+    assert energy_in_box(maps, box) == pytest.approx((0.25 * 1 + 0.25 * 3) / 4)
+
+
+def test_energy_of_images_is_averaged_after_each_is_normalised():
+    maps = torch.tensor([[[1.0, 0.0]], [[30.0, 10.0]]])
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0]]).repeat(2, 1)
+    assert energy_in_box(maps, boxes) == pytest.approx((1 + 0.75) / 2)
+
+
+def test_a_map_of_zeros_looks_nowhere():
+    assert energy_in_box(torch.zeros(1, 3, 3), BOX) == 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    corner=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
+    size=st.tuples(st.floats(0.1, 0.5), st.floats(0.1, 0.5)),
+    seed=st.integers(0, 100),
+)
+def test_energy_inside_and_outside_add_up(height, width, corner, size, seed):
+    maps = torch.rand(1, height, width, generator=torch.Generator().manual_seed(seed)) + 0.01
+    x, y, dx, dy = *corner, *size
+    left = torch.tensor([[x, y, x + dx / 2, y + dy]])
+    right = torch.tensor([[x + dx / 2, y, x + dx, y + dy]])
+    whole = torch.tensor([[x, y, x + dx, y + dy]])
+    parts = energy_in_box(maps, left) + energy_in_box(maps, right)
+    assert parts == pytest.approx(energy_in_box(maps, whole), abs=1e-5)
+    assert energy_in_box(7 * maps, whole) == pytest.approx(energy_in_box(maps, whole), abs=1e-6)
+
+
+def test_predict_leaves_every_mode_and_statistic_as_it_was():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(0.5))
+    model.train()
+    model[1].eval()
+    before = model[1].running_mean.clone()
+    images = torch.rand(5, 1, 4, 4)
+    first, second = predict(model, images), predict(model, images, batch_size=2)
+    assert torch.allclose(first, second, atol=1e-6)
+    assert not first.requires_grad
+    assert [m.training for m in model] == [True, False, True, True]
+    assert torch.equal(model[1].running_mean, before)
+
+
+def test_predict_restores_the_mode_after_an_error():
+    model = nn.Linear(3, 2).train()
+    with pytest.raises(RuntimeError):
+        predict(model, torch.rand(2, 4))
+    assert model.training
+
+
+def test_shared_weights_count_once():
+    layer = nn.Linear(4, 4)
+    assert count_parameters(nn.Sequential(layer, nn.ReLU(), layer)) == 20
+
+
+LOGITS, LABELS = torch.zeros(3, 2), torch.zeros(3, dtype=torch.long)
+MAPS, BOXES = torch.ones(2, 3, 3), torch.tensor([[0.0, 0.0, 0.5, 0.5]]).repeat(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: accuracy(LOGITS, LABELS[:2]), r"one label a row, shape \(3,\), got \(2,\)"),
+        (lambda: accuracy(LOGITS[:0], LABELS[:0]), "logits are empty, shape"),
+        (lambda: agreement(LOGITS, LOGITS[:2]), "same images and classes"),
+        (
+            lambda: kl_to_teacher(LOGITS, LOGITS, temperature=0),
+            "temperature is 0, expected a positive",
+        ),
+        (lambda: expected_calibration_error(LOGITS, LABELS, bins=0), "bins must be at least 1"),
+        (lambda: predict(nn.Flatten(), LOGITS, batch_size=0), "batch_size must be at least 1"),
+        (lambda: predict(nn.Flatten(), LOGITS[:0]), "no images"),
+        (lambda: pointing_game(MAPS[:, None], BOXES), "activation_map"),
+        (lambda: pointing_game(MAPS, BOXES[:1]), r"boxes of shape \(2, 4\), got \(1, 4\)"),
+        (lambda: pointing_game(MAPS * float("nan"), BOXES), "NaN"),
+        (lambda: pointing_game(MAPS, 40 * BOXES), "divide pixels"),
+        (lambda: pointing_game(MAPS, BOXES[:, [2, 1, 0, 3]]), "x0 < x1"),
+        (lambda: energy_in_box(-MAPS, BOXES), "must not be below 0"),
+    ],
+)
+def test_a_wrong_argument_is_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,103 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from kdlearn.measure import load_results, paired_difference, summary
+from kdlearn.measure import paired as tables
+
+SCRATCH = [76.1, 74.0, 79.3, 77.7, 75.2]
+KD = [83.0, 82.5, 84.4, 85.0, 80.1]
+
+
+def table(**methods):
+    rows = [
+        {"seed": seed, "method": name, "accuracy": value}
+        for name, values in methods.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_interval_is_that_of_the_paired_t_test():
+    got = paired_difference(table(scratch=SCRATCH, KD=KD), "KD", "scratch")
+    expected = stats.ttest_rel(KD, SCRATCH).confidence_interval(0.95)
+    assert (got.low, got.high) == pytest.approx((expected.low, expected.high))
+    assert got.mean == pytest.approx(np.mean(KD) - np.mean(SCRATCH))
+    assert got.std == pytest.approx(np.std(np.subtract(KD, SCRATCH), ddof=1))
+    assert got.n == 5
+    assert got.values == pytest.approx(np.subtract(KD, SCRATCH))
+
+
+def test_the_interval_of_two_seeds_by_hand():
+    got = paired_difference(table(a=[1.0, 3.0], b=[0.0, 0.0]), "a", "b")
+    # mean 2, std sqrt(2), standard error 1, t at 97.5 % with one degree of freedom 12.706
+    assert (got.low, got.high) == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-4)
+
+
+def test_seeds_are_paired_by_number_and_not_by_place():
+    rows = table(scratch=SCRATCH, KD=KD)
+    mixed = rows.sample(frac=1, random_state=0)
+    assert paired_difference(mixed, "KD", "scratch") == paired_difference(rows, "KD", "scratch")
+
+
+def test_it_reads_as_it_is_quoted():
+    got = paired_difference(table(a=[3.0, 1.0], b=[2.0, 2.0]), "a", "b")
+    assert str(got) == "+0.0 ± 1.4 points, n = 2 (95 % interval -12.7 to +12.7)"
+
+
+def test_divergences_are_counted_in_nats():
+    rows = table(a=[0.5, 0.7], b=[0.4, 0.5]).rename(columns={"accuracy": "kl_to_teacher"})
+    assert "+0.15 ± 0.07 nats" in str(paired_difference(rows, "a", "b", "kl_to_teacher"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (table(a=[1.0, 2.0], b=[1.0, 2.0, 3.0]), ValueError, "needs the same seeds for both"),
+        (table(a=[1.0], b=[2.0]), ValueError, "at least 2 seeds, got 1"),
+        (table(a=[1.0, 2.0]), KeyError, "no method 'b': it has 'a'"),
+        (table(a=[1.0, float("nan")], b=[1.0, 2.0]), ValueError, "not measured for every seed"),
+        (table(a=[1.0, 2.0], b=[1.0, 2.0]).assign(seed=0), ValueError, "has a seed twice"),
+        (table(a=[1.0, 2.0]).drop(columns="accuracy"), KeyError, "no column 'accuracy'"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(rows, error, message):
+    with pytest.raises(error, match=message):
+        paired_difference(rows, "a", "b")
+
+
+def test_a_summary_has_a_row_a_method_in_the_order_of_the_table():
+    rows = table(scratch=SCRATCH, KD=KD)
+    rows["kl"] = 0.5
+    rows.loc[rows["method"] == "KD", "kl"] = np.nan
+    got = summary(rows)
+    assert list(got.index) == ["scratch", "KD"]
+    assert list(got["n"]) == [5, 5]
+    mean, std = np.mean(KD), np.std(KD, ddof=1)
+    assert got.loc["KD", "accuracy"] == f"{mean:.1f} ± {std:.1f}"
+    assert got.loc["scratch", "kl"] == "0.50 ± 0.00"
+    assert got.loc["KD", "kl"] == ""
+    assert list(summary(rows, ["kl"]).columns) == ["n", "kl"]
+
+
+def test_a_summary_of_an_unknown_column_lists_the_columns():
+    with pytest.raises(KeyError, match="it has seed, method, accuracy"):
+        summary(table(a=[1.0]), ["speed"])
+
+
+def test_results_are_found_in_the_package_first(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "some_name.csv").write_text("seed,method,accuracy\n0,KD,81.5\n")
+    monkeypatch.setattr(tables, "files", lambda package: tmp_path)
+    assert load_results("some-name").to_dict("records") == [
+        {"seed": 0, "method": "KD", "accuracy": 81.5}
+    ]
+
+
+def test_missing_results_list_what_there_is_and_how_to_make_more(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "some_name.csv").write_text("seed,method\n")
+    monkeypatch.setattr(tables, "files", lambda package: tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"some-name.*python -m kdlearn.experiments"):
+        load_results("nonsense")

@@ -1,0 +1,459 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kdlearn import losses
+from kdlearn.data import RandomShift
+from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term, sparse_term
+from kdlearn.losses.maps import activation_map
+from kdlearn.store import cache as module
+from kdlearn.store.cache import (
+    AttentionMap,
+    CachedTeacher,
+    CacheError,
+    Features,
+    FixedCopies,
+    Relation,
+    Sampled,
+    TopK,
+    cache_teacher,
+    open_cache,
+)
+from kdlearn.training.fit import fit
+
+LAYERS = {"0": AttentionMap(), "2": AttentionMap()}
+
+
+def network(seed: int, width: int = 6, stride: int = 1) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, stride, 1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, 2, 1),
+        nn.Flatten(),
+        nn.LazyLinear(5),
+    )
+
+
+def images(count: int = 22) -> Tensor:
+    return torch.rand(count, 1, 8, 8, generator=Generator().manual_seed(0))
+
+
+def labels(count: int = 22) -> Tensor:
+    return torch.arange(count) % 5
+
+
+def teacher() -> nn.Sequential:
+    made = network(1, width=9)
+    made(images(1))
+    return made
+
+
+def terms():
+    return [
+        label_term(0.1),
+        logit_term("soft", losses.soft_target_loss, 0.9),
+        layer_term("attention", losses.attention_transfer_loss, ["0", "2"], 20.0),
+    ]
+
+
+def student() -> nn.Sequential:
+    made = network(2)
+    made(images(1))
+    return made
+
+
+def stored(folder: Path, **options) -> CachedTeacher:
+    settings = {"layers": LAYERS, "shard_rows": 8, "batch_size": 4, "progress": False} | options
+    return cache_teacher(teacher(), images(), folder, **settings)
+
+
+def test_losses_cannot_tell_a_stored_teacher_from_a_live_one(tmp_path):
+    rows = torch.tensor([21, 3, 8, 7, 3])
+    live = Distiller(student(), teacher(), terms())(images()[rows], labels()[rows])
+    distiller = Distiller(student(), stored(tmp_path), terms())
+    kept = distiller(images()[rows], labels()[rows], rows)
+    assert list(live.parts) == list(kept.parts)
+    for name, part in live.parts.items():
+        torch.testing.assert_close(kept.parts[name], part, rtol=1e-5, atol=1e-7)
+    gradients = [torch.autograd.grad(x.total, x.logits)[0] for x in (live, kept)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_run_from_the_store_is_the_run_with_the_teacher(tmp_path):
+    copies = FixedCopies(RandomShift(2), seeds=(3, 5))
+    settings = {"epochs": 3, "batch_size": 6, "progress": False, "augment": copies}
+    live = Distiller(student(), teacher(), terms())
+    expected = fit(live, (images(), labels()), **settings)
+    kept = Distiller(student(), stored(tmp_path, copies=copies), terms())
+    history = fit(kept, (images(), labels()), **settings)
+    for ours, theirs in zip(history.epochs, expected.epochs, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    for name, value in live.state_dict().items():
+        torch.testing.assert_close(kept.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_each_epoch_sees_the_next_copy():
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 5)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(inputs.clone())
+            return self.layer(inputs.flatten(1))
+
+    copies = FixedCopies(RandomShift(2), seeds=(3, 5))
+    fit(Watching(), (images(), labels()), epochs=3, batch_size=22, augment=copies, progress=False)
+    for view, number in zip(seen, (0, 1, 0), strict=True):
+        expected = copies.copy(images(), number)
+        assert sorted(map(str, view)) == sorted(map(str, expected))
+    assert not torch.equal(copies.copy(images(), 0), copies.copy(images(), 1))
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    script = tmp_path / "make.py"
+    script.write_text(
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_cache as t\n"
+        "class Slow(t.nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        time.sleep(float(sys.argv[2]))\n"
+        "        return super().forward(x)\n"
+        "slow = Slow(*t.teacher())\n"
+        "t.cache_teacher(slow, t.images(2000), sys.argv[1], layers=t.LAYERS, shard_rows=50, "
+        "batch_size=50, progress=False)\n"
+    )
+
+    def start(folder: Path, pause: float) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, script, folder, str(pause)])
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert start(whole, 0).wait() == 0
+    process = start(cut, 0.05)
+    while len(list(cut.glob("*.safetensors"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(cut.glob("*.safetensors"))) < 40
+    assert start(cut, 0).wait() == 0
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in cut.iterdir())
+    assert all((whole / name).read_bytes() == (cut / name).read_bytes() for name in names)
+
+
+def test_a_finished_cache_opens_without_the_teacher_running(tmp_path):
+    made = stored(tmp_path)
+
+    class Refusing(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:
+            raise AssertionError("the teacher ran")
+
+    refusing = Refusing(*teacher())
+    refusing.__class__.__qualname__ = "Sequential"
+    opened = open_cache(tmp_path, teacher=refusing, inputs=images(), layers=LAYERS)
+    rows = torch.arange(22)
+    ours, theirs = (source.outputs(images(), rows) for source in (opened, made))
+    assert torch.equal(ours.logits, theirs.logits)
+
+
+def changed(model: nn.Module) -> nn.Module:
+    model[0].weight.data[0, 0, 0, 0] += 1e-6
+    return model
+
+
+def other_activation() -> nn.Module:
+    made = teacher()
+    made[1] = nn.Sigmoid()
+    return made
+
+
+def other_padding() -> nn.Module:
+    made = teacher()
+    made[2].padding_mode = "reflect"
+    return made
+
+
+def other_images() -> Tensor:
+    made = images()
+    made[3, 0, 1, 1] += 1e-3
+    return made
+
+
+@pytest.mark.parametrize(
+    ("difference", "name"),
+    [
+        ({"teacher": changed(teacher())}, "teacher"),
+        ({"teacher": other_activation()}, "teacher"),
+        ({"teacher": other_padding()}, "teacher"),
+        ({"inputs": other_images()}, "data"),
+        ({"layers": {"0": AttentionMap()}}, "layers"),
+        ({"layers": {"0": AttentionMap(p=4), "2": AttentionMap()}}, "layers"),
+        ({"logits": TopK(2)}, "logits"),
+        ({"dtype": torch.float16}, "dtype"),
+        ({"copies": FixedCopies(RandomShift(1), (0,))}, "augmentation"),
+    ],
+)
+def test_a_cache_of_something_else_is_refused_by_name(tmp_path, difference, name):
+    stored(tmp_path)
+    settings = {"teacher": teacher(), "inputs": images(), "layers": LAYERS} | difference
+    with pytest.raises(CacheError, match=f"with another {name}: "):
+        open_cache(tmp_path, **settings)
+    options = {key: value for key, value in settings.items() if key not in ("teacher", "inputs")}
+    with pytest.raises(CacheError, match=f"with another {name}: "):
+        cache_teacher(
+            settings["teacher"],
+            settings["inputs"],
+            tmp_path,
+            shard_rows=8,
+            progress=False,
+            **options,
+        )
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: (f / "000001.safetensors").write_bytes(b"x"), "is damaged"),
+        (lambda f: flip(f / "000001.safetensors"), "is damaged"),
+        (lambda f: (f / "000000.safetensors").unlink(), "is missing"),
+        (lambda f: (f / "index.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "index.json").write_text('{"format": "x"}'), "is not a"),
+        (lambda f: (f / "index.json").unlink(), "has no teacher cache"),
+    ],
+)
+def test_damage_is_told(tmp_path, damage, said):
+    stored(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(CacheError, match=said):
+        open_cache(tmp_path, teacher=teacher(), inputs=images(), layers=LAYERS)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(CacheError, match="no teacher cache, such as thesis.txt"):
+        stored(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_unfinished_cache_says_how_to_go_on(tmp_path):
+    stored(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    del index["shards"]["000002.safetensors"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(CacheError, match="not finished"):
+        open_cache(tmp_path, teacher=teacher(), inputs=images(), layers=LAYERS)
+    with pytest.raises(CacheError, match="shard_rows=8: pass the same"):
+        stored(tmp_path, shard_rows=4)
+    assert len(stored(tmp_path)) == 22
+
+
+def test_a_full_disk_is_told_and_what_stands_is_kept(tmp_path, monkeypatch):
+    real, calls = module.save_file, []
+
+    def full(tensors, path):
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(tensors, path)
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(CacheError, match="No space left.*call again"):
+        stored(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.safetensors", "index.json"]
+    assert len(stored(tmp_path)) == 22 and len(calls) == 4
+
+
+def test_maps_take_far_less_room_than_features(tmp_path):
+    maps = stored(tmp_path / "maps").bytes_per_row()
+    whole = stored(tmp_path / "whole", layers={"0": Features()}).bytes_per_row()
+    assert maps == {"logits": 20, "layer/0": 4 * 64, "layer/2": 4 * 16}
+    assert whole["layer/0"] == 9 * maps["layer/0"]
+    half = stored(tmp_path / "half", dtype=torch.float16)
+    assert half.bytes_per_row()["layer/0"] == 2 * 64
+    rows = torch.arange(22)
+    exact = teacher()(images())
+    torch.testing.assert_close(half.outputs(images(), rows).logits, exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("p", [1, 2, 4])
+def test_a_map_comes_back_as_features_with_that_map(p):
+    features = torch.randn(3, 5, 6, 7)
+    kind = AttentionMap(p=p)
+    again = kind.restore(kind.reduce(features))
+    torch.testing.assert_close(activation_map(again, p=p), activation_map(features, p=p))
+
+
+def test_a_smaller_student_needs_a_map_of_its_size(tmp_path):
+    small = network(2, stride=2)
+    small(images(1))
+    pair = [layer_term("attention", losses.attention_transfer_loss, ["0"])]
+    rows = torch.arange(4)
+    with pytest.raises(ValueError, match=r"4x4 and the stored map 8x8.*size=\(4, 4\)"):
+        Distiller(small, stored(tmp_path / "large"), pair)(images(4), None, rows)
+    right = stored(tmp_path / "right", layers={"0": AttentionMap(size=(4, 4))})
+    live = Distiller(small, teacher(), pair)(images(4)).total
+    torch.testing.assert_close(Distiller(small, right, pair)(images(4), None, rows).total, live)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_relation_comes_back_as_states_with_that_relation(paired):
+    states = torch.randn(2, 5, 12, dtype=torch.float64)
+    side = (states, torch.randn_like(states)) if paired else states
+    own = torch.randn(2, 5, 8, dtype=torch.float64)
+    kind = Relation(4)
+    kept = losses.relation_loss(own, kind.restore(kind.reduce(side)), relation_heads=4)
+    torch.testing.assert_close(kept, losses.relation_loss(own, side, relation_heads=4))
+    with pytest.raises(ValueError, match="width 12, which 5 heads"):
+        Relation(5).reduce(states)
+
+
+class Language(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return 3 * self.layers(tokens)
+
+
+TOKENS = torch.arange(30).view(6, 5) % 7
+
+
+def test_stored_top_k_tokens_give_the_loss_of_the_live_ones(tmp_path):
+    term = [sparse_term("top", losses.top_k_kl, TopK(3))]
+    live = Distiller(Language(0), Language(1), term)(TOKENS).total
+    kept = cache_teacher(Language(1), TOKENS, tmp_path, logits=TopK(3), progress=False)
+    total = Distiller(Language(0), kept, term)(TOKENS, None, torch.arange(6)).total
+    torch.testing.assert_close(total, live)
+    outputs = kept.outputs(TOKENS, torch.arange(6))
+    assert outputs.logits.shape == (6, 5, 7)
+    torch.testing.assert_close(outputs.logits.exp().sum(-1), torch.ones(6, 5))
+    full = Language(1)(TOKENS).log_softmax(-1)
+    top = full.topk(3).indices
+    torch.testing.assert_close(outputs.logits.gather(-1, top), full.gather(-1, top))
+    tail = outputs.logits.sort(-1).values[..., :4]
+    torch.testing.assert_close(tail, tail[..., :1].expand_as(tail))
+
+
+def test_stored_draws_are_right_on_average_and_the_same_after_a_stop(tmp_path):
+    kind = Sampled(4000, seed=1)
+    kept = cache_teacher(Language(1), TOKENS, tmp_path / "a", logits=kind, progress=False)
+    term = [sparse_term("drawn", losses.sampled_kl, kind)]
+    total = Distiller(Language(0), kept, term)(TOKENS, None, torch.arange(6)).total
+    full = losses.forward_kl(Language(0)(TOKENS), Language(1)(TOKENS))
+    assert total.item() == pytest.approx(full.item(), abs=0.05)
+    again = cache_teacher(Language(1), TOKENS, tmp_path / "b", logits=kind, progress=False)
+    first, second = (c.outputs(TOKENS, torch.arange(6)) for c in (kept, again))
+    assert torch.equal(first.sparse[1], second.sparse[1])
+    assert not torch.equal(first.sparse[1][0, 0], first.sparse[1][1, 2])
+    torch.testing.assert_close(first.logits.exp().sum(-1), torch.ones(6, 5))
+
+
+def test_augmenting_a_plain_cache_is_refused(tmp_path):
+    distiller = Distiller(student(), stored(tmp_path), terms())
+    with pytest.raises(ValueError, match="saw the plain images.*FixedCopies"):
+        fit(distiller, (images(), labels()), augment=RandomShift(1), progress=False)
+    with pytest.raises(ValueError, match="saw 22 samples and train has 20"):
+        fit(distiller, (images(20), labels(20)), progress=False)
+    with pytest.raises(ValueError, match="saw other samples than train has, or in another order"):
+        fit(distiller, (images().flip(0), labels()), progress=False)
+    loader = DataLoader(TensorDataset(images(), labels()), batch_size=4)
+    with pytest.raises(ValueError, match="stored by row"):
+        fit(distiller, loader, progress=False)
+
+
+def test_other_data_than_the_stored_is_recognised(tmp_path):
+    kept = stored(tmp_path)
+    kept.check_data(images().clone())
+    with pytest.raises(ValueError, match="saw 22 samples and train has 20"):
+        kept.check_data(images(20))
+    for other in (other_images(), images().flip(0)):
+        with pytest.raises(ValueError, match="saw other samples than train has, or in another"):
+            kept.check_data(other)
+
+
+def test_numbers_that_would_break_in_the_store_are_refused(tmp_path):
+    loud = teacher()
+    loud[4].bias.data[2] = 1e5
+    with pytest.raises(ValueError, match=r"'logits' reaches 1e\+05, which torch.float16 cannot"):
+        cache_teacher(loud, images(), tmp_path / "half", dtype=torch.float16, progress=False)
+    wide = cache_teacher(loud, images(), tmp_path / "b", dtype=torch.bfloat16, progress=False)
+    assert wide.outputs(images(1), torch.tensor([0])).logits.isfinite().all()
+    loud[4].bias.data[2] = torch.nan
+    with pytest.raises(ValueError, match="gives NaN in 'logits'"):
+        cache_teacher(loud, images(), tmp_path / "nan", progress=False)
+
+
+def test_other_copies_than_the_stored_are_refused(tmp_path):
+    copies = FixedCopies(RandomShift(1), (0, 1))
+    distiller = Distiller(student(), stored(tmp_path, copies=copies), terms())
+    for other in (None, RandomShift(1), FixedCopies(RandomShift(1), (0, 2))):
+        with pytest.raises(ValueError, match="pass the same to fit"):
+            fit(distiller, (images(), labels()), augment=other, progress=False)
+    loader = DataLoader(TensorDataset(images(), labels()), batch_size=4)
+    with pytest.raises(ValueError, match="fixed copies are made of tensors"):
+        fit(student(), loader, augment=copies, progress=False)
+
+
+def test_rows_are_asked_for_and_checked(tmp_path):
+    kept = stored(tmp_path)
+    with pytest.raises(ValueError, match="asked by rows"):
+        kept.outputs(images(2), None)
+    with pytest.raises(ValueError, match="2 inputs and 3 indices"):
+        kept.outputs(images(2), torch.arange(3))
+    with pytest.raises(ValueError, match="row 22 is not in the cache, which has 22 rows"):
+        kept.outputs(images(2), torch.tensor([0, 22]))
+    with pytest.raises(KeyError, match="teacher: '4' is not in the cache, which has '0', '2'"):
+        Distiller(student(), kept, [layer_term("x", losses.hint_loss, ["4"])])
+    with pytest.raises(ValueError, match="there is no model"):
+        _ = Distiller(student(), kept, terms()).teacher
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda f: cache_teacher(teacher(), images(0), f), "inputs are empty"),
+        (lambda f: stored(f, batch_size=0), "batch_size is 0"),
+        (lambda f: stored(f, shard_rows=0), "shard_rows is 0"),
+        (lambda f: stored(f, dtype=torch.int8), "dtype is torch.int8"),
+        (lambda f: TopK(0), "k is 0"),
+        (lambda f: Sampled(0), "draws is 0"),
+        (lambda f: stored(f, logits=TopK(9)), "k is 9 and there are 5 classes"),
+        (lambda f: FixedCopies(RandomShift(1), ()), "expected at least one"),
+        (lambda f: FixedCopies(RandomShift(1), (1, 1)), "all different"),
+        (
+            lambda f: stored(f, copies=FixedCopies(lambda x, g: x, (0,))),
+            "has no name that lasts",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_told(tmp_path, make, said):
+    with pytest.raises(ValueError, match=said):
+        make(tmp_path)
+
+
+def test_a_layer_that_the_teacher_lacks_is_named(tmp_path):
+    with pytest.raises(KeyError, match="no module 'group1'"):
+        stored(tmp_path, layers={"group1": Features()})

@@ -1,0 +1,248 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.losses import soft_target_loss
+from kdlearn.training.fit import History, fit
+
+
+def blobs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    centres = 3 * torch.eye(3)[labels]
+    return centres + torch.randn(count, 3, generator=generator), labels
+
+
+def network(seed: int = 0, dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(3, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3)
+    )
+
+
+TRAIN, HELD_OUT = blobs(90, 1), blobs(60, 2)
+
+
+def test_a_plain_student_learns_its_task():
+    history = fit(network(), TRAIN, validation=HELD_OUT, epochs=20, progress=False)
+    assert history.epochs[0]["loss"] > history.epochs[-1]["loss"]
+    assert history.epochs[-1]["validation_accuracy"] > 0.85
+    assert [row["epoch"] for row in history.epochs] == list(range(1, 21))
+
+
+def test_a_distiller_trains_its_student_towards_the_teacher():
+    teacher, student = network(1), network(2)
+    fit(teacher, TRAIN, epochs=20, progress=False)
+    before = copy.deepcopy(teacher.state_dict())
+    distiller = Distiller(
+        student, teacher, [label_term(0.1), logit_term("soft", soft_target_loss, 0.9)]
+    )
+    history = fit(distiller, TRAIN, validation=HELD_OUT, epochs=60, progress=False)
+    first, last = history.epochs[0], history.epochs[-1]
+    assert list(first["parts"]) == ["labels", "soft"]
+    assert math.isclose(last["loss"], sum(last["parts"].values()))
+    assert last["parts"]["soft"] < 0.2 * first["parts"]["soft"]
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not student.training
+
+
+def test_one_step_is_plain_gradient_descent_on_the_mean_cross_entropy():
+    torch.manual_seed(0)
+    student = nn.Linear(3, 3)
+    reference = copy.deepcopy(student)
+    F.cross_entropy(reference(TRAIN[0]), TRAIN[1]).backward()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.5)
+    fit(student, TRAIN, epochs=1, batch_size=90, optimizer=optimizer, progress=False)
+    for p, q in zip(student.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(p, q - 0.5 * q.grad, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit():
+    def noise(images, generator):
+        return images + torch.randn(images.shape, generator=generator)
+
+    def run(seed):
+        student = network(dropout=0.3)
+        fit(student, TRAIN, epochs=3, augment=noise, seed=seed, progress=False)
+        return student.state_dict()
+
+    first, again, other = run(4), run(4), run(5)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_the_random_state_outside_is_left_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    fit(network_built_before := nn.Linear(3, 3), TRAIN, epochs=1, progress=False)
+    torch.manual_seed(7)
+    fit(network_built_before, TRAIN, epochs=1, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_batches_differ_in_size_by_one_at_most_and_cover_every_image_once():
+    seen = []
+
+    def watch(images, generator):
+        seen.append(images[:, 0])
+        return images
+
+    images = torch.arange(129.0).unsqueeze(1).repeat(1, 3)
+    fit(
+        nn.Linear(3, 2),
+        (images, torch.zeros(129, dtype=torch.long)),
+        epochs=1,
+        augment=watch,
+        progress=False,
+    )
+    assert sorted(map(len, seen)) == [43, 43, 43]
+    assert torch.equal(torch.cat(seen).sort().values, torch.arange(129.0))
+    assert not torch.equal(torch.cat(seen), torch.arange(129.0))
+
+
+def test_student_and_teacher_see_the_same_augmented_images():
+    class Recorder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.seen = nn.Linear(3, 3), []
+
+        def forward(self, x):
+            self.seen.append(x)
+            return self.layer(x)
+
+    student, teacher = Recorder(), Recorder()
+    distiller = Distiller(student, teacher, [logit_term("soft", soft_target_loss)])
+    fit(
+        distiller,
+        TRAIN,
+        epochs=1,
+        augment=lambda images, generator: images + torch.randn(images.shape, generator=generator),
+        progress=False,
+    )
+    assert all(map(torch.equal, student.seen, teacher.seen))
+    assert not any(torch.equal(x, TRAIN[0]) for x in student.seen)
+
+
+def test_the_default_schedule_ends_near_zero_and_a_given_optimizer_keeps_its_rate():
+    student = network()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    fit(student, TRAIN, epochs=2, optimizer=optimizer, progress=False)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    fit(
+        student,
+        TRAIN,
+        epochs=2,
+        batch_size=30,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        progress=False,
+    )
+    assert math.isclose(optimizer.param_groups[0]["lr"], 0.1 * 0.5**6)
+
+
+def test_a_data_loader_and_an_object_with_images_and_labels_serve_as_data():
+    class Labelled:
+        images, labels = TRAIN
+
+    loader = DataLoader(TensorDataset(*TRAIN), batch_size=30, shuffle=True)
+    for data in (loader, Labelled()):
+        history = fit(
+            network(), data, validation=data, epochs=10, learning_rate=1e-2, progress=False
+        )
+        assert history.epochs[-1]["validation_accuracy"] > 0.8
+
+
+def test_a_broken_loss_names_term_epoch_and_step_and_takes_no_step():
+    calls = []
+
+    def breaks(student, teacher):
+        calls.append(1)
+        return student.sum() * (math.nan if len(calls) == 5 else 0.0)
+
+    student = network()
+    distiller = Distiller(student, network(1), [label_term(), logit_term("odd", breaks)])
+    with pytest.raises(
+        FloatingPointError, match="epoch 2, step 2: term 'odd' is nan. The step was not"
+    ):
+        fit(distiller, TRAIN, epochs=2, batch_size=30, progress=False)
+    assert all(torch.isfinite(p).all() for p in student.parameters())
+
+
+def test_a_forgotten_projector_and_a_teacher_in_the_optimizer_are_refused():
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(16, 16)
+
+        def forward(self, student, teacher):
+            return F.mse_loss(self.project(student), teacher)
+
+    student, teacher = network(1), network(2)
+    distiller = Distiller(student, teacher, [layer_term("hint", Projected(), ["2"])])
+    lacking = torch.optim.SGD(student.parameters(), lr=0.1)
+    with pytest.raises(
+        ValueError, match=r"lacks 2 trainable parameters.*projectors\.hint\.project\.weight"
+    ):
+        fit(distiller, TRAIN, optimizer=lacking, progress=False)
+    too_many = torch.optim.SGD([*distiller.parameters(), *teacher.parameters()], lr=0.1)
+    with pytest.raises(ValueError, match="holds 6 parameters of the teacher, first 0.weight"):
+        fit(distiller, TRAIN, optimizer=too_many, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 0}, "epochs is 0: expected a whole number >= 1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected a finite number > 0"),
+        ({"train": (TRAIN[0], TRAIN[1][:5])}, "train has 90 images and 5 labels"),
+        ({"train": (TRAIN[0][:0], TRAIN[1][:0])}, "train is empty"),
+        ({"train": []}, "train has no batch"),
+        ({"train": 3}, r"train is a int: expected \(images, labels\)"),
+        ({"validation": (TRAIN[0], TRAIN[1][:5])}, "validation has 90 images and 5 labels"),
+    ],
+)
+def test_bad_input_says_what_was_expected(change, says):
+    arguments = {"train": TRAIN, "progress": False} | change
+    with pytest.raises(ValueError, match=says):
+        fit(network(), arguments.pop("train"), **arguments)
+
+
+def test_a_schedule_belongs_to_the_optimizer_given():
+    student = network()
+    one, other = (torch.optim.SGD(student.parameters(), lr=0.1) for _ in range(2))
+    scheduler = torch.optim.lr_scheduler.ConstantLR(one)
+    with pytest.raises(ValueError, match="without its optimizer"):
+        fit(student, TRAIN, scheduler=scheduler, progress=False)
+    with pytest.raises(ValueError, match="steps another optimizer"):
+        fit(student, TRAIN, optimizer=other, scheduler=scheduler, progress=False)
+
+
+def test_a_model_with_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        fit(network().requires_grad_(False), TRAIN, progress=False)
+
+
+def test_the_bar_shows_every_part(capsys):
+    distiller = Distiller(
+        network(1), network(2), [label_term(), logit_term("soft", soft_target_loss)]
+    )
+    fit(distiller, TRAIN, validation=HELD_OUT, epochs=1)
+    shown = capsys.readouterr().err
+    assert "labels=" in shown and "soft=" in shown and "validation=" in shown
+
+
+def test_the_history_prints_a_row_an_epoch_and_plots():
+    history = fit(network(), TRAIN, validation=HELD_OUT, epochs=3, progress=False)
+    lines = str(history).splitlines()
+    assert len(lines) == 4
+    assert f"{100 * history.epochs[2]['validation_accuracy']:.1f} %" in lines[3]
+    assert str(History()) == "no epoch yet"
