@@ -16,7 +16,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
-EXPERIMENTS := warped-digits cluttered-digits initialisation consistent-copies
+EXPERIMENTS := warped-digits cluttered-digits initialization consistent-copies
 SEEDS ?= 0 1 2 3 4
 
 # $(call step,name,command,advice): a heading, the command, and one closing line if it fails.
@@ -43,7 +43,7 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 test: check book browser ## everything: checks, unit tests, doctests, notebooks, site, browser
 	$(call step,Tests,$(BIN)/python -m pytest -q -n 2 --dist worksteal,Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
 
-check: lint types sources ## lint, types, notebooks normalised and current, drills, addresses
+check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses
 
 lint: $(STAMP)
 	$(call step,Lint,$(BIN)/ruff check .,Many are mended by: $(BIN)/ruff check --fix .)
@@ -60,7 +60,7 @@ sources: $(STAMP)
 browser: $(STAMP)
 	$(call step,Browser,$(BIN)/python book/tools/chromium.py,Install Chromium or Chrome and run make test again.)
 
-notebooks: $(STAMP) ## run every notebook and store it normalised (ONLY=book/... for some)
+notebooks: $(STAMP) ## run every notebook and store it normalized (ONLY=book/... for some)
 	$(call step,Run notebooks,$(NOTEBOOKS) run $(ONLY),The cell that failed is shown above.)
 
 drills: $(STAMP) ## write the chapters of drills anew from kdlearn/drills

@@ -42,14 +42,14 @@ def text_step() -> Job:
         nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
         nn.Linear(WIDTH, VOCABULARY),
     )
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     tokens, labels = (torch.randint(VOCABULARY, TOKENS) for _ in range(2))
 
     def step() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy(model(tokens).flatten(0, 1), labels.flatten())
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss
 
     return step
@@ -63,14 +63,14 @@ def image_student() -> SlimWRN:
 def student_step() -> Job:
     """Forward, cross-entropy, backward and SGD of the student."""
     model = image_student()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
 
     def step() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss
 
     return step
@@ -188,7 +188,7 @@ def two_heads(loss: Callable[..., Tensor], labels: Tensor) -> Callable[[Tensor, 
 
 
 def standardized(student: Tensor, teacher: Tensor) -> Tensor:
-    """Soft targets of standardised logits."""
+    """Soft targets of standardized logits."""
     sides = losses.standardize_logits(student), losses.standardize_logits(teacher)
     return losses.soft_target_loss(*sides)
 

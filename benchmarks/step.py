@@ -43,7 +43,7 @@ def network(blocks: int) -> SlimWRN:
 
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
-    """The optimiser of every job."""
+    """The optimizer of every job."""
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
 
@@ -64,12 +64,12 @@ class EngineJob:
     """A step as `fit` takes it; the engine is made anew for each, as Accelerate has one precision a process."""
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, engine: Engine) -> None:
-        self.model, self.engine, self.optimiser = model, engine, sgd(model)
+        self.model, self.engine, self.optimizer = model, engine, sgd(model)
         self.batch = images, labels, torch.arange(len(labels))
 
     def prepare(self) -> None:
         """Make the engine ready, outside of the time."""
-        self.run = Run(self.engine, self.model, self.optimiser)
+        self.run = Run(self.engine, self.model, self.optimizer)
         self.model.train()
 
     def __call__(self) -> float:
@@ -81,19 +81,19 @@ class EngineJob:
 
 def hand_job(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> Step:
     """Live distillation in plain PyTorch."""
-    optimiser = sgd(student)
+    optimizer = sgd(student)
     student.train()
     teacher.eval()
 
     def step() -> float:
         with torch.no_grad():
             targets = (teacher(images) / TEMPERATURE).softmax(1)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         logits = student(images)
         soft = F.kl_div((logits / TEMPERATURE).log_softmax(1), targets, reduction="batchmean")
         total = HARD * F.cross_entropy(logits, labels) + SOFT * TEMPERATURE**2 * soft
         total.backward()
-        optimiser.step()
+        optimizer.step()
         return total.item()
 
     return step

@@ -1,4 +1,4 @@
-"""The command ``kdlearn``: train a recipe, store its teacher, evaluate, run an experiment, practise."""
+"""The command ``kdlearn``: train a recipe, store its teacher, evaluate, run an experiment, practice."""
 
 from __future__ import annotations
 

@@ -573,14 +573,14 @@ TRAINING = [
         r"no trainable parameter: nothing to fit",
     ),
     refused(
-        "the optimiser belongs to another model",
+        "the optimizer belongs to another model",
         lambda folder: small_fit(optimizer=torch.optim.SGD(net().parameters(), lr=0.1)),
         ValueError,
         r"lacks 4 trainable parameters of the model, first 0\.weight",
         r"build it from model\.parameters\(\)",
     ),
     refused(
-        "the optimiser forgets the projector",
+        "the optimizer forgets the projector",
         lambda folder: optimizer_without_the_projector(),
         ValueError,
         r"lacks 2 trainable parameters of the model, first projectors\.hint\.projector",
@@ -932,7 +932,7 @@ MAKING = [
         r"width must be at least 1, got 0",
     ),
     refused(
-        "a network for grey images sees colours",
+        "a network for gray images sees colors",
         lambda folder: SmallCNN(2)(IMAGES.expand(2, 3, 16, 16)),
         ValueError,
         r"shape \(2, 3, 16, 16\): expected \(batch, 1, height, width\)",

@@ -210,7 +210,7 @@ def _notebook(cells: list[Any]) -> Any:
     """A notebook whose cells are identified by their place, not by chance."""
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
-    return notebooks.normalise(new_notebook(cells=cells))
+    return notebooks.normalize(new_notebook(cells=cells))
 
 
 def all_chapters() -> list[tuple[Path, Any]]:
@@ -228,7 +228,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["write"]:
         made = all_chapters()
         for path, notebook in made:
-            path.write_text(notebooks.serialise(notebook), encoding="utf-8")
+            path.write_text(notebooks.serialize(notebook), encoding="utf-8")
         faults = notebooks.run_all([path for path, _ in made])
     elif arguments == ["check"]:
         faults = [

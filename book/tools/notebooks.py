@@ -1,12 +1,12 @@
 """Notebooks as they are stored: run, cleaned, checked.
 
-python book/tools/notebooks.py run [PATH ...]         run from the top, store the outputs, normalise
-python book/tools/notebooks.py normalise [PATH ...]   clean without running; twice changes nothing
+python book/tools/notebooks.py run [PATH ...]         run from the top, store the outputs, normalize
+python book/tools/notebooks.py normalize [PATH ...]   clean without running; twice changes nothing
 python book/tools/notebooks.py check [PATH ...]       say what is wrong; exit code 1 if anything is
 
 A path is a notebook or a folder; without one it is the whole book.
 
-Normalised means: what a second run of the same code would store, and nothing of when and where it
+Normalized means: what a second run of the same code would store, and nothing of when and where it
 ran. So a re-run changes no byte but those of results that changed.
 """
 
@@ -81,7 +81,7 @@ def is_install(cell: Any) -> bool:
 
 
 def last_states(text: str) -> str:
-    """Return text as a terminal shows it at the end: no colours, rewritten lines once."""
+    """Return text as a terminal shows it at the end: no colors, rewritten lines once."""
     lines = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
 
@@ -116,7 +116,7 @@ def clean_outputs(cell: Any) -> list[Any]:
     return [output for output in kept if output.get("text") != ""]
 
 
-def normalise(notebook: Any, root: Path = ROOT) -> Any:
+def normalize(notebook: Any, root: Path = ROOT) -> Any:
     """Clean a notebook in place and return it."""
     ran = notebook.metadata.get("kdlearn")
     notebook.metadata = nbformat.from_dict(KERNEL | ({"kdlearn": ran} if ran else {}))
@@ -146,7 +146,7 @@ def normalise(notebook: Any, root: Path = ROOT) -> Any:
     return notebook
 
 
-def serialise(notebook: Any) -> str:
+def serialize(notebook: Any) -> str:
     """Return a notebook as it stands in its file."""
     return str(nbformat.writes(notebook)).rstrip("\n") + "\n"
 
@@ -160,7 +160,7 @@ def run(path: Path) -> str:
     """Run a notebook in its folder and store it; return what went wrong, or nothing."""
     notebook = read(path)
     client = NotebookClient(
-        normalise(notebook),
+        normalize(notebook),
         timeout=TIMEOUT,
         kernel_name="python3",
         record_timing=False,
@@ -171,7 +171,7 @@ def run(path: Path) -> str:
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return f"{path}: {ANSI.sub('', str(error)).strip()}"
     notebook.metadata["kdlearn"] = {"code": fingerprint(notebook)}
-    path.write_text(serialise(normalise(notebook)), encoding="utf-8")
+    path.write_text(serialize(normalize(notebook)), encoding="utf-8")
     return ""
 
 
@@ -227,14 +227,14 @@ def check(path: Path, root: Path = ROOT) -> list[str]:
         faults.append("no cell asserts anything")
     for number, cell in enumerate(code, 1):
         faults += [f"code cell {number} {fault}" for fault in faults_of_cell(cell)]
-    if serialise(normalise(notebook, root)) != stored:
-        faults.append("not normalised: python book/tools/notebooks.py normalise")
+    if serialize(normalize(notebook, root)) != stored:
+        faults.append("not normalized: python book/tools/notebooks.py normalize")
     return [f"{path}: {fault}" for fault in faults]
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the three commands."""
-    if not arguments or arguments[0] not in ("run", "normalise", "check"):
+    if not arguments or arguments[0] not in ("run", "normalize", "check"):
         print(__doc__)
         return 2
     command = arguments[0]
@@ -250,7 +250,7 @@ def main(arguments: list[str]) -> int:
         faults = [fault for path in paths for fault in check(path)]
     else:
         for path in paths:
-            path.write_text(serialise(normalise(read(path))), encoding="utf-8")
+            path.write_text(serialize(normalize(read(path))), encoding="utf-8")
     print("\n".join(faults) if faults else f"{command}: {len(paths)} notebooks, all well")
     return 1 if faults else 0
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RandomAffine:
-    r"""Rotate, scale, shear and shift each image about its centre, by a fresh random amount.
+    r"""Rotate, scale, shear and shift each image about its center, by a fresh random amount.
 
     .. math:: x_{in} = \frac{1}{s} \, R(\varphi) \begin{pmatrix} 1 & k \\ 0 & 1 \end{pmatrix}
         x_{out} + d

@@ -16,7 +16,7 @@ COLUMNS = {"cifar10": "label", "cifar100": "fine_label"}
 
 
 def cifar(name: Literal["cifar10", "cifar100"], *, folder: str | Path | None = None) -> Splits:
-    """Load CIFAR through Hugging Face's ``datasets``, checked and normalised.
+    """Load CIFAR through Hugging Face's ``datasets``, checked and normalized.
 
     Convention
         Images are float32, shape (N, 3, 32, 32), with mean 0 and standard deviation 1 for each channel over the part

@@ -225,7 +225,7 @@ class Distiller(nn.Module):
     Convention
         A teacher that is a module runs in ``eval()`` under ``no_grad``, also after ``train()``; its parameters are
         never part of ``parameters()`` or ``state_dict()``, and ``to()`` moves it along. ``parameters()`` are the
-        student's and those of losses that are modules (projectors): hand them all to one optimiser.
+        student's and those of losses that are modules (projectors): hand them all to one optimizer.
         ``parts`` hold weight times loss, so they add up to ``total``.
         A teacher may also be stored outputs, such as `kdlearn.store.CachedTeacher`; then the rows of the batch in the
         training data are needed, which `kdlearn.training.fit` passes. Losses cannot tell the difference.

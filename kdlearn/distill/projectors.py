@@ -34,7 +34,7 @@ class LinearProjector(nn.Module):
 class ConvProjector(nn.Module):
     """Map feature maps of some channels to others, position by position.
 
-    A 1x1 convolution without bias, then batch normalisation; no ReLU, so it can also meet
+    A 1x1 convolution without bias, then batch normalization; no ReLU, so it can also meet
     features before the activation.
 
     Args:

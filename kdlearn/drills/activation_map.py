@@ -42,7 +42,7 @@ drill = Drill(
     explanation=(
         "O(BCHW). Channels vanish, so networks of different widths can be compared; the length 1 removes the "
         "scale, so the student cannot lower a loss by being quieter. Sum or mean over channels give the same map. "
-        "A larger p puts more weight on the strongest channel. Flatten before normalising: F.normalize on (B, H, "
+        "A larger p puts more weight on the strongest channel. Flatten before normalizing: F.normalize on (B, H, "
         "W) with dim=1 would work on columns. F.normalize guards the division, so a map of zeros stays zeros. "
         "Source: Zagoruyko and Komodakis, ICLR 2017, section 3.1."
     ),
@@ -73,8 +73,8 @@ def by_norms(features: Tensor, *, p: float) -> Tensor:
 
 @drill.must(
     "gives the same map for features three times as large",
-    "not-normalised",
-    "scaling the features by 3 changes your map: it is not normalised, and a loss on it rewards small activations.",
+    "not-normalized",
+    "scaling the features by 3 changes your map: it is not normalized, and a loss on it rewards small activations.",
 )
 def ignores_scale(solution: Solution, generator: Generator) -> bool:
     """Whether scale cancels."""
@@ -84,8 +84,8 @@ def ignores_scale(solution: Solution, generator: Generator) -> bool:
 
 @drill.must(
     "gives each sample its map whatever else is in the batch",
-    "normalised-over-batch",
-    "the map of one image depends on the other images of the batch: the normalisation runs over the batch.",
+    "normalized-over-batch",
+    "the map of one image depends on the other images of the batch: the normalization runs over the batch.",
 )
 def one_by_one(solution: Solution, generator: Generator) -> bool:
     """Whether samples are independent."""
@@ -95,31 +95,31 @@ def one_by_one(solution: Solution, generator: Generator) -> bool:
 
 
 @drill.mistake(
-    "not-normalised",
-    "scaling the features by 3 changes your map: it is not normalised, and a loss on it rewards small activations.",
+    "not-normalized",
+    "scaling the features by 3 changes your map: it is not normalized, and a loss on it rewards small activations.",
 )
-def not_normalised(features: Tensor, *, p: float) -> Tensor:
+def not_normalized(features: Tensor, *, p: float) -> Tensor:
     """Stop after the sum."""
     return _energy(features, p)
 
 
 @drill.mistake(
-    "normalised-over-batch",
-    "the map of one image depends on the other images of the batch: the normalisation runs over the batch. "
-    "Flatten each sample's positions, and normalise those.",
-    seen="claimed of the official code in szagoruyko/attention-transfer issue 34, which normalises each sample",
+    "normalized-over-batch",
+    "the map of one image depends on the other images of the batch: the normalization runs over the batch. "
+    "Flatten each sample's positions, and normalize those.",
+    seen="claimed of the official code in szagoruyko/attention-transfer issue 34, which normalizes each sample",
 )
 def over_batch(features: Tensor, *, p: float) -> Tensor:
-    """Normalise over the first dimension."""
+    """Normalize over the first dimension."""
     return F.normalize(_energy(features, p), dim=0)
 
 
 @drill.mistake(
-    "normalised-by-column",
-    "each column of the map has length 1, not the whole map: flatten H and W before normalising.",
+    "normalized-by-column",
+    "each column of the map has length 1, not the whole map: flatten H and W before normalizing.",
 )
 def by_column(features: Tensor, *, p: float) -> Tensor:
-    """Normalise without flattening."""
+    """Normalize without flattening."""
     return F.normalize(_energy(features, p), dim=1)
 
 
@@ -134,11 +134,11 @@ def signed(features: Tensor, *, p: float) -> Tensor:
 
 
 @drill.mistake(
-    "channels-normalised-first",
-    "each channel is normalised before the sum: a channel that is nearly silent then counts as much as a strong one.",
+    "channels-normalized-first",
+    "each channel is normalized before the sum: a channel that is nearly silent then counts as much as a strong one.",
 )
 def channels_first(features: Tensor, *, p: float) -> Tensor:
-    """Normalise over space for each channel."""
+    """Normalize over space for each channel."""
     unit = F.normalize(features.flatten(2), dim=2).view_as(features)
     return activation_map(unit, p=p)
 

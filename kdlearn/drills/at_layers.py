@@ -14,7 +14,7 @@ def at_loss_over_layers(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     student, teacher: features (B, C, H, W) of each layer, in order; channels and sizes may differ, and the teacher is a
     constant. Raise a ValueError if there are not as many of one as of the other. In each dimension pool the larger
     features to the smaller size by F.adaptive_avg_pool2d, before anything else. Then: squares summed over channels,
-    L2-normalised over space for each sample; mean over batch and positions of the squared difference.
+    L2-normalized over space for each sample; mean over batch and positions of the squared difference.
     """
     if len(student) != len(teacher):
         raise ValueError(f"{len(student)} student layers and {len(teacher)} teacher layers")
@@ -54,12 +54,12 @@ drill = Drill(
     level="core",
     hints=(
         "Channels disappear when you make a map. What do you do about the sizes, and on what: features or maps?",
-        "Pool the larger features to the smaller size in each dimension; normalise after that, so that each map "
+        "Pool the larger features to the smaller size in each dimension; normalize after that, so that each map "
         "has length 1.",
         "size = [min(h_s, h_t), min(w_s, w_t)]; F.adaptive_avg_pool2d(features, size).square().sum(1).flatten(1)",
     ),
     explanation=(
-        "One pass over the features: O(B C H W) for each layer and side. The order matters: pooling normalised "
+        "One pass over the features: O(B C H W) for each layer and side. The order matters: pooling normalized "
         "maps gives maps whose length is not 1, and pooling energies is not the energy of pooled features. The "
         "sum over layers means that adding a layer adds to the loss; if you average instead, say so, as beta then "
         "means something else. Unequal sizes usually crash, but a side of one pixel broadcasts in silence. zip "
@@ -79,7 +79,7 @@ def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _map(features: Tensor) -> Tensor:
-    """A normalised map."""
+    """A normalized map."""
     return F.normalize(features.square().sum(1).flatten(1), dim=1)
 
 
@@ -188,12 +188,12 @@ def averaged(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 
 @drill.mistake(
-    "pooled-after-normalising",
-    "the maps are pooled after they were normalised: their length is no longer 1, and a map that is spread out "
+    "pooled-after-normalizing",
+    "the maps are pooled after they were normalized: their length is no longer 1, and a map that is spread out "
     "loses more than a sharp one. Pool the features first.",
 )
 def pooled_late(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Normalise, then pool."""
+    """Normalize, then pool."""
     if len(student) != len(teacher):
         raise ValueError("unequal numbers of layers")
     losses = []
@@ -210,11 +210,11 @@ def pooled_late(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 @drill.mistake(
     "energies-pooled",
-    "the energies are pooled, not the features: where neighbouring activations have opposite signs, the mean of "
+    "the energies are pooled, not the features: where neighboring activations have opposite signs, the mean of "
     "squares is not the square of the mean. Both exist; this task asks for pooled features.",
 )
 def energies_pooled(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Square, then pool, then normalise."""
+    """Square, then pool, then normalize."""
     if len(student) != len(teacher):
         raise ValueError("unequal numbers of layers")
     losses = []

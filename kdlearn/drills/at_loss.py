@@ -56,7 +56,7 @@ drill = Drill(
         "O(B (Cs + Ct) H W). The squared distance of two vectors of length 1 is 2 - 2 cos, so this is (2 - 2 cos) "
         "/ (HW): between 0 and 2 / (HW), whatever the activations' size. The mean over positions makes it small, "
         "which is why the official code multiplies by 1000; the paper's formula has an unsquared norm for each "
-        "sample and beta / 2. A beta without its reduction says nothing. The interviewer listens for: normalised "
+        "sample and beta / 2. A beta without its reduction says nothing. The interviewer listens for: normalized "
         "per sample, the teacher constant, a loss in every step and no copying. Source: Zagoruyko and Komodakis, "
         "ICLR 2017, equation 2 and their code."
     ),
@@ -73,7 +73,7 @@ drill = Drill(
 
 
 def _map(features: Tensor) -> Tensor:
-    """A normalised map, flat."""
+    """A normalized map, flat."""
     return F.normalize(features.square().sum(1).flatten(1), dim=1)
 
 
@@ -97,8 +97,8 @@ def by_einsum(student: Tensor, teacher: Tensor) -> Tensor:
 
 @drill.must(
     "gives the same loss for student features three times as large",
-    "not-normalised",
-    "scaling the student's features by 3 changes your loss: the maps are not normalised, so small activations are "
+    "not-normalized",
+    "scaling the student's features by 3 changes your loss: the maps are not normalized, so small activations are "
     "rewarded.",
 )
 def ignores_scale(solution: Solution, generator: Generator) -> bool:
@@ -109,8 +109,8 @@ def ignores_scale(solution: Solution, generator: Generator) -> bool:
 
 @drill.must(
     "is the mean of what each sample gives alone",
-    "normalised-over-batch",
-    "the loss of one image depends on the other images of the batch: the maps are normalised over the batch.",
+    "normalized-over-batch",
+    "the loss of one image depends on the other images of the batch: the maps are normalized over the batch.",
 )
 def sample_by_sample(solution: Solution, generator: Generator) -> bool:
     """Whether samples are independent."""
@@ -121,23 +121,23 @@ def sample_by_sample(solution: Solution, generator: Generator) -> bool:
 
 
 @drill.mistake(
-    "not-normalised",
-    "scaling the student's features by 3 changes your loss: the maps are not normalised, so small activations are "
+    "not-normalized",
+    "scaling the student's features by 3 changes your loss: the maps are not normalized, so small activations are "
     "rewarded. Bring each sample's map to length 1.",
 )
-def not_normalised(student: Tensor, teacher: Tensor) -> Tensor:
+def not_normalized(student: Tensor, teacher: Tensor) -> Tensor:
     """Compare energies."""
     gap = student.square().sum(1) - teacher.detach().square().sum(1)
     return gap.square().mean()
 
 
 @drill.mistake(
-    "normalised-over-batch",
-    "the loss of one image depends on the other images of the batch: the maps are normalised over the batch. "
-    "Flatten each sample's positions, and normalise those.",
+    "normalized-over-batch",
+    "the loss of one image depends on the other images of the batch: the maps are normalized over the batch. "
+    "Flatten each sample's positions, and normalize those.",
 )
 def over_batch(student: Tensor, teacher: Tensor) -> Tensor:
-    """Normalise over the first dimension."""
+    """Normalize over the first dimension."""
     maps = [
         F.normalize(side.square().sum(1).flatten(1), dim=0) for side in (student, teacher.detach())
     ]
@@ -168,7 +168,7 @@ def summed(student: Tensor, teacher: Tensor) -> Tensor:
 @drill.mistake(
     "times-channels",
     "your loss is multiplied by the student's channels, as if a sum over channels had to be made up for: after "
-    "normalising, sum and mean are the same.",
+    "normalizing, sum and mean are the same.",
     seen="szagoruyko/attention-transfer issue 34",
 )
 def times_channels(student: Tensor, teacher: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def times_channels(student: Tensor, teacher: Tensor) -> Tensor:
 @drill.mistake(
     "attention-copied",
     "your loss is 0 whatever the student looks at: the teacher's map stands in the student's place, or a "
-    "normalisation over channels has made every map flat. Attention transfer compares the student's own map with the "
+    "normalization over channels has made every map flat. Attention transfer compares the student's own map with the "
     "teacher's.",
     seen="a circulating article, which applies the teacher's attention to the student once",
 )

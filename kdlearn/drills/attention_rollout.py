@@ -73,7 +73,7 @@ def with_einsum(attentions: list[Tensor]) -> Tensor:
 
 
 @drill.alternative
-def with_normalisation(attentions: list[Tensor]) -> Tensor:
+def with_normalization(attentions: list[Tensor]) -> Tensor:
     """Add the identity, then divide each row by its sum."""
     stacked = torch.stack(attentions).mean(dim=2) + torch.eye(attentions[0].shape[-1])
     stacked = stacked / stacked.sum(dim=-1, keepdim=True)
@@ -107,7 +107,7 @@ def reversed_order(attentions: list[Tensor]) -> Tensor:
 
 
 @drill.mistake(
-    "rows-not-normalised",
+    "rows-not-normalized",
     "the rows do not sum to 1: after adding the identity they sum to 2, and the sums grow as powers of 2 with the "
     "layers. Halve each layer, or divide by the row's sum.",
 )

@@ -130,7 +130,7 @@ def masked_late(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     "last dimension.",
 )
 def over_queries(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Normalise the wrong dimension."""
+    """Normalize the wrong dimension."""
     scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
     return scores.softmax(dim=-2) * mask[:, None, None]
 
@@ -161,7 +161,7 @@ def twice(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     "each query with each key.",
 )
 def energy(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """The normalised energy of each key."""
+    """The normalized energy of each key."""
     strength = keys.square().sum(-1) * mask[:, None]
     share = strength / strength.sum(-1, keepdim=True)
     return share[:, :, None].expand(-1, -1, queries.shape[2], -1) + 0 * queries.sum()

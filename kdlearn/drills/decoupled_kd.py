@@ -168,7 +168,7 @@ def all_classes(
     alpha: float,
     beta: float,
 ) -> Tensor:
-    """Normalise over all classes."""
+    """Normalize over all classes."""
     t = teacher_logits.detach()
     tckd, nckd, _ = _parts(student_logits, t, labels, temperature, exclude=False)
     return temperature**2 * (alpha * tckd + beta * nckd).mean()

@@ -48,7 +48,7 @@ drill = Drill(
     explanation=(
         "The projection costs O(B H W Cs Ct), like a 1 x 1 layer; the loss itself is one pass. The student is "
         "projected, never the teacher: a trainable projection of the teacher could go to zero and the loss with "
-        "it. The weight must reach the optimiser, else the student is matched through a fixed random map. The "
+        "it. The weight must reach the optimizer, else the student is matched through a fixed random map. The "
         "interviewer listens for both, and for the question that you ask back: which layer, and does the "
         "projection stay in the shipped model? It does not. Source: Romero et al., FitNets, ICLR 2015, section "
         "2.2."
@@ -84,7 +84,7 @@ def channels_last(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
 @drill.mistake(
     "teacher-projected",
     "the teacher is projected, not the student: a trainable projection can then make the teacher small and the "
-    "loss with it. The student moves towards the teacher's space.",
+    "loss with it. The student moves toward the teacher's space.",
 )
 def project_teacher(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     """Bring the teacher to the student's channels."""
@@ -95,7 +95,7 @@ def project_teacher(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
 @drill.mistake(
     "frozen-projector",
     "the projection gets no gradient: the student is matched through a map that never learns. Leave weight in the "
-    "graph, and give it to the optimiser.",
+    "graph, and give it to the optimizer.",
 )
 def frozen(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     """Detach the weight."""

@@ -238,7 +238,7 @@ def student_alone(student_logits: Tensor, teacher_logits: Tensor, *, temperature
     "the softmax runs over the batch, dim=0: images compete with one another for a class. The classes are dim=1.",
 )
 def over_the_batch(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Normalise over the batch."""
+    """Normalize over the batch."""
     log_q = F.log_softmax(student_logits / temperature, dim=0)
     log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=0)
     return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)

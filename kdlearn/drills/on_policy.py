@@ -120,7 +120,7 @@ drill = Drill(
     title="One step of on-policy distillation",
     task=(
         "Write one training step of on-policy distillation: the student continues the prompts with $N$ tokens of its "
-        "own, the teacher scores what the student wrote, and the student takes one optimiser step on the reverse KL "
+        "own, the teacher scores what the student wrote, and the student takes one optimizer step on the reverse KL "
         "$\\mathrm{KL}(p_s \\,\\|\\, p_t)$ of the positions that it wrote."
     ),
     minutes=20,
@@ -463,7 +463,7 @@ def drawn_only(
 
 @drill.mistake(
     "teacher-gradient",
-    "the teacher's parameters got gradients: the backward pass through it costs time and memory, and one optimiser "
+    "the teacher's parameters got gradients: the backward pass through it costs time and memory, and one optimizer "
     "that holds both would train it. Run the teacher under torch.no_grad().",
 )
 def live_teacher(

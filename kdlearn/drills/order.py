@@ -15,7 +15,7 @@ class Chapter:
     Attributes:
         name: the chapter's file, ``book/implement/drills-<name>``.
         title: its heading.
-        introduction: what its drills practise, in Markdown.
+        introduction: what its drills practice, in Markdown.
         drills: their names, in order.
     """
 
@@ -48,7 +48,7 @@ CHAPTERS = (
         "Drills: attention and features",
         (
             "Read a layer without editing the model, make a map of it, and match it; then the attention of "
-            "transformers. The mistakes here are wrong dimensions: a normalisation over the batch still runs, and "
+            "transformers. The mistakes here are wrong dimensions: a normalization over the batch still runs, and "
             "still gives a number."
         ),
         (
@@ -73,7 +73,7 @@ CHAPTERS = (
         ),
         (
             "rapid-fire",
-            "standardise",
+            "standardize",
             "trainable-parameters",
             "train-step",
             "same-view",
@@ -91,7 +91,7 @@ CHAPTERS = (
             "Distributions over tokens: padding, the direction of the divergence, teachers that stored only their "
             "largest probabilities, and a student that learns on what it writes itself."
         ),
-        ("token-kd", "reverse-kl", "generalised-jsd", "top-k-kd", "on-policy"),
+        ("token-kd", "reverse-kl", "generalized-jsd", "top-k-kd", "on-policy"),
     ),
 )
 """All chapters."""

@@ -26,7 +26,7 @@ STATEMENTS = {
     "b": (
         "In activation-based attention transfer it matters whether energies are summed or averaged over channels.",
         "sum-or-mean",
-        "b is false: the constant cancels, as each map is normalised to length 1.",
+        "b is false: the constant cancels, as each map is normalized to length 1.",
         "szagoruyko/attention-transfer issue 34",
     ),
     "c": (
@@ -36,7 +36,7 @@ STATEMENTS = {
         "",
     ),
     "d": (
-        "The student must be initialised from the teacher, or have its architecture.",
+        "The student must be initialized from the teacher, or have its architecture.",
         "must-start-from-teacher",
         "d is false: logits and maps can be compared between any two architectures. Copying weights is an option where "
         "shapes agree.",
@@ -52,7 +52,7 @@ STATEMENTS = {
     "f": (
         "The small DeepSeek-R1-Distill models were trained to match the large model's logits.",
         "r1-used-logits",
-        "f is false: they were fine-tuned on texts that the large model wrote, as on any labelled text "
+        "f is false: they were fine-tuned on texts that the large model wrote, as on any labeled text "
         "(DeepSeek-AI 2025).",
         "",
     ),
@@ -83,7 +83,7 @@ STATEMENTS = {
         "",
     ),
     "k": (
-        "The generalised Jensen-Shannon divergence goes from forward KL at beta = 0 to reverse KL at beta = 1 "
+        "The generalized Jensen-Shannon divergence goes from forward KL at beta = 0 to reverse KL at beta = 1 "
         "without a jump.",
         "jsd-interpolates",
         "k is false: it tends to 0 at both ends. Libraries put the two divergences there as special cases.",

@@ -59,7 +59,7 @@ drill = Drill(
         "$\\sum q \\log q$ is $q - q = 0$ and the teacher's term is a constant, so nothing is learnt although the loss "
         "looks right. Holding the logarithms constant instead is exact, and is what "
         "policy-gradient code does, since $\\sum q \\, \\nabla \\log q = 0$. T stays 1: a language model is sampled at "
-        "its own temperature, and softening changes which divergence is minimised. Where the teacher's probability is "
+        "its own temperature, and softening changes which divergence is minimized. Where the teacher's probability is "
         "exactly 0 the value is infinite. The interviewer listens for: mode-seeking against mode-covering, the order "
         "of the arguments, and the entropy of the student as the term that keeps it from collapsing."
     ),

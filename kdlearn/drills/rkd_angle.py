@@ -45,13 +45,13 @@ drill = Drill(
     level="hard",
     hints=(
         "An angle needs three samples. Which vectors form it, and where do they start?",
-        "All difference vectors: e[None] - e[:, None] has shape (B, B, D). Normalise, then products between pairs.",
+        "All difference vectors: e[None] - e[:, None] has shape (B, B, D). Normalize, then products between pairs.",
         "d = F.normalize(e[None] - e[:, None], dim=2); cosines = d @ d.mT, shape (B, B, B); F.smooth_l1_loss",
     ),
     explanation=(
         "O(B³ + B² D) memory and O(B³ D) time: keep the batch small. Angles do not change when one side is "
         "scaled, moved or rotated, so the widths may differ. The matrix of cosines between samples is another "
-        "method: it has two samples, not three, and changes when all embeddings move. Normalise with an eps: the "
+        "method: it has two samples, not three, and changes when all embeddings move. Normalize with an eps: the "
         "vector from a sample to itself is 0, and the gradient of a plain norm is NaN there. The interviewer "
         "listens for the shape (B, B, B) and its cost. Source: Park et al., CVPR 2019, section 3.2.2."
     ),
@@ -117,12 +117,12 @@ def gram(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @drill.mistake(
-    "not-normalised",
-    "the difference vectors are not normalised: the products are lengths as well as angles, and grow with the "
+    "not-normalized",
+    "the difference vectors are not normalized: the products are lengths as well as angles, and grow with the "
     "square of the scale.",
 )
 def products(student: Tensor, teacher: Tensor) -> Tensor:
-    """Forget the normalisation."""
+    """Forget the normalization."""
     sides = []
     for e in (student, teacher.detach()):
         d = e[None] - e[:, None]

@@ -73,7 +73,7 @@ drill = Drill(
     id="same-view",
     title="One view for both",
     task=(
-        "You distil with random crops. Write the step for one batch: augment, ask the teacher, compare. What must "
+        "You distill with random crops. Write the step for one batch: augment, ask the teacher, compare. What must "
         "be the same for both networks, and what must not be stored?"
     ),
     minutes=6,
@@ -196,7 +196,7 @@ def no_augmentation(
 def sides_swapped(
     student: nn.Module, teacher: nn.Module, images: Tensor, augment: Augment, generator: Generator
 ) -> Tensor:
-    """Train the teacher towards the student."""
+    """Train the teacher toward the student."""
     view = augment(images, generator)
     return _kl(teacher(view), student(view))
 

@@ -118,7 +118,7 @@ def ignored(logits: Tensor, *, temperature: float) -> Tensor:
     "the probabilities sum to 1 over the first dimension, the batch: classes are in the last one.",
 )
 def over_the_batch(logits: Tensor, *, temperature: float) -> Tensor:
-    """Normalise over the first dimension."""
+    """Normalize over the first dimension."""
     return (logits / temperature).softmax(0)
 
 

@@ -72,7 +72,7 @@ drill = Drill(
     minutes=6,
     level="warm-up",
     hints=(
-        "What would make the stored answer of an image depend on its neighbours, or on chance?",
+        "What would make the stored answer of an image depend on its neighbors, or on chance?",
         "Evaluation mode, no_grad, every image once and in order, the last short batch included.",
         "torch.cat([teacher(batch) for batch in images.split(batch_size)]) between eval() and putting the modes back",
     ),
@@ -80,7 +80,7 @@ drill = Drill(
         "One forward pass over the data instead of one for each epoch: the teacher's cost is divided by the "
         "number of epochs. Logits take N · C numbers. Store logits, not probabilities: softmax loses nothing but "
         "a constant, but probabilities at T = 1 round to 0 what a higher T would have brought up. In training "
-        "mode batch normalisation would mix the images of a batch. Put back each module's mode: a part that was "
+        "mode batch normalization would mix the images of a batch. Put back each module's mode: a part that was "
         "frozen in evaluation mode must stay so. The interviewer listens for order, the last batch, and the "
         "limit: with random augmentation the stored answers belong to other pixels."
     ),

@@ -71,8 +71,8 @@ drill = Drill(
     explanation=(
         "O(BV) for the student's softmax, O(BK) to store: at K = 64 of 100,000 that is over a thousand times "
         "less. Merging events can only lower a KL, so the loss is a lower bound of the full one, is 0 at the "
-        "right student, and never negative. Renormalising the K probabilities tells the student that nothing else "
-        "is possible: it becomes over-confident, the more the flatter the teacher was. Renormalising both sides "
+        "right student, and never negative. Renormalizing the K probabilities tells the student that nothing else "
+        "is possible: it becomes over-confident, the more the flatter the teacher was. Renormalizing both sides "
         "leaves the rest of the vocabulary free, and with K = 1 the loss is 0 for every student. The plain sum "
         "over K can be negative, and its minimum gives the tail nothing. Sampling tokens from the teacher instead "
         "of cutting gives an estimate without bias. Numerics: the student's tail in logarithms, the teacher's as "
@@ -129,12 +129,12 @@ def _events(
 
 
 @drill.mistake(
-    "renormalised",
+    "renormalized",
     "the K probabilities were divided by their sum, as if the teacher had said nothing else: the student learns to "
     "give the tail no probability, and becomes over-confident. Keep them as they are, and add the tail.",
     seen="ACL 2025, long paper 885, which describes it",
 )
-def renormalised(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
+def renormalized(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
     """Take the stored classes for all there are."""
     log_q = F.log_softmax(student_logits, dim=1).gather(1, indices)
     log_p = F.log_softmax(teacher_log_probs.detach(), dim=1)
@@ -142,11 +142,11 @@ def renormalised(student_logits: Tensor, teacher_log_probs: Tensor, indices: Ten
 
 
 @drill.mistake(
-    "renormalised-both",
+    "renormalized-both",
     "both sides were divided by their sum over the K classes: what the student gives to all other classes costs "
     "nothing, and with K = 1 every student has loss 0. Add the tail as one more event.",
 )
-def renormalised_both(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
+def renormalized_both(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
     """Compare the stored classes among themselves."""
     log_q = F.log_softmax(student_logits.gather(1, indices), dim=1)
     log_p = F.log_softmax(teacher_log_probs.detach(), dim=1)

@@ -105,11 +105,11 @@ drill = Drill(
     ),
     explanation=(
         "A live teacher adds its forward pass to each step, and no memory for a backward one: that is what "
-        "no_grad saves. eval() is another matter: it stops dropout and makes batch normalisation use its running "
+        "no_grad saves. eval() is another matter: it stops dropout and makes batch normalization use its running "
         "statistics; no_grad does neither. A teacher left in training mode gives other targets for the same image "
-        "in each batch, and its running statistics drift towards the student's data, in silence. The labels' term "
+        "in each batch, and its running statistics drift toward the student's data, in silence. The labels' term "
         "has no T and no T². The interviewer listens for the difference of eval and no_grad, and for what is in "
-        "the optimiser."
+        "the optimizer."
     ),
     reference=train_step,
     cases=cases,
@@ -269,7 +269,7 @@ def swapped(
     temperature: float,
     weight: float,
 ) -> float:
-    """Exchange the networks; the optimiser holds what it holds."""
+    """Exchange the networks; the optimizer holds what it holds."""
     student.train()
     teacher.eval()
     log_q = (teacher(images) / temperature).log_softmax(1)
@@ -342,7 +342,7 @@ def detached(
 
 @drill.mistake(
     "student-in-eval-mode",
-    "the student trains in evaluation mode: batch normalisation uses running statistics that never follow. Call "
+    "the student trains in evaluation mode: batch normalization uses running statistics that never follow. Call "
     "student.train().",
 )
 def idle_student(
@@ -363,7 +363,7 @@ def idle_student(
 
 @drill.mistake(
     "step-before-backward",
-    "the optimiser steps before backward: it uses the gradients of an earlier batch, and yours wait for the next call.",
+    "the optimizer steps before backward: it uses the gradients of an earlier batch, and yours wait for the next call.",
 )
 def early_step(
     student: nn.Module,

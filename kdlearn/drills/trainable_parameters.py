@@ -1,4 +1,4 @@
-"""Drill: what the optimiser must hold."""
+"""Drill: what the optimizer must hold."""
 
 import torch
 from torch import Generator, nn
@@ -9,7 +9,7 @@ from kdlearn.drills.grader.drill import Case, Drill
 def parameters_to_train(
     student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
 ) -> list[nn.Parameter]:
-    """Return the parameters that an optimiser must hold for distillation through projectors.
+    """Return the parameters that an optimizer must hold for distillation through projectors.
 
     Those of the student and of the projectors that require a gradient, in any order, each once, also where two layers
     share it. Nothing of the teacher. Change nothing. Result: a list.
@@ -60,7 +60,7 @@ drill = Drill(
     id="trainable-parameters",
     title="What trains?",
     task=(
-        "A student is matched to a teacher through projectors. Which parameters do you hand to the optimiser? "
+        "A student is matched to a teacher through projectors. Which parameters do you hand to the optimizer? "
         "Write the function that collects them."
     ),
     minutes=4,
@@ -73,7 +73,7 @@ drill = Drill(
     explanation=(
         "Linear in the number of parameters. A projector that is left out stays a random map: the loss has a "
         "gradient, the student learns to please it, and nothing fails. A teacher that is let in learns to be easy "
-        "to follow. Frozen parameters get no gradient, but weight decay in some optimisers would still need them "
+        "to follow. Frozen parameters get no gradient, but weight decay in some optimizers would still need them "
         "left out for clarity. A generator would be used up by the first reader. The interviewer listens for the "
         "projectors; it is the error that published code has."
     ),
@@ -110,7 +110,7 @@ def by_names(
     "projectors-forgotten",
     "the projectors are missing: they stay the random maps they are at the start, and the student is matched "
     "through them. Nothing fails, which is why it is published so often.",
-    seen="a circulating class KnowledgeDistiller, which gives the optimiser the student's parameters alone",
+    seen="a circulating class KnowledgeDistiller, which gives the optimizer the student's parameters alone",
 )
 def no_projectors(
     student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
@@ -121,7 +121,7 @@ def no_projectors(
 
 @drill.mistake(
     "teacher-included",
-    "the teacher's parameters are among them: it would learn to be easy to follow. The optimiser must not hold "
+    "the teacher's parameters are among them: it would learn to be easy to follow. The optimizer must not hold "
     "them, and the teacher is run under no_grad.",
 )
 def with_teacher(
@@ -157,7 +157,7 @@ def with_frozen(
 
 @drill.mistake(
     "shared-twice",
-    "a shared parameter is there twice: optimisers refuse it or step twice. Collect by identity, not by name.",
+    "a shared parameter is there twice: optimizers refuse it or step twice. Collect by identity, not by name.",
 )
 def twice(student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList) -> list[nn.Parameter]:
     """Collect layer by layer."""
@@ -170,7 +170,7 @@ def twice(student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList) -> 
 
 @drill.mistake(
     "generator",
-    "the result is a generator: it is used up after one look, so a second optimiser or a count finds nothing. "
+    "the result is a generator: it is used up after one look, so a second optimizer or a count finds nothing. "
     "Return a list.",
 )
 def lazily(student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList) -> object:

@@ -89,7 +89,7 @@ drill = Drill(
     id="whole-process",
     title="The whole process",
     task=(
-        "Two untrained networks and a labelled set. Program distillation from the beginning to the end: what is "
+        "Two untrained networks and a labeled set. Program distillation from the beginning to the end: what is "
         "trained first, on what, where the student starts, what it learns from, and how it is used."
     ),
     minutes=15,
@@ -97,7 +97,7 @@ drill = Drill(
     hints=(
         "Three stages. In which of them does each network change, and what is the target in each?",
         "The teacher learns from labels alone. Its soft targets are fixed then, and may be computed once.",
-        "Two loops with an optimiser of their own; targets = (teacher(images) / T).softmax(1) between them; "
+        "Two loops with an optimizer of their own; targets = (teacher(images) / T).softmax(1) between them; "
         "softmax at T = 1 at the end",
     ),
     explanation=(
@@ -243,7 +243,7 @@ def untrained(
     "started-from-the-teacher",
     "the student starts from a copy of the teacher's weights: that needs the same shapes, and distillation needs "
     "neither. The student keeps its own initial weights.",
-    seen="a circulating answer that says the student must be initialised from the teacher",
+    seen="a circulating answer that says the student must be initialized from the teacher",
 )
 def copied(
     teacher: nn.Module,

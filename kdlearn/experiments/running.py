@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
-    initialisation,
+    initialization,
     warped_digits,
 )
 from kdlearn.experiments.common import Row, check_methods
@@ -23,7 +23,7 @@ from kdlearn.experiments.common import Row, check_methods
 EXPERIMENTS = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
-    "initialisation": initialisation,
+    "initialization": initialization,
     "warped-digits": warped_digits,
 }
 

@@ -1,4 +1,4 @@
-"""What is in a soft target? A small student learns warped digits from few labelled images.
+"""What is in a soft target? A small student learns warped digits from few labeled images.
 
 Every student of a seed has the same teacher, first weights, images and order of batches; only the
 loss differs. ``run_seed`` yields a row for the teacher and one for each method.

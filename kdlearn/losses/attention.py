@@ -25,7 +25,7 @@ def attention_transfer_loss(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: each sample's map to L2 length 1 over space, so scaling either side changes
+        Normalized: each sample's map to L2 length 1 over space, so scaling either side changes
             nothing. The number of channels may differ.
         Reduction: "code" is the mean of squared differences over batch and positions; "paper" is
             the norm, not squared, over positions, and its mean over the batch. Neither has the
@@ -80,7 +80,7 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: nothing; the gradients' size counts.
+        Normalized: nothing; the gradients' size counts.
         Reduction: the norm, not squared, over all pixels and channels of a sample, and its mean
             over the batch. Without the factor 1/2 that stands before beta in the paper.
         Double backward: the student's gradients must be made with ``create_graph=True``; then

@@ -19,7 +19,7 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     Convention
         Order: student (after its regressor), teacher; the teacher is detached.
-        Normalised: nothing. Reduction: mean over every element.
+        Normalized: nothing. Reduction: mean over every element.
         Size: shapes must be equal; a regressor such as :class:`kdlearn.distill.ConvProjector`
             brings the student's features to the teacher's channels. Its parameters are trained.
 
@@ -56,7 +56,7 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     Convention
         Order: student, teacher; the teacher is detached. The number of channels may differ.
-        Normalised: each channel's pattern to L2 length 1 over space.
+        Normalized: each channel's pattern to L2 length 1 over space.
         Reduction: mean over pairs of channels and over the batch. The teacher-teacher term is
             part of the value, so it is a squared distance: at least 0, and 0 at equality.
         Order of channels: of no meaning, on either side.
@@ -110,7 +110,7 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         Levels: full size with weight 1, then average-pooled to 4, 2 and 1 positions a side with
             weights 1/2, 1/4, 1/8; a level that is not below the height (the first spatial
             dimension) is left out, and the next one takes its weight.
-        Normalised: weights divided by their sum. Reduction: mean over every element of a level.
+        Normalized: weights divided by their sum. Reduction: mean over every element of a level.
         Shapes must be equal. The attention-based fusion of layers is not part of it.
 
     Args:
@@ -154,7 +154,7 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
     Convention
         Order: student's pair, teacher's pair; a pair is the features of the first and of the last
             layer of a stage. The teacher is detached.
-        Normalised: the product is divided by the number of positions P.
+        Normalized: the product is divided by the number of positions P.
         Reduction: mean over batch and entries of G.
         Size: within a pair, the larger feature tensor is average-pooled to the smaller one.
             Student and teacher need equal channels in both layers; their sizes may differ.
@@ -168,7 +168,7 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
         ValueError: batches, channels or numbers of dimensions differ, an empty batch, or a NaN.
 
     Source: Yim et al., "A Gift from Knowledge Distillation", CVPR 2017, equations 1 and 2, used to
-        initialise a student before training. RepDistiller's number, by a matrix product;
+        initialize a student before training. RepDistiller's number, by a matrix product;
         torchdistill pools with the maximum and sums norms of columns: no common factor.
 
     Example:
@@ -253,7 +253,7 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: each sample's flattened factor (D numbers) to L2 length 1.
+        Normalized: each sample's flattened factor (D numbers) to L2 length 1.
         Reduction: absolute differences, mean over batch and D.
         The factors are made by :class:`kdlearn.distill.Paraphraser`, trained beforehand to
             reconstruct the teacher's features, and by a projector on the student's side.

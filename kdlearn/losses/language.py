@@ -61,7 +61,7 @@ def forward_kl(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: softmax over the vocabulary at temperature T.
+        Normalized: softmax over the vocabulary at temperature T.
         Reduction: sum over the vocabulary, mean over the N tokens kept of the whole batch.
         T²: not included: :func:`kdlearn.losses.soft_target_loss` is T² times this.
         Precision: half-precision logits are taken to float32.
@@ -104,7 +104,7 @@ def reverse_kl(
         Order of the arguments: student, teacher, as everywhere; the teacher is detached.
         Direction: the student's probabilities in front. Where the teacher has probability 0 (a
             logit of minus infinity) and the student has not, the value is infinite.
-        Normalised: softmax over the vocabulary at temperature T.
+        Normalized: softmax over the vocabulary at temperature T.
         Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
 
     Args:
@@ -138,7 +138,7 @@ def total_variation(
 
     Convention
         Order: student, teacher; the teacher is detached. Symmetric in value.
-        Normalised: softmax over the vocabulary at temperature 1.
+        Normalized: softmax over the vocabulary at temperature 1.
         Reduction: sum over the vocabulary, mean over the N tokens kept. Range [0, 1].
 
     Args:
@@ -176,7 +176,7 @@ def skew_kl(
     Convention
         Order: student, teacher; the teacher is detached, also inside the mixture.
         Direction: KL(teacher || mixture). lambda = 0 is :func:`forward_kl`, lambda = 1 is 0.
-        Normalised: softmax over the vocabulary at temperature 1; mixed as logarithms, so nothing
+        Normalized: softmax over the vocabulary at temperature 1; mixed as logarithms, so nothing
             underflows.
         Reduction: sum over the vocabulary, mean over the N tokens kept. At most -log(lambda).
 
@@ -212,7 +212,7 @@ def generalized_jsd(
     temperature: float = 1.0,
     mask: Tensor | None = None,
 ) -> Tensor:
-    r"""Generalised Jensen-Shannon divergence, with the two KLs put at its ends.
+    r"""Generalized Jensen-Shannon divergence, with the two KLs put at its ends.
 
     .. math:: L = \frac1N \sum_n \beta\, \mathrm{KL}(t \,\|\, m) + (1 - \beta)\,
               \mathrm{KL}(s \,\|\, m), \qquad m = \beta t + (1 - \beta) s
@@ -225,7 +225,7 @@ def generalized_jsd(
             L / (1 - beta) to the reverse KL for beta to 1. So near an end beta acts as a learning
             rate; it does not lead from one KL to the other.
         Symmetric at beta = 1/2, where L is at most log 2.
-        Normalised: softmax over the vocabulary at temperature T; mixed as logarithms.
+        Normalized: softmax over the vocabulary at temperature T; mixed as logarithms.
         Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
 
     Args:
@@ -313,7 +313,7 @@ def top_k_kl(
             their sum over the k tokens: at least 0, and 0 for every student when k = 1.
             "ignore" is the plain sum over the k tokens: it can be negative, and its minimum is
             where the student gives them all of its mass.
-        Normalised: softmax over the vocabulary at temperature 1. T²: not included.
+        Normalized: softmax over the vocabulary at temperature 1. T²: not included.
         Reduction: sum over tokens of a row, mean over the N rows kept.
 
     Args:
@@ -452,7 +452,7 @@ def uld_loss(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: softmax of each side over its own vocabulary at temperature 1.
+        Normalized: softmax of each side over its own vocabulary at temperature 1.
         Blind: which token has which probability is lost, so a shuffle of the vocabulary changes
             nothing, and 0 does not mean that the models agree. Add the cross-entropy of labels.
         Positions: token n of the student meets token n of the teacher. Crop sequences of
@@ -468,7 +468,7 @@ def uld_loss(
         TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
         ValueError: leading dimensions differ, an empty batch, a NaN, or a mask that keeps nothing.
 
-    Source: Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit
+    Source: Boizard et al., "Toward Cross-Tokenizer Distillation: the Universal Logit
         Distillation Loss for LLMs", 2024: a Wasserstein distance with uniform
         cost. They add it to the cross-entropy.
 
@@ -533,7 +533,7 @@ def sequence_reverse_kl(
 
     Source: Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", ICLR 2024,
         equation 2, without their single-step decomposition, teacher-mixed sampling and length
-        normalisation.
+        normalization.
 
     Example:
         >>> logits, tokens = torch.zeros(1, 3, 4), torch.tensor([[0, 3, 1]])

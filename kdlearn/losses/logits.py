@@ -33,13 +33,13 @@ def soft_target_loss(
     Convention
         Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student), teacher probabilities in front of the logarithm.
-        Normalised: softmax over the last dimension, the same temperature on both sides.
+        Normalized: softmax over the last dimension, the same temperature on both sides.
         Reduction: sum over classes, mean over the N rows (all leading dimensions).
         T²: included, so the gradient keeps its size when T changes.
         Range [0, inf); 0 when the softened probabilities agree. Adding a constant to a row of
             either side changes nothing.
         Limit: T to infinity gives :math:`\frac{1}{2C}\sum_c (\tilde z_s - \tilde z_t)_c^2` a row,
-            with centred logits :math:`\tilde z`. Gradient: :math:`T (p_s^T - p_t^T) / N`.
+            with centered logits :math:`\tilde z`. Gradient: :math:`T (p_s^T - p_t^T) / N`.
         Precision: half-precision logits are taken to float32.
 
     Args:
@@ -126,7 +126,7 @@ def soft_cross_entropy(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: softmax over the last dimension, the same temperature on both sides.
+        Normalized: softmax over the last dimension, the same temperature on both sides.
         Reduction: sum over classes, mean over the N rows (all leading dimensions).
         T²: not included.
         Relation: KL(teacher || student) plus the teacher's entropy. The gradient is that of
@@ -164,10 +164,10 @@ def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: nothing, so a constant added to a row counts, unlike after a softmax.
+        Normalized: nothing, so a constant added to a row counts, unlike after a softmax.
         Reduction: mean over rows and classes.
         Relation: T to infinity turns :func:`soft_target_loss` into half of this, on logits whose
-            rows are centred.
+            rows are centered.
 
     Args:
         student_logits: shape (..., C).
@@ -200,7 +200,7 @@ def target_class_loss(
     Convention
         Order: student, teacher, labels; the teacher is detached.
         Direction: KL(teacher || student) of two events, the label's class and all others.
-        Normalised: softmax over all classes at temperature T, then summed into the two events.
+        Normalized: softmax over all classes at temperature T, then summed into the two events.
         Reduction: mean over rows. T²: included.
 
     Args:
@@ -238,7 +238,7 @@ def nontarget_class_loss(
     Convention
         Order: student, teacher, labels; the teacher is detached.
         Direction: KL(teacher || student) over the C - 1 other classes.
-        Normalised: softmax at temperature T over the other classes alone; the label's logit
+        Normalized: softmax at temperature T over the other classes alone; the label's logit
             changes nothing.
         Reduction: sum over classes, mean over rows. T²: included. With two classes it is 0.
 
@@ -350,8 +350,8 @@ def dist_loss(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: softmax over classes at temperature T; then rows (beta, "inter-class") and
-            columns (gamma, "intra-class") are centred and divided by the product of their norms
+        Normalized: softmax over classes at temperature T; then rows (beta, "inter-class") and
+            columns (gamma, "intra-class") are centered and divided by the product of their norms
             plus 1e-8.
         Reduction: mean over rows and over columns. All leading dimensions count as rows.
         T²: included, and 1 at the default temperature. The correlation hardly shrinks with T:
@@ -400,8 +400,8 @@ def standardize_logits(logits: Tensor) -> Tensor:
     .. math:: \mathcal{Z}(z)_c = \frac{z_c - \bar z}{\mathrm{std}(z) + 10^{-7}}
 
     Convention
-        Normalised: over classes, each row on its own; the unbiased standard deviation (C - 1).
-        Use: standardise both sides and pass them to :func:`soft_target_loss`. The student then
+        Normalized: over classes, each row on its own; the unbiased standard deviation (C - 1).
+        Use: standardize both sides and pass them to :func:`soft_target_loss`. The student then
             matches the shape of the teacher's logits, not their size: scaling or shifting a row
             changes nothing.
         Detached: nothing. The loss detaches its teacher.
@@ -425,11 +425,11 @@ def standardize_logits(logits: Tensor) -> Tensor:
     """
     check_logits(logits, logits)
     logits = widen(logits)
-    centred = logits - logits.mean(dim=-1, keepdim=True)
-    variance = centred.square().sum(dim=-1, keepdim=True) / (logits.shape[-1] - 1)
+    centered = logits - logits.mean(dim=-1, keepdim=True)
+    variance = centered.square().sum(dim=-1, keepdim=True) / (logits.shape[-1] - 1)
     # A constant row has deviation 0, where the square root has no gradient.
     deviation = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
-    return centred / (deviation + 1e-7)
+    return centered / (deviation + 1e-7)
 
 
 def deit_soft_loss(
@@ -540,7 +540,7 @@ def binary_distillation_loss(
     Convention
         Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student), of both outcomes of every coin.
-        Normalised: sigmoid, each of the M logits alone.
+        Normalized: sigmoid, each of the M logits alone.
         Reduction: mean over all elements. T²: included.
         Relation: a softmax over the two logits (z, 0) gives the same number.
 
@@ -573,7 +573,7 @@ def multi_label_distillation_loss(
     Convention
         Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student), of both outcomes of every label.
-        Normalised: sigmoid of z / T, each label alone.
+        Normalized: sigmoid of z / T, each label alone.
         Reduction: sum over labels (the last dimension), mean over rows: L times
             :func:`binary_distillation_loss`. T²: included.
 

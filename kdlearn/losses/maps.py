@@ -12,13 +12,13 @@ from kdlearn.core.numerics import unit, widen
 
 
 def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
-    r"""Activation-based attention map: the energy over channels, normalised over space.
+    r"""Activation-based attention map: the energy over channels, normalized over space.
 
     .. math:: \hat Q = \frac{Q}{\lVert Q \rVert_2}, \qquad
               Q = \mathrm{vec}\Bigl(\sum_c |A_c|^p\Bigr)
 
     Convention
-        Normalised: each sample's map to L2 length 1 over all its positions (not sum 1, not over
+        Normalized: each sample's map to L2 length 1 over all its positions (not sum 1, not over
             the batch), so scaling the features changes nothing, and the sum and the mean over
             channels give the same map.
         Sign: :math:`|A|^p`, so odd p ignores the sign; the official code squares, p = 2.
@@ -98,7 +98,7 @@ def input_gradients(
     Convention
         Reduction: the cross-entropy is summed over the batch, so each sample's gradient is its
             own and does not shrink with the batch.
-        Batch normalisation: in training mode it mixes samples, and the sum then differentiates
+        Batch normalization: in training mode it mixes samples, and the sum then differentiates
             through that too. Use ``model.eval()`` for maps of single images.
         Precision: the cross-entropy is computed in float32 when the logits are half precision.
 

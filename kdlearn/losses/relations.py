@@ -27,7 +27,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: each row of the (B, B) Gram matrix of flattened features to L2 length 1; so
+        Normalized: each row of the (B, B) Gram matrix of flattened features to L2 length 1; so
             scaling all features of one side changes nothing, rotating them neither.
         Reduction: sum of squares over B². A batch of one gives 0.
 
@@ -41,7 +41,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
 
     Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equation
         4. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
-        normalises rows to L1 length 1: no common factor.
+        normalizes rows to L1 length 1: no common factor.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
@@ -63,7 +63,7 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     Convention
         Order: student, teacher; the teacher is detached.
         Distance: squared distances below 1e-12 count as 1e-12 off the diagonal; 0 on it.
-        Normalised: by mu, the mean of the positive distances of the batch, so scaling, shifting
+        Normalized: by mu, the mean of the positive distances of the batch, so scaling, shifting
             and rotating either side change nothing.
         Reduction: Huber loss with beta 1 ("smooth L1"), mean over all B² pairs, diagonal
             included. A batch of one has no distance and gives 0.
@@ -110,7 +110,7 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: difference vectors to L2 length 1, so scaling, shifting and rotating either
+        Normalized: difference vectors to L2 length 1, so scaling, shifting and rotating either
             side change nothing. Equal samples have no direction: cosine 0, gradient 0. These are
             angles of triplets, not the cosines of the embeddings themselves.
         Reduction: Huber loss with beta 1, mean over all B³ triplets, those with equal members
@@ -143,15 +143,15 @@ def _triplet_cosines(embeddings: Tensor) -> Tensor:
 
 
 def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
-    r"""Probabilistic knowledge transfer: the same neighbours with the same probabilities.
+    r"""Probabilistic knowledge transfer: the same neighbors with the same probabilities.
 
     .. math:: L = \frac{1}{B^2} \sum_{i,j} p_{j|i} \log \frac{p_{j|i} + \epsilon}{q_{j|i} +
               \epsilon}, \qquad p_{j|i} = \frac{1 + \cos(t_i, t_j)}{\sum_k 1 + \cos(t_i, t_k)}
 
     Convention
         Order: student (q), teacher (p); the teacher is detached.
-        Direction: KL(teacher || student) of each sample's neighbours, itself included.
-        Normalised: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row to
+        Direction: KL(teacher || student) of each sample's neighbors, itself included.
+        Normalized: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row to
             sum 1; so scaling a sample changes nothing, shifting does.
         Reduction: mean over B² entries, so B times smaller than the mean KL of a row.
             epsilon is 1e-7. A batch of one gives 0.
@@ -174,27 +174,27 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
         0.0
     """
     student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
-    near_s, near_t = _neighbours(student), _neighbours(teacher)
+    near_s, near_t = _neighbors(student), _neighbors(teacher)
     return (near_t * torch.log((near_t + 1e-7) / (near_s + 1e-7))).mean()
 
 
-def _neighbours(embeddings: Tensor) -> Tensor:
+def _neighbors(embeddings: Tensor) -> Tensor:
     directions = embeddings / (embeddings.norm(dim=1, keepdim=True) + 1e-7)
     closeness = (matmul(directions, directions.T) + 1) / 2
     return closeness / closeness.sum(dim=1, keepdim=True)
 
 
 def correlation_congruence_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
-    r"""Errors of neighbours in the batch should not go together.
+    r"""Errors of neighbors in the batch should not go together.
 
     .. math:: L = \frac{1}{B - 1} \sum_{i=1}^{B-1} \sum_d |\Delta_{i,d}|\, |\Delta_{i+1,d}|,
               \qquad \Delta = e^s - e^t
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: nothing. Only neighbours in the order of the batch are compared, so a shuffle
+        Normalized: nothing. Only neighbors in the order of the batch are compared, so a shuffle
             of the samples changes the value.
-        Reduction: sum over the embedding, mean over the B - 1 neighbouring pairs. A batch of one
+        Reduction: sum over the embedding, mean over the B - 1 neighboring pairs. A batch of one
             has no pair and gives 0.
 
     Args:
@@ -236,7 +236,7 @@ def contrastive_loss(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: embeddings to L2 length 1, so scaling a sample changes nothing.
+        Normalized: embeddings to L2 length 1, so scaling a sample changes nothing.
         Negatives: the other samples of the batch. This is the idea of CRD without its memory
             bank of thousands of negatives and its noise-contrastive estimate: other numbers, and
             small batches make it weak.

@@ -48,7 +48,7 @@ def attention_score_loss(
 
     Convention
         Order: student, teacher; the teacher is detached.
-        Normalised: nothing. A score of -100 or less counts as 0 on its side: it is an additive
+        Normalized: nothing. A score of -100 or less counts as 0 on its side: it is an additive
             mask such as -10000, not an attention.
         Reduction: without a mask, mean over batch, heads, queries and keys, hidden entries
             included (TinyBERT). With a mask, mean over heads and over the pairs (query, key)
@@ -99,7 +99,7 @@ def attention_distribution_loss(
     Convention
         Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student) of rows: what one query gives to all keys.
-        Normalised: softmax over keys, from scores that are already divided by sqrt(d).
+        Normalized: softmax over keys, from scores that are already divided by sqrt(d).
         Reduction: sum over keys, mean over batch, heads and queries. With a mask, keys that do
             not count get no probability and queries that do not count are left out, as if each
             sequence were cropped; the mean is over the N tokens kept of the whole batch.
@@ -232,7 +232,7 @@ def hidden_state_loss(
 
     Convention
         Order: student (after its projection), teacher; the teacher is detached.
-        Normalised: nothing.
+        Normalized: nothing.
         Reduction: mean over tokens and width. Without a mask all positions count, padding too
             (TinyBERT); with one, only the N tokens kept (TextBrewer).
         Widths must be equal: a :class:`kdlearn.distill.LinearProjector` shared by all layers
@@ -278,7 +278,7 @@ def vit_attention_loss(student_scores: Tensor, teacher_scores: Tensor) -> Tensor
     Convention
         Order: student, teacher; the teacher is detached.
         Direction: teacher probabilities in front of the student's logarithm.
-        Normalised: softmax over keys, from scores that are already divided by sqrt(d).
+        Normalized: softmax over keys, from scores that are already divided by sqrt(d).
         Reduction: sum over keys, mean over batch, heads and queries. One layer: the authors sum
             over layers and weigh the sum by 3.
         Relation: :func:`attention_distribution_loss` plus the mean entropy of the teacher's rows,

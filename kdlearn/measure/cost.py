@@ -91,7 +91,7 @@ def profile(
         int8 weights), as ``torch.save`` writes it; with ``file``, the size of that file.
         FLOPs: multiplications and additions are counted one by one, so a linear layer without its bias has
         2 x inputs x outputs. Matrix products, convolutions and attention are counted, by ``torch.utils.flop_counter``;
-        biases, normalisations and activations are not. None for operators that are not torch's own, such as int8
+        biases, normalizations and activations are not. None for operators that are not torch's own, such as int8
         ones, as the counter would pass them over.
         Time: of one call in evaluation mode without gradients, after 10 calls that are not timed. On a GPU the
         clock waits for it. The number of threads stays as you set it.

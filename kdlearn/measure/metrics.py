@@ -155,7 +155,7 @@ def pointing_game(maps: Tensor, boxes: Tensor) -> float:
     """Return the share of images whose map has its maximum inside the box.
 
     Convention
-        The maximum is at the centre of its cell: cell (row i, column j) of an H x W map is at
+        The maximum is at the center of its cell: cell (row i, column j) of an H x W map is at
         x = (j + 1/2) / W, y = (i + 1/2) / H. The edges of a box belong to it. Where several cells
         share the maximum, an image counts the share of those that lie inside (what picking one
         of them at random gives on average): a constant map scores the area of the box, not luck.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SmallCNN(nn.Module):
-    """Three times convolution, batch normalisation, ReLU, pooling; then one linear layer.
+    """Three times convolution, batch normalization, ReLU, pooling; then one linear layer.
 
     The linear layer reads group 3 on a grid of 2 x 2: all there is for images of 16 x 16, an
     average for larger ones. Width 16 has 26 thousand parameters, width 4 has 2 thousand.

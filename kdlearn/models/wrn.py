@@ -15,7 +15,7 @@ class SlimWRN(nn.Module):
     channel, 175 thousand parameters; with 8, 16, 32 and 1 block it has 20 thousand.
 
     Modules to tap: ``stem``, ``group1``, ``group2``, ``group3`` (the sums of the residual
-    branches, before normalisation and ReLU, as in the official attention-transfer code),
+    branches, before normalization and ReLU, as in the official attention-transfer code),
     ``classifier``. Groups 2 and 3 halve the resolution.
 
     Args:
@@ -73,7 +73,7 @@ class SlimWRN(nn.Module):
 
 
 class Block(nn.Module):
-    """Two times normalise, ReLU, convolve; added to the input."""
+    """Two times normalize, ReLU, convolve; added to the input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         """Make the layers; a 1 x 1 convolution stands in the short cut where shapes differ."""

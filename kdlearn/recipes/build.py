@@ -202,7 +202,7 @@ def fixed_copies(recipe: Recipe) -> FixedCopies | None:
 def make_optimizer(
     table: TrainingTable, model: nn.Module, steps: int
 ) -> tuple[Optimizer, LRScheduler]:
-    """Make the optimiser and the schedule of a training table for so many steps in all.
+    """Make the optimizer and the schedule of a training table for so many steps in all.
 
     Example:
         >>> table = TrainingTable(epochs=1, optimizer="sgd", learning_rate=0.1, decay_at=(0.5,))

@@ -181,7 +181,7 @@ def overlays(
     """Lay attention maps over images: a row for each image, a column for each model.
 
     The first column is the plain image. Each map is stretched to the image and scaled to its own
-    maximum, so colours tell where a model looks, not how strongly.
+    maximum, so colors tell where a model looks, not how strongly.
 
     Args:
         images: shape (N, H, W), (N, 1, H, W) or (N, 3, H, W); a handful.
@@ -364,14 +364,14 @@ def _finish_curves(panel: Axes, metric: str, *, legend: bool = True) -> None:
 
 def _box(panel: Axes, box: list[float], width: int, height: int) -> None:
     x0, y0, x1, y1 = box
-    for colour, thick in ((PALETTE["black"], 3.0), (PALETTE["sky"], 1.6)):
+    for color, thick in ((PALETTE["black"], 3.0), (PALETTE["sky"], 1.6)):
         panel.add_patch(
             Rectangle(
                 (x0 * width, y0 * height),
                 (x1 - x0) * width,
                 (y1 - y0) * height,
                 fill=False,
-                edgecolor=colour,
+                edgecolor=color,
                 linewidth=thick,
             )
         )

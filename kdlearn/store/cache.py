@@ -67,7 +67,7 @@ class Features:
 
 @dataclass(frozen=True)
 class AttentionMap:
-    r"""Keep the normalised attention map of a layer instead of its features.
+    r"""Keep the normalized attention map of a layer instead of its features.
 
     Convention
         Stored is :math:`\hat Q`, shape (B, \*spatial). Losses get :math:`\hat Q^{1/p}` as features of one channel,

@@ -41,13 +41,13 @@ class Checkpoints:
 
     Convention
         A checkpoint is a folder ``step-00000120`` with ``model.safetensors`` (the weights, to be used alone),
-        ``training.safetensors`` (optimiser, random states) and ``state.json`` (counters, history, checksums). It is
+        ``training.safetensors`` (optimizer, random states) and ``state.json`` (counters, history, checksums). It is
         written under another name, flushed to the disk, and renamed: a folder with the right name is complete. Older
         ones are removed only after the newer one stands. Nothing is pickled.
 
     Args:
         folder: of one run; made when it does not exist.
-        every_steps: save after so many optimiser steps; None for never by steps.
+        every_steps: save after so many optimizer steps; None for never by steps.
         every_minutes: save when so many minutes passed since the last time; None for never by time.
         keep: how many of the newest checkpoints stay, at least 1.
 
@@ -127,7 +127,7 @@ class Checkpoints:
         """Write one checkpoint, all of it or nothing, then remove those that are too old.
 
         Args:
-            step: optimiser steps taken so far.
+            step: optimizer steps taken so far.
             model: a ``state_dict()``.
             training: anything made of dicts, lists, tuples, numbers, texts, None and tensors.
 
@@ -261,7 +261,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return dict(pairs) if plain else {"$pairs": pairs}
     raise TypeError(
         f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: expected tensors, numbers, "
-        "texts, None, or lists, tuples and dicts of them. Give the optimiser or schedule a state_dict() of these."
+        "texts, None, or lists, tuples and dicts of them. Give the optimizer or schedule a state_dict() of these."
     )
 
 

@@ -25,7 +25,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Engine:
-    r"""Options of `kdlearn.training.fit` that change how fast a step is, not what it minimises.
+    r"""Options of `kdlearn.training.fit` that change how fast a step is, not what it minimizes.
 
     Convention
         In one process the model stays on its device. Under ``accelerate launch`` each process takes its share of every
@@ -33,7 +33,7 @@ class Engine:
         weighted :math:`P B_r / B`, so that the averaged gradient is that of the whole batch, also where the shares
         differ by one sample. No sample is dropped or seen twice. ``accumulate`` cuts a share further in the same way:
         the same gradient in less memory, not a larger batch.
-        Two things do see the cut: statistics of batch normalisation, and losses that compare the samples of a batch
+        Two things do see the cut: statistics of batch normalization, and losses that compare the samples of a batch
         with one another (SP, RKD, PKT, CC, DIST's intra part, contrastive). They see their own piece.
 
     Args:
@@ -161,7 +161,7 @@ class Run:
         return {name: value.item() for name, value in sums.items()}
 
     def update(self) -> None:
-        """Clip the gradient where asked, and let the optimiser take its step."""
+        """Clip the gradient where asked, and let the optimizer take its step."""
         if self.engine.clip_norm is not None:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             self.accelerator.clip_grad_norm_(trained, self.engine.clip_norm)

@@ -35,7 +35,7 @@ Augment = Callable[[Tensor, Generator], Tensor] | FixedCopies
 Batch = tuple[Inputs, Tensor]
 
 
-class LabelledImages(Protocol):
+class LabeledImages(Protocol):
     """Anything with images and labels, such as `kdlearn.data.Split`."""
 
     @property
@@ -55,7 +55,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
 
-Data = LabelledImages | Batch | Batches
+Data = LabeledImages | Batch | Batches
 
 
 @dataclass
@@ -129,7 +129,7 @@ def fit(
 ) -> History:
     r"""Train a student: on labels alone, or with a teacher when the model is a `Distiller`.
 
-    Each step minimises the mean cross-entropy :math:`-\log p_{s,y}` of a plain model, or a distiller's total.
+    Each step minimizes the mean cross-entropy :math:`-\log p_{s,y}` of a plain model, or a distiller's total.
 
     Convention
         Tensors are shuffled each epoch and cut into batches whose sizes differ by one at most, none above
@@ -139,7 +139,7 @@ def fit(
         state of torch outside is left as it was. The model stays where it is (CPU, GPU) and batches are moved to it;
         afterwards it is in ``eval()``. How a step is computed is the `Engine`'s business.
         A resumed run gives the numbers of one that never stopped, bit for bit, if it is called with the same arguments:
-        weights, optimiser, schedule, random states (Python, NumPy, torch), the place in the epoch and the history are
+        weights, optimizer, schedule, random states (Python, NumPy, torch), the place in the epoch and the history are
         saved. An iterable must give the same batches again from the same random state.
 
     Args:
@@ -150,8 +150,8 @@ def fit(
         epochs: passes over ``train``, at least 1.
         batch_size: images a step, over all processes, at least 1; not used for an iterable.
         optimizer: holds every trainable parameter of the model; default `AdamW` at ``learning_rate``.
-        scheduler: the schedule of ``optimizer``; the default optimiser has `OneCycleLR` with peak ``learning_rate``.
-        learning_rate: of the default optimiser, > 0.
+        scheduler: the schedule of ``optimizer``; the default optimizer has `OneCycleLR` with peak ``learning_rate``.
+        learning_rate: of the default optimizer, > 0.
         augment: from (images, generator) to images; or `kdlearn.store.FixedCopies`, which epoch after epoch gives the
             next of a few fixed copies of the whole data, the only kind that a stored teacher can serve.
         seed: any whole number.
@@ -166,8 +166,8 @@ def fit(
     Raises:
         TypeError: an argument is of another kind than said above, or labels are no class numbers of torch.int64.
         IndexError: a label is no class of the model.
-        ValueError: no data, lengths that differ, a number out of its range, an optimiser that lacks parameters or holds
-            the teacher's, a scheduler without its optimiser, a folder with checkpoints and no ``resume``, a stored
+        ValueError: no data, lengths that differ, a number out of its range, an optimizer that lacks parameters or holds
+            the teacher's, a scheduler without its optimizer, a folder with checkpoints and no ``resume``, a stored
             teacher with other data or another augmentation than it was stored for.
         FloatingPointError: a loss is NaN or infinite; the message names the term, the epoch and the step.
         CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
@@ -299,7 +299,7 @@ def fit(
 
 
 class _Position:
-    """Where a run is: what a checkpoint must know besides weights and optimiser."""
+    """Where a run is: what a checkpoint must know besides weights and optimizer."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
@@ -360,7 +360,7 @@ def _batches(
         if at.order is None:
             at.begin_epoch(torch.randperm(len(labels), generator=at.generator))
         assert at.order is not None
-        # Equal cuts leave no batch of one image, on which batch normalisation would fail.
+        # Equal cuts leave no batch of one image, on which batch normalization would fail.
         for chosen in at.order.tensor_split(steps)[at.step :]:
             yield take(images, chosen), labels[chosen], chosen
         return
@@ -397,7 +397,7 @@ def _check_source(model: Distiller, data: Batch | Batches, augment: Augment | No
 
 
 def _plan(model: nn.Module, data: Batch | Batches, run: Run, **settings: int) -> dict[str, Any]:
-    """Say what a run is, in plain values, so that a checkpoint of another one is recognised."""
+    """Say what a run is, in plain values, so that a checkpoint of another one is recognized."""
     plan: dict[str, Any] = {**settings, "processes": run.processes}
     plan["parameters"] = {name: list(value.shape) for name, value in model.state_dict().items()}
     plan["optimizer"] = type(run.optimizer.optimizer).__name__

@@ -145,7 +145,7 @@ def test_a_page_is_whole_readable_and_quiet(
     page.goto(address + name, wait_until="load")
     page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
     page.wait_for_load_state("networkidle")
-    # A colour on its way from one theme to the other has any contrast.
+    # A color on its way from one theme to the other has any contrast.
     page.add_style_tag(content="* { transition: none !important; }")
 
     weight = sum(packed_size(SITE / file) for file in set(fetched))
@@ -157,7 +157,7 @@ def test_a_page_is_whole_readable_and_quiet(
         shoot(page, name, f"{width}-{theme}")
     assert faults == []
 
-    # Last, since axe itself asks for files that are not there. Colours differ by theme alone,
+    # Last, since axe itself asks for files that are not there. Colors differ by theme alone,
     # so that one narrow and one wide view see both.
     set_theme(page, "light" if width == "wide" else "dark")
     assert violations(page) == []

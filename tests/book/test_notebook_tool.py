@@ -20,7 +20,7 @@ def chapter(tmp_path: Path) -> Path:
         v4.new_code_cell("print('a\\rb')\nassert 1 + 1 == 2"),
     ]
     path = tmp_path / "chapter.ipynb"
-    path.write_text(notebooks.serialise(notebooks.normalise(v4.new_notebook(cells=cells))))
+    path.write_text(notebooks.serialize(notebooks.normalize(v4.new_notebook(cells=cells))))
     assert notebooks.run(path) == ""
     return path
 
@@ -28,7 +28,7 @@ def chapter(tmp_path: Path) -> Path:
 def changed(path: Path, change) -> list[str]:
     notebook = notebooks.read(path)
     change(notebook)
-    path.write_text(notebooks.serialise(notebooks.normalise(notebook)))
+    path.write_text(notebooks.serialize(notebooks.normalize(notebook)))
     return notebooks.check(path)
 
 
@@ -42,7 +42,7 @@ def test_a_run_notebook_is_well_and_a_second_run_changes_no_byte(chapter: Path) 
 def test_a_cell_that_fails_is_reported_and_the_file_left_as_it_was(chapter: Path) -> None:
     notebook = notebooks.read(chapter)
     notebook.cells[2].source = "raise ValueError('no such thing')"
-    chapter.write_text(notebooks.serialise(notebook))
+    chapter.write_text(notebooks.serialize(notebook))
     stored = chapter.read_bytes()
     assert "no such thing" in notebooks.run(chapter)
     assert chapter.read_bytes() == stored
@@ -90,5 +90,5 @@ def test_each_fault_is_found(chapter: Path, change, says: str) -> None:
 def test_a_notebook_that_was_not_cleaned_is_found(chapter: Path) -> None:
     notebook = notebooks.read(chapter)
     notebook.cells[0].metadata["collapsed"] = True
-    chapter.write_text(notebooks.serialise(notebook))
-    assert any("not normalised" in fault for fault in notebooks.check(chapter))
+    chapter.write_text(notebooks.serialize(notebook))
+    assert any("not normalized" in fault for fault in notebooks.check(chapter))

@@ -116,4 +116,4 @@ def test_the_first_page_leads_to_the_book() -> None:
 
 def test_the_search_knows_the_words_of_the_book() -> None:
     index = (SITE / "searchindex.js").read_text(encoding="utf-8")
-    assert '"distil"' in index and '"temperatur"' in index
+    assert '"distill"' in index and '"temperatur"' in index

@@ -11,13 +11,13 @@ def generator(seed=0):
 
 
 def blob(side=33):
-    """A smooth spot to the right of the centre."""
+    """A smooth spot to the right of the center."""
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
     return torch.exp(-(((x - 0.4) / 0.15) ** 2) - (y / 0.15) ** 2)[None, None]
 
 
-def centre(images):
-    """Centre of mass (x, y) of each image, from -1 to 1."""
+def center(images):
+    """Center of mass (x, y) of each image, from -1 to 1."""
     place = torch.linspace(-1, 1, images.shape[-1])
     mass = images.sum(dim=(1, 2, 3))
     x = (images.sum(dim=(1, 2)) * place).sum(dim=1) / mass
@@ -29,7 +29,7 @@ def test_rotation_keeps_the_distance_and_stays_within_its_limit():
     turned = RandomAffine(rotation=40, scale=0, shear=0, shift=0)(
         blob().repeat(200, 1, 1, 1), generator()
     )
-    x, y = centre(turned)
+    x, y = center(turned)
     assert torch.allclose(x.hypot(y), torch.full_like(x, 0.4), atol=0.01)
     angles = torch.atan2(y, x) * 180 / math.pi
     assert angles.abs().max() <= 40.5 and angles.max() > 35 and angles.min() < -35
@@ -39,7 +39,7 @@ def test_scale_multiplies_distances():
     scaled = RandomAffine(rotation=0, scale=0.25, shear=0, shift=0)(
         blob().repeat(200, 1, 1, 1), generator()
     )
-    ratio = centre(scaled)[0] / 0.4
+    ratio = center(scaled)[0] / 0.4
     assert 0.74 < ratio.min() < 0.78 and 1.22 < ratio.max() < 1.26
 
 
@@ -47,7 +47,7 @@ def test_shift_moves_by_a_fraction_of_the_side():
     moved = RandomAffine(rotation=0, scale=0, shear=0, shift=0.1)(
         blob().repeat(200, 1, 1, 1), generator()
     )
-    x, y = centre(moved)
+    x, y = center(moved)
     for offset in (x - 0.4, y):
         assert offset.abs().max() < 0.21 and offset.max() > 0.18 and offset.min() < -0.18
 
@@ -56,7 +56,7 @@ def test_shear_moves_rows_apart_and_keeps_the_area():
     sheared = RandomAffine(rotation=0, scale=0, shear=0.3, shift=0)(
         blob().transpose(2, 3).repeat(200, 1, 1, 1), generator()
     )
-    x, y = centre(sheared)
+    x, y = center(sheared)
     assert torch.allclose(y, torch.full_like(y, 0.4), atol=0.01)
     assert 0.1 < x.abs().max() < 0.125
     assert torch.allclose(sheared.sum(dim=(1, 2, 3)), blob().sum(), rtol=0.01)

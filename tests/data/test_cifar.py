@@ -27,7 +27,7 @@ def stand_in(folder, name="cifar10", count=60, side=32, columns=None, classes=No
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_images_come_back_normalised_and_split(tmp_path, name):
+def test_images_come_back_normalized_and_split(tmp_path, name):
     pixels = stand_in(tmp_path, name)
     data = cifar(name, folder=tmp_path)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [54, 6, 20]

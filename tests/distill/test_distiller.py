@@ -120,7 +120,7 @@ def test_losses_with_labels_get_all_three(batch):
     assert distiller(*batch).total == batch[1].sum()
 
 
-def test_unlabelled_images_are_enough_where_no_term_reads_labels(batch):
+def test_unlabeled_images_are_enough_where_no_term_reads_labels(batch):
     images, _ = batch
     soft = Distiller(network(2), network(4), [logit_term("soft", soft_target_loss)])
     assert soft(images).total > 0

@@ -13,7 +13,7 @@ def test_a_linear_projector_is_an_affine_map_of_the_last_dimension():
     torch.testing.assert_close(projector(states), expected)
 
 
-def test_a_convolutional_projector_mixes_channels_and_normalises_them():
+def test_a_convolutional_projector_mixes_channels_and_normalizes_them():
     projector = ConvProjector(4, 6)
     projected = projector(torch.randn(8, 4, 5, 5))
     torch.testing.assert_close(projected.mean((0, 2, 3)), torch.zeros(6), atol=1e-5, rtol=0)
@@ -41,13 +41,13 @@ def test_a_paraphraser_learns_to_rebuild_features():
     paraphraser = Paraphraser(6, 3)
     base = torch.randn(16, 2, 4, 4)
     features = torch.einsum("bchw,dc->bdhw", base, torch.randn(6, 2))
-    optimiser = torch.optim.Adam(paraphraser.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(paraphraser.parameters(), lr=0.01)
     errors = []
     for _ in range(60):
         error = F.mse_loss(paraphraser.reconstruct(features), features)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         error.backward()
-        optimiser.step()
+        optimizer.step()
         errors.append(error.item())
     assert errors[-1] < 0.5 * errors[0]
     torch.testing.assert_close(

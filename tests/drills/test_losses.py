@@ -48,7 +48,7 @@ PAIRS = {
     "top-k-kd": lambda c: losses.top_k_kl(
         c["student_logits"], c["teacher_log_probs"], c["indices"], tail="bucket"
     ),
-    "generalised-jsd": lambda c: losses.generalized_jsd(
+    "generalized-jsd": lambda c: losses.generalized_jsd(
         c["student_logits"], c["teacher_logits"], beta=c["beta"]
     ),
     "fidelity-report": lambda c: {

@@ -7,7 +7,7 @@ is about what another seed does to a student.
 import pytest
 
 from kdlearn.data import balanced_subset, cluttered_digits, warped_digits
-from kdlearn.experiments import EXPERIMENTS, initialisation
+from kdlearn.experiments import EXPERIMENTS, initialization
 from kdlearn.experiments import cluttered_digits as cluttered
 from kdlearn.experiments import warped_digits as warped
 from kdlearn.measure import load_results
@@ -51,13 +51,13 @@ def test_the_baseline_on_cluttered_digits_comes_out_again():
     assert got == pytest.approx(recorded("cluttered-digits", "scratch"), abs=TOLERANCE)
 
 
-def test_the_baseline_of_initialisation_comes_out_again():
+def test_the_baseline_of_initialization_comes_out_again():
     data = warped_digits(seed=0)
-    few = balanced_subset(data.train, initialisation.RECIPE.images, seed=0)
-    method = initialisation.METHODS["random start"]
+    few = balanced_subset(data.train, initialization.RECIPE.images, seed=0)
+    method = initialization.METHODS["random start"]
     # A random start and labels alone ask no teacher either.
-    teacher = SlimWRN(initialisation.RECIPE.widths)
-    student = initialisation.start_student(teacher, method)
-    initialisation.train_student(student, teacher, few, method, curve_on=data.validation[:50])
+    teacher = SlimWRN(initialization.RECIPE.widths)
+    student = initialization.start_student(teacher, method)
+    initialization.train_student(student, teacher, few, method, curve_on=data.validation[:50])
     got = 100 * accuracy(predict(student, data.test.images), data.test.labels)
-    assert got == pytest.approx(recorded("initialisation", "random start"), abs=TOLERANCE)
+    assert got == pytest.approx(recorded("initialization", "random start"), abs=TOLERANCE)

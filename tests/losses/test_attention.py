@@ -54,7 +54,7 @@ def test_opposite_maps_are_at_the_end_of_the_range():
     assert paper.item() == pytest.approx(2**0.5)
 
 
-def test_each_sample_is_normalised_on_its_own():
+def test_each_sample_is_normalized_on_its_own():
     student, teacher = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
     alone = [attention_transfer_loss(student[i : i + 1], teacher[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(attention_transfer_loss(student, teacher), torch.stack(alone).mean())

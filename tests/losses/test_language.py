@@ -178,7 +178,7 @@ def test_the_bucket_is_the_default_and_lies_below_the_full_kl():
     assert losses.top_k_kl(student, *stored(teacher, 3)) == explicit
 
 
-def test_one_renormalised_token_teaches_nothing_and_ignoring_can_be_negative():
+def test_one_renormalized_token_teaches_nothing_and_ignoring_can_be_negative():
     student, teacher = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     one = stored(teacher, 1)
     assert losses.top_k_kl(student, *one, tail="renormalize") == 0

@@ -72,7 +72,7 @@ def test_the_default_temperature_is_four():
         assert loss(student, teacher, labels) == loss(student, teacher, labels, temperature=4.0)
 
 
-def test_a_great_temperature_compares_centred_logits():
+def test_a_great_temperature_compares_centered_logits():
     student, teacher = torch.randn(2, 4, 10, dtype=torch.float64)
     gap = student - teacher
     limit = (gap - gap.mean(-1, keepdim=True)).square().sum(-1).mean() / 20
@@ -228,7 +228,7 @@ def test_dist_of_one_sample_has_no_correlation_over_the_batch():
 
 @given(logit_pairs())
 @few
-def test_standardised_logits_have_mean_zero_and_deviation_one(pair):
+def test_standardized_logits_have_mean_zero_and_deviation_one(pair):
     logits, _, _ = pair
     z = losses.standardize_logits(logits).numpy()
     expected = (logits - logits.mean(-1, keepdim=True)).numpy() / (
@@ -237,7 +237,7 @@ def test_standardised_logits_have_mean_zero_and_deviation_one(pair):
     np.testing.assert_allclose(z, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_standardising_forgets_scale_and_shift_and_lets_gradients_through():
+def test_standardizing_forgets_scale_and_shift_and_lets_gradients_through():
     logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     standard = losses.standardize_logits(logits)
     torch.testing.assert_close(
@@ -246,13 +246,13 @@ def test_standardising_forgets_scale_and_shift_and_lets_gradients_through():
     assert torch.autograd.gradcheck(losses.standardize_logits, logits)
 
 
-def test_rows_are_standardised_in_any_number_of_dimensions():
+def test_rows_are_standardized_in_any_number_of_dimensions():
     logits = torch.randn(2, 3, 5, dtype=torch.float64)
     flat = losses.standardize_logits(logits.flatten(0, 1))
     torch.testing.assert_close(losses.standardize_logits(logits), flat.reshape(2, 3, 5))
 
 
-def test_a_constant_row_is_standardised_to_zeros_with_a_finite_gradient():
+def test_a_constant_row_is_standardized_to_zeros_with_a_finite_gradient():
     logits = torch.ones(1, 4, requires_grad=True)
     standard = losses.standardize_logits(logits)
     standard.sum().backward()
@@ -260,7 +260,7 @@ def test_a_constant_row_is_standardised_to_zeros_with_a_finite_gradient():
     assert logits.grad.isfinite().all()
 
 
-def test_standardising_needs_classes():
+def test_standardizing_needs_classes():
     with pytest.raises(ValueError, match="logits have 1 class"):
         losses.standardize_logits(torch.ones(3, 1))
     assert losses.standardize_logits(torch.randn(2, 3).half()).dtype == torch.float32

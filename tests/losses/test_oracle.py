@@ -29,7 +29,7 @@ def entropy(logits, mask=None, temperature=1.0):
     return -(log_p.exp() * log_p).sum(-1).mean()
 
 
-def labelled(x):
+def labeled(x):
     return x["y"] != -100
 
 
@@ -81,7 +81,7 @@ def deit_soft(temperature):
     )
 
 
-def standardised(x):
+def standardized(x):
     sides = (losses.standardize_logits(x["s"]), losses.standardize_logits(x["t"]))
     soft = losses.soft_target_loss(*sides, temperature=2.0)
     return 0.1 * F.cross_entropy(x["s"], x["y"]) + 9 * soft
@@ -124,20 +124,20 @@ def minilm(*relations, masked):
 
 def gkd(beta, temperature):
     return lambda x: losses.generalized_jsd(
-        x["s"], x["t"], beta=beta, temperature=temperature, mask=labelled(x)
+        x["s"], x["t"], beta=beta, temperature=temperature, mask=labeled(x)
     )
 
 
 def token(name, **options):
-    return lambda x: getattr(losses, name)(x["s"], x["t"], mask=labelled(x), **options)
+    return lambda x: getattr(losses, name)(x["s"], x["t"], mask=labeled(x), **options)
 
 
 def plus_entropy(formula, share=1.0):
-    return lambda x: formula(x) + share * entropy(x["t"], labelled(x))
+    return lambda x: formula(x) + share * entropy(x["t"], labeled(x))
 
 
 def symmetric(x):
-    return 0.5 * (token("forward_kl")(x) + token("reverse_kl")(x) + entropy(x["t"], labelled(x)))
+    return 0.5 * (token("forward_kl")(x) + token("reverse_kl")(x) + entropy(x["t"], labeled(x)))
 
 
 def skewed_reverse(x):
@@ -207,7 +207,7 @@ MATCHED: dict[str, Formula] = {
     "dist/official/b2_g2": dist(2.0, 2.0),
     "dist/official/b1_g0": dist(1.0, 0.0),
     "dist/official/b0_g1": dist(0.0, 1.0),
-    "logitstd/torchdistill/T2": standardised,
+    "logitstd/torchdistill/T2": standardized,
     "at/szagoruyko/same": attention(),
     **{
         f"at/{code}/{size}_p2": attention()
@@ -432,7 +432,7 @@ DIFFERENCES: dict[str, Difference] = {
         pair("similarity_preserving_loss"),
     ),
     "cc/torchdistill_bilinear": Difference(
-        "torchdistill compares matrices of inner products; ours is RepDistiller's neighbours",
+        "torchdistill compares matrices of inner products; ours is RepDistiller's neighbors",
         kernel_gap(inner_products),
         lambda x: losses.correlation_congruence_loss(x["s"], x["t"][:, :16]),
     ),

@@ -41,7 +41,7 @@ class Spec:
     accuracy: float = 1e-12  # of the zero
 
 
-def labelled(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def labeled(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda s, t: getattr(losses, name)(s, t, LABELS[: len(s)])
 
 
@@ -79,7 +79,7 @@ RELATION = {"ignores": "batch, order, scale", "sees": "shift"}
 TABLE = {
     "soft_target_loss": Spec("logits", plain("soft_target_loss"), **KL),
     "distillation_loss": Spec(
-        "logits", labelled("distillation_loss"), ignores="shift", sees="order, scale", zero=False
+        "logits", labeled("distillation_loss"), ignores="shift", sees="order, scale", zero=False
     ),
     "soft_cross_entropy": Spec("logits", plain("soft_cross_entropy"), zero=False, **KL),
     "logit_mse_loss": Spec(
@@ -89,12 +89,12 @@ TABLE = {
         sees="order, scale, shift",
     ),
     "target_class_loss": Spec(
-        "logits", labelled("target_class_loss"), ignores="shift", sees="order, scale"
+        "logits", labeled("target_class_loss"), ignores="shift", sees="order, scale"
     ),
     "nontarget_class_loss": Spec(
-        "logits", labelled("nontarget_class_loss"), ignores="shift", sees="order, scale"
+        "logits", labeled("nontarget_class_loss"), ignores="shift", sees="order, scale"
     ),
-    "dkd_loss": Spec("logits", labelled("dkd_loss"), ignores="shift", sees="order, scale"),
+    "dkd_loss": Spec("logits", labeled("dkd_loss"), ignores="shift", sees="order, scale"),
     "dist_loss": Spec("logits", plain("dist_loss"), accuracy=1e-6, **KL),
     "binary_distillation_loss": Spec(
         "logits",
@@ -356,7 +356,7 @@ def value_before_and_after(name_and_change):
     name, change = name_and_change
     torch.manual_seed(1)
     kind = TABLE[name].kind
-    # More samples than elsewhere: two of them cannot be put in another order of neighbours.
+    # More samples than elsewhere: two of them cannot be put in another order of neighbors.
     shape = (4, *SHAPES[kind][1:]) if kind != "logits" else SHAPES[kind]
     student, teacher = torch.randn(2, *shape, dtype=torch.float64).unbind()
     call = TABLE[name].call

@@ -90,19 +90,19 @@ def test_great_gaps_count_by_their_size_not_by_its_square():
 
 @given(embedding_pairs())
 @few
-def test_neighbour_probabilities_match_the_closed_form(pair):
-    def neighbours(x):
+def test_neighbor_probabilities_match_the_closed_form(pair):
+    def neighbors(x):
         x = x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-7)
         closeness = (x @ x.T + 1) / 2
         return closeness / closeness.sum(1, keepdims=True) + 1e-7
 
-    student, teacher = (neighbours(side.numpy()) for side in pair)
+    student, teacher = (neighbors(side.numpy()) for side in pair)
     expected = ((teacher - 1e-7) * np.log(teacher / student)).mean()
     assert losses.pkt_loss(*pair).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_errors_of_neighbours_match_a_loop(batch):
+def test_errors_of_neighbors_match_a_loop(batch):
     student, teacher = torch.randn(2, batch, 3, dtype=torch.float64)
     error = (student - teacher).abs().numpy()
     products = [(error[i] * error[i + 1]).sum() for i in range(batch - 1)]

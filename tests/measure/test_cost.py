@@ -179,8 +179,8 @@ def test_packed_int8_weights_are_smaller_and_their_operations_unknown_not_zero()
     model = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 10))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in torch, and still there
-        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
-    before, after = (costs(net, torch.zeros(1, 300)) for net in (model, quantised))
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    before, after = (costs(net, torch.zeros(1, 300)) for net in (model, quantized))
     assert after.parameters is None and after.flops is None
     assert 300 * 310 < after.disk < before.disk / 3
     assert after.batches[1].p50 > 0

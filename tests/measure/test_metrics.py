@@ -76,9 +76,9 @@ def test_kl_stays_finite_at_extreme_logits():
     assert np.isfinite(kl_to_teacher(torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])))
 
 
-def test_pointing_takes_the_centre_of_the_cell():
+def test_pointing_takes_the_center_of_the_cell():
     maps = torch.zeros(1, 4, 4)
-    maps[0, 2, 1] = 1  # centre (0.375, 0.625)
+    maps[0, 2, 1] = 1  # center (0.375, 0.625)
     assert pointing_game(maps, BOX) == 1.0
     assert pointing_game(maps, torch.tensor([[0.4, 0.5, 0.75, 1.0]])) == 0.0
     assert pointing_game(maps, torch.tensor([[0.25, 0.63, 0.75, 1.0]])) == 0.0
@@ -86,7 +86,7 @@ def test_pointing_takes_the_centre_of_the_cell():
 
 def test_the_edge_belongs_to_the_box():
     maps = torch.zeros(1, 2, 2)
-    maps[0, 0, 0] = 1  # centre (0.25, 0.25)
+    maps[0, 0, 0] = 1  # center (0.25, 0.25)
     assert pointing_game(maps, torch.tensor([[0.25, 0.25, 1.0, 1.0]])) == 1.0
     assert pointing_game(maps, torch.tensor([[0.0, 0.0, 0.25, 0.25]])) == 1.0
 
@@ -119,7 +119,7 @@ def test_a_box_that_cuts_a_cell_takes_its_share():
     assert energy_in_box(maps, box) == pytest.approx((0.25 * 1 + 0.25 * 3) / 4)
 
 
-def test_energy_of_images_is_averaged_after_each_is_normalised():
+def test_energy_of_images_is_averaged_after_each_is_normalized():
     maps = torch.tensor([[[1.0, 0.0]], [[30.0, 10.0]]])
     boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0]]).repeat(2, 1)
     assert energy_in_box(maps, boxes) == pytest.approx((1 + 0.75) / 2)

@@ -9,9 +9,9 @@ from kdlearn.models import SmallCNN
 @pytest.mark.parametrize("width", [4, 16])
 def test_the_parameters_are_those_of_its_layers(width):
     convolutions = 9 * (width + 2 * width**2 + 8 * width**2)
-    normalisations = 2 * (width + 2 * width + 4 * width)
+    normalizations = 2 * (width + 2 * width + 4 * width)
     classifier = 16 * width * 10 + 10
-    assert count_parameters(SmallCNN(width)) == convolutions + normalisations + classifier
+    assert count_parameters(SmallCNN(width)) == convolutions + normalizations + classifier
 
 
 def test_groups_halve_the_image_and_double_the_channels():

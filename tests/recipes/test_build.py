@@ -89,7 +89,7 @@ def test_the_store_keeps_maps_for_attention_and_features_for_the_rest(tmp_path):
         stored_teacher(CLUTTERED, "AT", built, tmp_path / "other", progress=False)
 
 
-def test_optimisers_and_schedules_are_those_of_the_table():
+def test_optimizers_and_schedules_are_those_of_the_table():
     table = TrainingTable(
         epochs=10, optimizer="sgd", learning_rate=0.1, decay_at=(0.5, 0.8), decay_by=0.2
     )

@@ -143,7 +143,7 @@ def test_overlays_lay_each_map_on_its_image() -> None:
             assert (frame.get_width(), frame.get_height()) == (6 * (x1 - x0), 8 * (y1 - y0))
 
 
-def test_overlays_keep_colours_and_take_a_map_of_zeros() -> None:
+def test_overlays_keep_colors_and_take_a_map_of_zeros() -> None:
     images = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     figure = plots.overlays(images, {"dead": torch.zeros(1, 2, 2)})
     assert figure.axes[0].images[0].get_array().shape == (4, 4, 3)
@@ -217,11 +217,11 @@ def test_a_dark_style_of_the_reader_does_not_leak_in_nor_ours_out() -> None:
         assert to_rgb(plt.rcParams["figure.facecolor"]) == (0, 0, 0)
 
 
-def luminance(colour: str) -> float:
-    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+def luminance(color: str) -> float:
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
-def test_the_first_three_colours_stand_out_on_white() -> None:
-    for colour in list(plots.PALETTE.values())[:3]:
-        assert 1.05 / (luminance(colour) + 0.05) >= 3  # WCAG 2.1, 1.4.11
+def test_the_first_three_colors_stand_out_on_white() -> None:
+    for color in list(plots.PALETTE.values())[:3]:
+        assert 1.05 / (luminance(color) + 0.05) >= 3  # WCAG 2.1, 1.4.11

@@ -383,7 +383,7 @@ def test_the_overlay_goes_from_the_image_to_the_map(pages: Pages) -> None:
     assert pixel(page, 0, 0.99, 0.01) == [255, 255, 255]
     assert pixel(page, 0, 0.25, 0.75) == [51, 51, 51]
     page.keyboard.press("End")
-    assert pixel(page, 0, 0.99, 0.01) == [252, 255, 164]  # the peak: the end of the colour map
+    assert pixel(page, 0, 0.99, 0.01) == [252, 255, 164]  # the peak: the end of the color map
     assert pixel(page, 0, 0.1, 0.9) == [0, 0, 4]  # nothing there: its beginning
 
 
@@ -452,8 +452,8 @@ def test_axe_finds_nothing_serious(pages: Pages, theme: str, width: int) -> None
 
 
 def lightness(page: Any, rule: str) -> float:
-    colour = page.locator(".kdfig").first.evaluate(f"node => getComputedStyle(node).{rule}")
-    return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / (3 * 255)
+    color = page.locator(".kdfig").first.evaluate(f"node => getComputedStyle(node).{rule}")
+    return sum(float(part) for part in re.findall(r"[\d.]+", color)[:3]) / (3 * 255)
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])

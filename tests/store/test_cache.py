@@ -384,7 +384,7 @@ def test_augmenting_a_plain_cache_is_refused(tmp_path):
         fit(distiller, loader, progress=False)
 
 
-def test_other_data_than_the_stored_is_recognised(tmp_path):
+def test_other_data_than_the_stored_is_recognized(tmp_path):
     kept = stored(tmp_path)
     kept.check_data(images().clone())
     with pytest.raises(ValueError, match="saw 22 samples and train has 20"):

@@ -15,8 +15,8 @@ from kdlearn.training.fit import History, fit
 def blobs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    centres = 3 * torch.eye(3)[labels]
-    return centres + torch.randn(count, 3, generator=generator), labels
+    centers = 3 * torch.eye(3)[labels]
+    return centers + torch.randn(count, 3, generator=generator), labels
 
 
 def network(seed: int = 0, dropout: float = 0.0) -> nn.Sequential:
@@ -36,7 +36,7 @@ def test_a_plain_student_learns_its_task():
     assert [row["epoch"] for row in history.epochs] == list(range(1, 21))
 
 
-def test_a_distiller_trains_its_student_towards_the_teacher():
+def test_a_distiller_trains_its_student_toward_the_teacher():
     teacher, student = network(1), network(2)
     fit(teacher, TRAIN, epochs=20, progress=False)
     before = copy.deepcopy(teacher.state_dict())
@@ -149,11 +149,11 @@ def test_the_default_schedule_ends_near_zero_and_a_given_optimizer_keeps_its_rat
 
 
 def test_a_data_loader_and_an_object_with_images_and_labels_serve_as_data():
-    class Labelled:
+    class Labeled:
         images, labels = TRAIN
 
     loader = DataLoader(TensorDataset(*TRAIN), batch_size=30, shuffle=True)
-    for data in (loader, Labelled()):
+    for data in (loader, Labeled()):
         history = fit(
             network(), data, validation=data, epochs=10, learning_rate=1e-2, progress=False
         )

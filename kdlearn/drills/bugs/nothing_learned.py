@@ -11,7 +11,7 @@ from kdlearn.drills.bugs.bug import Bug
 
 
 def broken(student: nn.Module, teacher: nn.Module, images: Tensor, steps: int = 20) -> None:
-    """Distil at T = 3."""
+    """Distill at T = 3."""
     models = {"small": student, "large": teacher}
     learner, judge = models["large"], models["small"]
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
@@ -26,7 +26,7 @@ def broken(student: nn.Module, teacher: nn.Module, images: Tensor, steps: int = 
 
 
 def fixed(student: nn.Module, teacher: nn.Module, images: Tensor, steps: int = 20) -> None:
-    """Distil at T = 3."""
+    """Distill at T = 3."""
     models = {"small": student, "large": teacher}
     learner, judge = models["small"], models["large"]
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)

@@ -9,7 +9,7 @@ from kdlearn.drills.bugs.bug import Bug
 
 
 def broken(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tensor:
-    """Divergences from forward KL (beta = 0) to reverse KL (beta = 1), by the generalised JSD."""
+    """Divergences from forward KL (beta = 0) to reverse KL (beta = 1), by the generalized JSD."""
     s = student_logits.softmax(dim=-1)
     t = teacher_logits.detach().softmax(dim=-1)
     beta = min(max(beta, 1e-6), 1 - 1e-6)
@@ -20,7 +20,7 @@ def broken(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tenso
 
 
 def fixed(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tensor:
-    """Divergences from forward KL (beta = 0) to reverse KL (beta = 1), by the generalised JSD."""
+    """Divergences from forward KL (beta = 0) to reverse KL (beta = 1), by the generalized JSD."""
     s = student_logits.softmax(dim=-1)
     t = teacher_logits.detach().softmax(dim=-1)
     if beta in (0, 1):
@@ -54,7 +54,7 @@ bug = Bug(
     fixed=fixed,
     faulty="beta = min(max(beta, 1e-6), 1 - 1e-6)",
     explanation=(
-        "The generalised divergence tends to 0 at both ends, so a beta that is clamped close to an end gives a "
+        "The generalized divergence tends to 0 at both ends, so a beta that is clamped close to an end gives a "
         "loss of about 1e-6 in place of the divergence that the documentation promises. The ends need the two "
         "divergences themselves. A clamp that hides an impossible value should raise or handle it."
     ),

@@ -10,7 +10,7 @@ from kdlearn.drills.bugs.bug import Bug
 
 
 def broken(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tensor:
-    """Generalised Jensen-Shannon divergence: beta weighs the teacher."""
+    """Generalized Jensen-Shannon divergence: beta weighs the teacher."""
     log_s = student_logits.log_softmax(dim=-1)
     log_t = teacher_logits.detach().log_softmax(dim=-1)
     log_b, log_rest = math.log(beta), math.log(1 - beta)
@@ -21,7 +21,7 @@ def broken(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tenso
 
 
 def fixed(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tensor:
-    """Generalised Jensen-Shannon divergence: beta weighs the teacher."""
+    """Generalized Jensen-Shannon divergence: beta weighs the teacher."""
     log_s = student_logits.log_softmax(dim=-1)
     log_t = teacher_logits.detach().log_softmax(dim=-1)
     log_b, log_rest = math.log(beta), math.log(1 - beta)
@@ -43,7 +43,7 @@ bug = Bug(
     id="wrong-mixture",
     title="Above its bound",
     symptom=(
-        "A generalised Jensen-Shannon divergence is at most the entropy of (beta, 1 - beta). At beta = 0.5 all is "
+        "A generalized Jensen-Shannon divergence is at most the entropy of (beta, 1 - beta). At beta = 0.5 all is "
         "well; at beta = 0.9 the loss is several times that bound."
     ),
     label="loss / bound at beta = 0.9",

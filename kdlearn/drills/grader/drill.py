@@ -54,7 +54,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Drill:
-    """A programming task of an interview with all that is needed to practise it alone.
+    """A programming task of an interview with all that is needed to practice it alone.
 
     Attributes:
         id: its name, such as "kd-loss".

@@ -1,4 +1,4 @@
-// Five stops of the colour map "inferno"; as in kdlearn.show.plots.overlays.
+// Five stops of the color map "inferno"; as in kdlearn.show.plots.overlays.
 const STOPS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const SIDE = 320;
 
@@ -50,8 +50,8 @@ start("attention", (live, data) => {
   function drawBox(canvas, [x0, y0, x1, y1]) {
     const context = canvas.getContext("2d");
     const frame = [x0 * canvas.width, y0 * canvas.height, (x1 - x0) * canvas.width, (y1 - y0) * canvas.height];
-    [["#000000", 7], ["#56b4e9", 4]].forEach(([colour, thick]) => {
-      context.strokeStyle = colour;
+    [["#000000", 7], ["#56b4e9", 4]].forEach(([color, thick]) => {
+      context.strokeStyle = color;
       context.lineWidth = thick;
       context.strokeRect(...frame);
     });

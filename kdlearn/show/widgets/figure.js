@@ -38,13 +38,13 @@ function unpack(text) {
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
-// Colours of `count` pixels from `first` on, put on a canvas of their own.
-function picture(height, width, colour) {
+// Colors of `count` pixels from `first` on, put on a canvas of their own.
+function picture(height, width, color) {
   const canvas = document.createElement("canvas");
   canvas.height = height;
   canvas.width = width;
   const pixels = new ImageData(width, height);
-  for (let i = 0; i < height * width; i++) pixels.data.set([...colour(i), 255], 4 * i);
+  for (let i = 0; i < height * width; i++) pixels.data.set([...color(i), 255], 4 * i);
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
 }

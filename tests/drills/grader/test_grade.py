@@ -57,7 +57,7 @@ def test_a_property_that_a_second_fault_breaks_is_told_beside_the_first():
         maps = [side.square().mean(1) for side in (student, teacher)]
         return (maps[0] - maps[1]).square().mean()
 
-    assert sorted(ids(both, find("at-loss"))) == ["not-normalised", "teacher-gradient"]
+    assert sorted(ids(both, find("at-loss"))) == ["not-normalized", "teacher-gradient"]
 
 
 def test_two_mistakes_at_once_are_both_named():

@@ -1,4 +1,4 @@
-"""Drill: the generalised Jensen-Shannon divergence, and what beta does and does not do."""
+"""Drill: the generalized Jensen-Shannon divergence, and what beta does and does not do."""
 
 import math
 
@@ -10,7 +10,7 @@ from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Case, Drill
 
 
-def generalised_jsd(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
+def generalized_jsd(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
     """Return beta · KL(t || m) + (1 - beta) · KL(s || m), with m = beta · t + (1 - beta) · s, averaged over the batch.
 
     t and s are the teacher's and the student's probabilities at T = 1, m is a mixture of probabilities.
@@ -52,8 +52,8 @@ def extremes(generator: Generator) -> list[Case]:
 
 
 drill = Drill(
-    id="generalised-jsd",
-    title="The generalised Jensen-Shannon divergence",
+    id="generalized-jsd",
+    title="The generalized Jensen-Shannon divergence",
     task=(
         "Write the divergence of Generalized Knowledge Distillation: "
         "$\\beta\\,\\mathrm{KL}(t \\,\\|\\, m) + (1 - \\beta)\\,\\mathrm{KL}(s \\,\\|\\, m)$ with the mixture "
@@ -79,7 +79,7 @@ drill = Drill(
         "$\\sum m \\, \\nabla \\log m = 0$. The interviewer listens for: the limits, who is mixed with which share, "
         "and probabilities, not logits, in the mixture."
     ),
-    reference=generalised_jsd,
+    reference=generalized_jsd,
     cases=cases,
     extremes=extremes,
     sizes=lambda case: {
@@ -169,7 +169,7 @@ def special_ends(student_logits: Tensor, teacher_logits: Tensor, *, beta: float)
         return _kl(log_t, log_s)
     if beta == 1:
         return _kl(log_s, log_t)
-    return generalised_jsd(student_logits, teacher_logits, beta=beta)
+    return generalized_jsd(student_logits, teacher_logits, beta=beta)
 
 
 @drill.mistake(
@@ -204,7 +204,7 @@ def weights_swapped(student_logits: Tensor, teacher_logits: Tensor, *, beta: flo
 )
 def other_beta(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
     """Take beta for the student's share."""
-    return generalised_jsd(student_logits, teacher_logits, beta=1 - beta)
+    return generalized_jsd(student_logits, teacher_logits, beta=1 - beta)
 
 
 @drill.mistake(

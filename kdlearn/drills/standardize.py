@@ -7,7 +7,7 @@ from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Case, Drill
 
 
-def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Return both sets with the mean and standard deviation of each channel of the training images removed.
 
     train: (N, C, H, W); test: (M, C, H, W). The deviation is over all N · H · W values of a channel, with division by
@@ -34,10 +34,10 @@ def cases(generator: Generator) -> list[Case]:
 
 
 drill = Drill(
-    id="standardise",
+    id="standardize",
     title="Whose mean is it?",
     task=(
-        "Before training, colour images are standardised by channel. Write it for a training and a test set. "
+        "Before training, color images are standardized by channel. Write it for a training and a test set. "
         "Whose statistics do you use for the test images, and whose would you use with a teacher from elsewhere?"
     ),
     minutes=4,
@@ -54,7 +54,7 @@ drill = Drill(
         "pretrained teacher is another matter: it wants the statistics it was trained with, so a student with "
         "others needs a second copy of the batch. The interviewer listens for the leak and for that last point."
     ),
-    reference=standardise,
+    reference=standardize,
     cases=cases,
 )
 
@@ -86,7 +86,7 @@ def channel_by_channel(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 @drill.mistake(
     "another-data-set",
-    "these are the statistics of another data set, ImageNet's: they neither centre nor scale these images. "
+    "these are the statistics of another data set, ImageNet's: they neither center nor scale these images. "
     "Compute them from train.",
     seen="a PyTorch tutorial on distillation, which calls such numbers those of its own data",
 )
@@ -99,12 +99,12 @@ def imagenet(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 @drill.mistake(
     "test-by-itself",
-    "the test images are standardised by their own statistics: whatever differs between the sets is hidden, and a "
+    "the test images are standardized by their own statistics: whatever differs between the sets is hidden, and a "
     "single image could not be treated so.",
 )
 def own_statistics(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Treat each set by itself."""
-    return standardise(train, train)[0], standardise(test, test)[0]
+    return standardize(train, train)[0], standardize(test, test)[0]
 
 
 @drill.mistake(
@@ -115,7 +115,7 @@ def own_statistics(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 def pooled(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Compute statistics over everything."""
     both = torch.cat([train, test])
-    return standardise(both, train)[1], standardise(both, test)[1]
+    return standardize(both, train)[1], standardize(both, test)[1]
 
 
 @drill.mistake(
