@@ -134,8 +134,8 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
     """Run a model and give its logits.
 
     Convention
-        Inputs go in as `run` has them. Logits are the output itself, its entry ``"logits"`` or its attribute
-        ``logits``, as Hugging Face models with a head have them.
+        Inputs go in as `run` has them. Logits are the output itself, its entry ``"logits"`` or its
+        attribute ``logits``, as Hugging Face models with a head have them.
 
     Raises:
         TypeError: the output has no logits; the message says what it has.

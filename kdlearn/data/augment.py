@@ -112,7 +112,8 @@ class RandomCropFlip:
     """Cut a random window out of each padded image, and mirror half of the images: CIFAR's usual views.
 
     Attributes:
-        padding: pixels added on each side, mirrored from the image; the window has the image's size.
+        padding: pixels added on each side, mirrored from the image; the window has the image's
+            size.
 
     Raises:
         ValueError: the padding is negative.

@@ -23,14 +23,15 @@ from kdlearn.store.cache import Sampled, TopK
 class Term:
     r"""One named, weighted part of a distillation loss; made by `label_term`, `logit_term` and `layer_term`.
 
-    Its value is :math:`w \sum_j \mathrm{loss}(a_j)`, where ``arguments`` picks the :math:`a_j` from the outputs.
+    Its value is :math:`w \sum_j \mathrm{loss}(a_j)`, where ``arguments`` picks the :math:`a_j` from
+    the outputs.
 
     Attributes:
         name: how the part is called in histories and messages; no dot, unique in a `Distiller`.
         weight: :math:`w`, a number >= 0.
-        loss: a function, or a module whose parameters (a projector) are trained with the student; returns a scalar.
-        arguments: from the outputs of student and teacher and the labels to the argument lists of ``loss``.
-        layers: the student's layer name to the teacher's layer name.
+        loss: a function, or a module whose parameters (a projector) are trained with the student;
+        returns a scalar. arguments: from the outputs of student and teacher and the labels to the
+        argument lists of ``loss``. layers: the student's layer name to the teacher's layer name.
 
     Raises:
         TypeError: the name is no text, the weight no number, or the loss no function.
@@ -107,8 +108,8 @@ def logit_term(
 
     Args:
         name: name of the part.
-        loss: takes (student_logits, teacher_logits), and the labels as third where ``with_labels``; returns a scalar.
-        weight: :math:`w`, a number >= 0.
+        loss: takes (student_logits, teacher_logits), and the labels as third where ``with_labels``;
+        returns a scalar. weight: :math:`w`, a number >= 0.
         with_labels: the loss needs the labels too, as `kdlearn.losses.dkd_loss` does.
 
     Example:
@@ -138,8 +139,8 @@ def layer_term(
 
     Args:
         name: name of the part.
-        loss: takes (student_features, teacher_features), returns a scalar. A module with parameters (a projector) is
-            trained with the student; it serves every pair.
+        loss: takes (student_features, teacher_features), returns a scalar. A module with parameters
+            (a projector) is trained with the student; it serves every pair.
         layers: ``{"student_layer": "teacher_layer"}``, or a list of names that both models have.
         weight: :math:`w`, a number >= 0.
 
@@ -178,10 +179,10 @@ def sparse_term(
 
     Args:
         name: name of the part.
-        loss: takes (student_logits, teacher_log_probs, teacher_indices), as `kdlearn.losses.top_k_kl` and
-            `kdlearn.losses.sampled_kl`; returns a scalar.
-        kind: what a live teacher's logits are reduced to; stored outputs are of their own kind already.
-        weight: :math:`w`, a number >= 0.
+        loss: takes (student_logits, teacher_log_probs, teacher_indices), as
+            `kdlearn.losses.top_k_kl` and `kdlearn.losses.sampled_kl`; returns a scalar.
+        kind: what a live teacher's logits are reduced to; stored outputs are of their own kind
+        already. weight: :math:`w`, a number >= 0.
 
     Example:
         >>> from kdlearn.losses import top_k_kl
@@ -223,12 +224,13 @@ class Distiller(nn.Module):
     r"""Run student and teacher once on a batch and add up weighted terms, :math:`L = \sum_k w_k L_k`.
 
     Convention
-        A teacher that is a module runs in ``eval()`` under ``no_grad``, also after ``train()``; its parameters are
-        never part of ``parameters()`` or ``state_dict()``, and ``to()`` moves it along. ``parameters()`` are the
-        student's and those of losses that are modules (projectors): hand them all to one optimizer.
-        ``parts`` hold weight times loss, so they add up to ``total``.
-        A teacher may also be stored outputs, such as `kdlearn.store.CachedTeacher`; then the rows of the batch in the
-        training data are needed, which `kdlearn.training.fit` passes. Losses cannot tell the difference.
+        A teacher that is a module runs in ``eval()`` under ``no_grad``, also after ``train()``; its
+        parameters are never part of ``parameters()`` or ``state_dict()``, and ``to()`` moves it
+        along. ``parameters()`` are the student's and those of losses that are modules (projectors):
+        hand them all to one optimizer. ``parts`` hold weight times loss, so they add up to
+        ``total``. A teacher may also be stored outputs, such as `kdlearn.store.CachedTeacher`; then
+        the rows of the batch in the training data are needed, which `kdlearn.training.fit` passes.
+        Losses cannot tell the difference.
 
     Args:
         student: the model to train; gives logits, see `kdlearn.core.inputs.call`.
@@ -236,11 +238,12 @@ class Distiller(nn.Module):
         terms: at least one term, names unique.
 
     Raises:
-        TypeError: the terms are no list of terms, or a model is neither a module nor stored outputs.
-        ValueError: no terms, names used twice, or one object as student and teacher.
+        TypeError: the terms are no list of terms, or a model is neither a module nor stored
+        outputs. ValueError: no terms, names used twice, or one object as student and teacher.
         KeyError: a model has no layer that a term names (the message lists the close ones).
 
-    Source: the soft and the hard term, Hinton, Vinyals, Dean (2015), section 2; layer terms, Romero et al. (2015).
+    Source: the soft and the hard term, Hinton, Vinyals, Dean (2015), section 2; layer terms, Romero
+    et al. (2015).
 
     Example:
         >>> from kdlearn.losses import soft_target_loss

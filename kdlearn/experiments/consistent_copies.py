@@ -1,7 +1,8 @@
 """What does it cost to store the teacher on a few fixed copies instead of running it on fresh ones?
 
-The recipe is that of warped digits, distillation at T = 4. Students differ in the views they see: fresh ones in each
-epoch with a live teacher, or K fixed augmented copies, epoch after epoch the next, whose teacher outputs are stored.
+The recipe is that of warped digits, distillation at T = 4. Students differ in the views they see:
+fresh ones in each epoch with a live teacher, or K fixed augmented copies, epoch after epoch the
+next, whose teacher outputs are stored.
 """
 
 from __future__ import annotations

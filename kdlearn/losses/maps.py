@@ -113,9 +113,9 @@ def input_gradients(
         Gradients of the images' shape.
 
     Raises:
-        TypeError: the logits or images are no floating-point tensor or the labels are not torch.int64.
-        ValueError: the images do not require a gradient, the logits do not depend on them, a
-            label is out of range, an empty batch, or a NaN.
+        TypeError: the logits or images are no floating-point tensor or the labels are not
+        torch.int64. ValueError: the images do not require a gradient, the logits do not depend on
+            them, a label is out of range, an empty batch, or a NaN.
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2014; used for
         transfer by Zagoruyko and Komodakis, ICLR 2017, section 3.2.

@@ -100,7 +100,8 @@ def kl_to_teacher(
         temperature: T, above 0.
 
     Raises:
-        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is not above 0.
+        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is
+            not above 0.
 
     Example:
         >>> logits = torch.tensor([[1.0, 2.0, 3.0]])

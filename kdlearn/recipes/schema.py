@@ -183,7 +183,8 @@ def load(name: str | Path) -> Recipe:
     """Read a recipe: a file, or one that comes with the package.
 
     Raises:
-        RecipeError: there is none, it is not TOML, or it says something that cannot be run; all places at once.
+        RecipeError: there is none, it is not TOML, or it says something that cannot be run; all
+            places at once.
 
     Example:
         >>> load("warped-digits").data.name

@@ -70,11 +70,12 @@ class AttentionMap:
     r"""Keep the normalized attention map of a layer instead of its features.
 
     Convention
-        Stored is :math:`\hat Q`, shape (B, \*spatial). Losses get :math:`\hat Q^{1/p}` as features of one channel,
-        whose attention map is :math:`\hat Q` again, so `kdlearn.losses.attention_transfer_loss` with the same ``p``
-        gives the number that the features give, up to rounding.
-        Where the student's layer is smaller than the teacher's, that loss pools the teacher's features *before* the
-        power, which a map cannot undo: store with ``size``, the student's.
+        Stored is :math:`\hat Q`, shape (B, \*spatial). Losses get :math:`\hat Q^{1/p}` as features
+        of one channel, whose attention map is :math:`\hat Q` again, so
+        `kdlearn.losses.attention_transfer_loss` with the same ``p`` gives the number that the
+        features give, up to rounding. Where the student's layer is smaller than the teacher's, that
+        loss pools the teacher's features *before* the power, which a map cannot undo: store with
+        ``size``, the student's.
 
     Args:
         p: the power, as in the loss.
@@ -117,8 +118,9 @@ class Relation:
 
     Convention
         Stored are :math:`R_a = X_a X_a^\top/\sqrt{d_r}` for queries, keys or values X; for a pair
-        :math:`X_a Y_a^\top/\sqrt{d_r}`. Losses get the pair :math:`(\sqrt{L}\,R_a, I)`, whose relation is R again, so
-        `kdlearn.losses.relation_loss` with the same heads gives the number that the states give.
+        :math:`X_a Y_a^\top/\sqrt{d_r}`. Losses get the pair :math:`(\sqrt{L}\,R_a, I)`, whose
+        relation is R again, so `kdlearn.losses.relation_loss` with the same heads gives the number
+        that the states give.
 
     Args:
         heads: relation heads; they divide the width of the states.
@@ -161,8 +163,9 @@ class TopK:
     """Keep the k most probable classes or tokens instead of all logits.
 
     Convention
-        Stored are log-probabilities at temperature 1 and indices, shape (..., k). Losses get both as
-        ``Outputs.sparse``; ``Outputs.logits`` are log-probabilities with the rest spread evenly over the tail.
+        Stored are log-probabilities at temperature 1 and indices, shape (..., k). Losses get both
+        as ``Outputs.sparse``; ``Outputs.logits`` are log-probabilities with the rest spread evenly
+        over the tail.
 
     Args:
         k: how many, at least 1.
@@ -199,9 +202,10 @@ class Sampled:
     """Keep tokens drawn from the teacher, for an estimate that is right on average.
 
     Convention
-        Stored are draws with replacement from the teacher's probabilities at temperature 1: log-probabilities and
-        indices, shape (..., draws), for `kdlearn.losses.sampled_kl`. ``Outputs.logits`` are the logarithms of their
-        frequencies, minus infinity for what was not drawn.
+        Stored are draws with replacement from the teacher's probabilities at temperature 1:
+        log-probabilities and indices, shape (..., draws), for `kdlearn.losses.sampled_kl`.
+        ``Outputs.logits`` are the logarithms of their frequencies, minus infinity for what was not
+        drawn.
 
     Args:
         draws: how many, at least 1.
@@ -240,19 +244,19 @@ class FixedCopies:
     """A few fixed augmented copies of the data, so that a cache can serve augmented training.
 
     Convention
-        Copy c is the whole data set in its order, augmented in blocks of 1,024 by one generator with seed c of
-        ``seeds``: student and teacher see the same views, at any time ("consistent teacher").
-        `kdlearn.training.fit` takes it as ``augment`` and uses copy ``(epoch - 1) % K``.
+        Copy c is the whole data set in its order, augmented in blocks of 1,024 by one generator
+        with seed c of ``seeds``: student and teacher see the same views, at any time ("consistent
+        teacher"). `kdlearn.training.fit` takes it as ``augment`` and uses copy ``(epoch - 1) % K``.
 
     Args:
-        augment: from (images, generator) to images; a dataclass or a function of a module, so that it has a name.
-        seeds: one a copy, all different.
+        augment: from (images, generator) to images; a dataclass or a function of a module, so that
+        it has a name. seeds: one a copy, all different.
 
     Raises:
         ValueError: no seed, or one twice.
 
-    Source: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, for the same
-    view on both sides.
+    Source: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR
+    2022, for the same view on both sides.
 
     Example:
         >>> from kdlearn.data import RandomShift
@@ -291,7 +295,8 @@ class FixedCopies:
 class CachedTeacher:
     """A teacher's outputs read from disk; takes the teacher's place in a `kdlearn.distill.Distiller`.
 
-    Made by `cache_teacher` and `open_cache`. Shards are memory-mapped: only the rows asked for are read.
+    Made by `cache_teacher` and `open_cache`. Shards are memory-mapped: only the rows asked for are
+    read.
 
     Attributes:
         folder: where it lies.
@@ -427,17 +432,18 @@ def cache_teacher(
     """Run the teacher once over the data and store what losses need; or go on where that stopped.
 
     Convention
-        Rows are in the order of ``inputs``; with K copies, row ``c * samples + i`` is sample i of copy c. The teacher
-        runs in ``eval()`` without gradient. Shards are written under another name, flushed and renamed; the index lists
-        a shard after it stands, with its digest. A run that was killed goes on at the first shard that is not listed,
-        and ends with the same bytes.
-        A cache belongs to the teacher's weights and modules with their settings, the inputs, ``layers``, ``logits``,
-        ``copies`` and ``dtype``; any other is refused. What ``forward`` does between the modules is not compared.
+        Rows are in the order of ``inputs``; with K copies, row ``c * samples + i`` is sample i of
+        copy c. The teacher runs in ``eval()`` without gradient. Shards are written under another
+        name, flushed and renamed; the index lists a shard after it stands, with its digest. A run
+        that was killed goes on at the first shard that is not listed, and ends with the same bytes.
+        A cache belongs to the teacher's weights and modules with their settings, the inputs,
+        ``layers``, ``logits``, ``copies`` and ``dtype``; any other is refused. What ``forward``
+        does between the modules is not compared.
 
     Args:
         teacher: the trained model.
-        inputs: the training inputs, as the student will see them, shape (N, ...); or named tensors of N rows each.
-        folder: made when it does not exist.
+        inputs: the training inputs, as the student will see them, shape (N, ...); or named tensors
+        of N rows each. folder: made when it does not exist.
         layers: what to store of which layer, e.g. ``{"group1": AttentionMap()}``.
         logits: None to store all logits, or `TopK` or `Sampled` for large vocabularies.
         copies: fixed augmented copies to store instead of the plain data.
@@ -447,10 +453,10 @@ def cache_teacher(
         progress: show a bar.
 
     Raises:
-        CacheError: the folder has a cache of another teacher, data or setting; a file is damaged; or the disk is full.
-        TypeError: the inputs are no tensor, or a layer is not kept as one of this module's kinds.
-        ValueError: no data, a number out of its range, or outputs that are NaN or too large for ``dtype``.
-        KeyError: the teacher has no such layer.
+        CacheError: the folder has a cache of another teacher, data or setting; a file is damaged;
+        or the disk is full. TypeError: the inputs are no tensor, or a layer is not kept as one of
+        this module's kinds. ValueError: no data, a number out of its range, or outputs that are NaN
+        or too large for ``dtype``. KeyError: the teacher has no such layer.
 
     Example:
         >>> import tempfile
@@ -515,7 +521,8 @@ def open_cache(
     """Open a finished cache without running the teacher; arguments as for `cache_teacher`.
 
     Raises:
-        CacheError: there is none, it is not finished, damaged, or of another teacher, data or setting.
+        CacheError: there is none, it is not finished, damaged, or of another teacher, data or
+            setting.
 
     Example:
         >>> import tempfile
@@ -593,7 +600,8 @@ def _fingerprint(
 ) -> dict[str, str]:
     weights = hashlib.sha256()
     for name, part in teacher.named_modules():
-        # Without their settings, a ReLU and a sigmoid between the same weights would be one teacher.
+        # Without their settings, a ReLU and a sigmoid between the same weights would be one
+        # teacher.
         weights.update(f"{name} {type(part).__qualname__} {part.extra_repr()}\n".encode())
     for name, value in sorted(teacher.state_dict().items()):
         if isinstance(value, Tensor):

@@ -40,10 +40,11 @@ class Checkpoints:
     """Where and how often `kdlearn.training.fit` saves, and how to find what it saved.
 
     Convention
-        A checkpoint is a folder ``step-00000120`` with ``model.safetensors`` (the weights, to be used alone),
-        ``training.safetensors`` (optimizer, random states) and ``state.json`` (counters, history, checksums). It is
-        written under another name, flushed to the disk, and renamed: a folder with the right name is complete. Older
-        ones are removed only after the newer one stands. Nothing is pickled.
+        A checkpoint is a folder ``step-00000120`` with ``model.safetensors`` (the weights, to be
+        used alone), ``training.safetensors`` (optimizer, random states) and ``state.json``
+        (counters, history, checksums). It is written under another name, flushed to the disk, and
+        renamed: a folder with the right name is complete. Older ones are removed only after the
+            newer one stands. Nothing is pickled.
 
     Args:
         folder: of one run; made when it does not exist.
@@ -54,7 +55,8 @@ class Checkpoints:
     Raises:
         TypeError: ``every_minutes`` is no number.
         ValueError: an interval or ``keep`` is below its minimum.
-        CheckpointError: in reading: none there, damaged or foreign; in writing: the disk is full or closed.
+        CheckpointError: in reading: none there, damaged or foreign; in writing: the disk is full or
+            closed.
 
     Example:
         >>> import tempfile

@@ -28,20 +28,21 @@ class Engine:
     r"""Options of `kdlearn.training.fit` that change how fast a step is, not what it minimizes.
 
     Convention
-        In one process the model stays on its device. Under ``accelerate launch`` each process takes its share of every
-        batch on its own device: with batch B and P processes, process r computes the mean over :math:`B_r` samples,
-        weighted :math:`P B_r / B`, so that the averaged gradient is that of the whole batch, also where the shares
-        differ by one sample. No sample is dropped or seen twice. ``accumulate`` cuts a share further in the same way:
-        the same gradient in less memory, not a larger batch.
-        Two things do see the cut: statistics of batch normalization, and losses that compare the samples of a batch
-        with one another (SP, RKD, PKT, CC, DIST's intra part, contrastive). They see their own piece.
+        In one process the model stays on its device. Under ``accelerate launch`` each process takes
+        its share of every batch on its own device: with batch B and P processes, process r computes
+        the mean over :math:`B_r` samples, weighted :math:`P B_r / B`, so that the averaged gradient
+        is that of the whole batch, also where the shares differ by one sample. No sample is dropped
+        or seen twice. ``accumulate`` cuts a share further in the same way: the same gradient in
+        less memory, not a larger batch. Two things do see the cut: statistics of batch
+        normalization, and losses that compare the samples of a batch with one another (SP, RKD,
+        PKT, CC, DIST's intra part, contrastive). They see their own piece.
 
     Args:
-        precision: "fp32", or "bf16" and "fp16": mixed precision by autocast, weights in float32; fp16 needs a GPU and
-            scales its gradients.
+        precision: "fp32", or "bf16" and "fp16": mixed precision by autocast, weights in float32;
+            fp16 needs a GPU and scales its gradients.
         accumulate: pieces that each process computes one after the other, at least 1.
-        clip_norm: largest L2 norm of the gradient of all trained parameters together; None for no limit.
-        channels_last: keep images and convolutions in the order (N, H, W, C) in memory.
+        clip_norm: largest L2 norm of the gradient of all trained parameters together; None for no
+        limit. channels_last: keep images and convolutions in the order (N, H, W, C) in memory.
         compile: compile the student with ``torch.compile``; the first steps take longer.
 
     Raises:
@@ -87,7 +88,8 @@ class Run:
         device = next(p for p in model.parameters() if p.requires_grad).device
         if engine.precision == "fp16" and device.type == "cpu" and not torch.cuda.is_available():
             raise ValueError("precision is 'fp16' and there is no GPU: use 'bf16' on a CPU.")
-        # Accelerate keeps precision and device for the life of the process; each fit brings its own.
+        # Accelerate keeps precision and device for the life of the process; each fit brings its
+        # own.
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self.accelerator = Accelerator(
             mixed_precision="no" if engine.precision == "fp32" else engine.precision,

@@ -63,8 +63,9 @@ class History:
     """What happened in each epoch; prints as a table.
 
     Attributes:
-        epochs: a dict an epoch: ``epoch`` from 1, ``loss`` (mean over its steps), ``parts`` (the same for each named
-            part, weight included) and, with validation data, ``validation_accuracy`` in [0, 1].
+        epochs: a dict an epoch: ``epoch`` from 1, ``loss`` (mean over its steps), ``parts`` (the
+            same for each named part, weight included) and, with validation data,
+            ``validation_accuracy`` in [0, 1].
 
     Example:
         >>> print(
@@ -129,48 +130,55 @@ def fit(
 ) -> History:
     r"""Train a student: on labels alone, or with a teacher when the model is a `Distiller`.
 
-    Each step minimizes the mean cross-entropy :math:`-\log p_{s,y}` of a plain model, or a distiller's total.
+    Each step minimizes the mean cross-entropy :math:`-\log p_{s,y}` of a plain model, or a
+    distiller's total.
 
     Convention
-        Tensors are shuffled each epoch and cut into batches whose sizes differ by one at most, none above
-        ``batch_size``; an iterable is taken as it comes. ``augment`` is applied to the batch once, so that student and
-        teacher see the same images. The scheduler steps after each batch.
-        ``seed`` fixes order, augmentation and dropout: same seed, machine and thread count, same numbers. The random
-        state of torch outside is left as it was. The model stays where it is (CPU, GPU) and batches are moved to it;
-        afterwards it is in ``eval()``. How a step is computed is the `Engine`'s business.
-        A resumed run gives the numbers of one that never stopped, bit for bit, if it is called with the same arguments:
-        weights, optimizer, schedule, random states (Python, NumPy, torch), the place in the epoch and the history are
-        saved. An iterable must give the same batches again from the same random state.
+        Tensors are shuffled each epoch and cut into batches whose sizes differ by one at most, none
+        above ``batch_size``; an iterable is taken as it comes. ``augment`` is applied to the batch
+        once, so that student and teacher see the same images. The scheduler steps after each batch.
+        ``seed`` fixes order, augmentation and dropout: same seed, machine and thread count, same
+        numbers. The random state of torch outside is left as it was. The model stays where it is
+        (CPU, GPU) and batches are moved to it; afterwards it is in ``eval()``. How a step is
+        computed is the `Engine`'s business. A resumed run gives the numbers of one that never
+        stopped, bit for bit, if it is called with the same arguments: weights, optimizer, schedule,
+        random states (Python, NumPy, torch), the place in the epoch and the history are saved. An
+        iterable must give the same batches again from the same random state.
 
     Args:
         model: the student, or a `Distiller` that holds it.
-        train: an object with ``images`` and ``labels``, a pair (images, labels), or an iterable of such pairs. Named
-            tensors in place of images become keyword arguments of the models, as Hugging Face ones want them.
+        train: an object with ``images`` and ``labels``, a pair (images, labels), or an iterable of
+            such pairs. Named tensors in place of images become keyword arguments of the models, as
+            Hugging Face ones want them.
         validation: the same, to measure the student's accuracy after each epoch.
         epochs: passes over ``train``, at least 1.
         batch_size: images a step, over all processes, at least 1; not used for an iterable.
-        optimizer: holds every trainable parameter of the model; default `AdamW` at ``learning_rate``.
-        scheduler: the schedule of ``optimizer``; the default optimizer has `OneCycleLR` with peak ``learning_rate``.
-        learning_rate: of the default optimizer, > 0.
-        augment: from (images, generator) to images; or `kdlearn.store.FixedCopies`, which epoch after epoch gives the
-            next of a few fixed copies of the whole data, the only kind that a stored teacher can serve.
+        optimizer: holds every trainable parameter of the model; default `AdamW` at
+        ``learning_rate``. scheduler: the schedule of ``optimizer``; the default optimizer has
+        `OneCycleLR` with peak ``learning_rate``. learning_rate: of the default optimizer, > 0.
+        augment: from (images, generator) to images; or `kdlearn.store.FixedCopies`, which epoch
+            after epoch gives the next of a few fixed copies of the whole data, the only kind that a
+            stored teacher can serve.
         seed: any whole number.
         progress: show a bar with the parts of the loss.
-        engine: processes, precision, gradient accumulation and clipping, memory format, compilation.
-        checkpoints: where and how often to save; the finished run is saved too.
-        resume: True goes on from the newest checkpoint, or starts when there is none; a path names one.
+        engine: processes, precision, gradient accumulation and clipping, memory format,
+        compilation. checkpoints: where and how often to save; the finished run is saved too.
+        resume: True goes on from the newest checkpoint, or starts when there is none; a path names
+            one.
 
     Returns:
         The history, one entry an epoch.
 
     Raises:
-        TypeError: an argument is of another kind than said above, or labels are no class numbers of torch.int64.
-        IndexError: a label is no class of the model.
-        ValueError: no data, lengths that differ, a number out of its range, an optimizer that lacks parameters or holds
-            the teacher's, a scheduler without its optimizer, a folder with checkpoints and no ``resume``, a stored
-            teacher with other data or another augmentation than it was stored for.
-        FloatingPointError: a loss is NaN or infinite; the message names the term, the epoch and the step.
-        CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
+        TypeError: an argument is of another kind than said above, or labels are no class numbers of
+        torch.int64. IndexError: a label is no class of the model.
+        ValueError: no data, lengths that differ, a number out of its range, an optimizer that lacks
+            parameters or holds the teacher's, a scheduler without its optimizer, a folder with
+            checkpoints and no ``resume``, a stored teacher with other data or another augmentation
+            than it was stored for.
+        FloatingPointError: a loss is NaN or infinite; the message names the term, the epoch and the
+        step. CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another
+        run.
 
     Source: AdamW, Loshchilov and Hutter (2019); the one-cycle schedule, Smith and Topin (2018).
 
