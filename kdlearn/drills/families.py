@@ -91,6 +91,80 @@ def side_of(side: str, wrong: Wrong, z: Tensor, temperature: float) -> tuple[Ten
     return z, log
 
 
+DIVERGENCE = """
+# direction
+- reversed: <term> is KL(student || teacher): F.kl_div(log q, p) is KL(p || q), so the student's logarithms come
+  first and the teacher's probabilities weigh the sum.
+  Seen in code: siyan-zhao/OPSD issue 14
+- cross-entropy: <term> is the cross-entropy with soft targets: its gradient is right, and the teacher's entropy
+  is still in the value, so that it is not 0 for a student that equals its teacher.
+- symmetric: <term> is KL(teacher || student) + KL(student || teacher): only the first of the two is asked for.
+- argmax-only: in <term> only the teacher's most probable class counts: that is hard distillation, a legitimate
+  method and another one. What the teacher says of the other classes is lost.
+- squared-gap: <term> is the squared difference of probabilities: no logarithm, so a class that the student misses
+  altogether costs little.
+- logits-matched: <term> is the squared difference of softened logits: no softmax. It is what a KL tends to at
+  high T, and another loss at this one.
+- weights-missing: in <term> the log-ratios are summed without their weights, the teacher's probabilities.
+# input
+- probabilities-as-input: F.kl_div wants the logarithms of probabilities as its first argument, and got
+  probabilities: <term> can be negative, which a KL divergence never is.
+  Seen in code: microsoft/ProDA issue 43
+- logits-as-input: F.kl_div wants the logarithms of probabilities as its first argument, and got logits: they do
+  not sum to 1 after exp, and <term> has no floor. Take log_softmax.
+- log-target: F.kl_div took the logarithms of its target for probabilities: pass log_target=True, or give it
+  probabilities.
+  Seen proposed: nlp-with-transformers issue 94, of code that was right
+# reduction
+- mean-reduction: <term> is <sizes> times too small: reduction='mean', the default of F.kl_div, and .mean() divide
+  by <by> too. Sum over <by>, average over the batch: 'batchmean'.
+  Seen in code: facebookresearch/deit issue 61
+- sum-reduction: <term> is B = {B} times too large: it is summed over the batch, not averaged.
+- mean-over-classes-only: <term> is averaged over <by> and summed over the batch: it should be the other way
+  round.
+# dimension
+- wrong-dimension: the softmax runs over the batch, dim=0: rows compete with one another for a class. The classes
+  are the last dimension.
+- wrong-dimension-student: the student's softmax runs over the batch, dim=0: the classes are the last dimension.
+- wrong-dimension-teacher: the teacher's softmax runs over the batch, dim=0: the classes are the last dimension.
+- over-everything: the softmax runs over the whole batch at once: all rows together sum to 1, not each.
+# softmax
+- softmax-twice-student: softmax is applied to the student before log_softmax: its distribution becomes nearly
+  uniform whatever it says. Give log_softmax the logits.
+  Seen proposed: haitongli/knowledge-distillation-pytorch issue 10
+- softmax-twice-teacher: softmax is applied twice to the teacher: its target becomes nearly uniform, and says that
+  all classes are alike.
+  Seen asked: mit-han-lab/once-for-all issue 5
+- softmax-twice: softmax is applied twice on both sides: both distributions become nearly uniform.
+# logarithm
+- log-of-softmax: softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss infinite or
+  NaN: use log_softmax.
+- guard-in-logarithm: a guard of 1e-8 inside a logarithm is too large: where a probability is smaller, the loss is
+  wrong. log_softmax needs no guard.
+# sign
+- sign: the sign is wrong: <term> falls as student and teacher part.
+"""
+SOFTENING = """
+# temperature
+- multiplied: the logits are multiplied by T, not divided: both distributions get sharper as T grows.
+  Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da)
+- student-alone-softened: only the student's logits are divided by T: the teacher's target is as hard as it is at
+  T = 1, and the dark knowledge stays hidden. Both sides use the same T.
+- teacher-alone-softened: only the teacher's logits are divided by T: the student is matched at another
+  temperature. Both sides use the same T.
+- temperature-ignored: neither side is divided by T: these are the distributions at T = 1.
+- divided-afterwards: T divides the probabilities, not the logits: they sum to 1/T, and their ratios are as they
+  were.
+# factor
+- t-squared-missing: T² is missing: the gradient shrinks as 1/T², so the weight of this term would mean something
+  else at each T.
+  Seen in code: keras-team/keras-io before pull request 870
+- t-not-squared: the factor is T, not T²: the softmax gives one 1/T, and the difference of probabilities shrinks
+  by another.
+- divided-by-t-squared: <term> is divided by T², not multiplied: the gradient shrinks as 1/T⁴.
+"""
+
+
 def divergence_knobs(
     term: str = "your loss", *, temperature: bool = True, sizes: str = "C = {C}"
 ) -> Knobs:
@@ -105,178 +179,11 @@ def divergence_knobs(
         >>> sorted(divergence_knobs(temperature=False))[:3]
         ['dimension', 'direction', 'input']
     """
-    by = sizes.split(" = ")[0]
-    knobs: Knobs = {
-        "direction": (
-            Fault(
-                "reversed",
-                f"{term} is KL(student || teacher): F.kl_div(log q, p) is KL(p || q), so the student's logarithms come "
-                "first and the teacher's probabilities weigh the sum.",
-                seen="in code: siyan-zhao/OPSD issue 14",
-            ),
-            Fault(
-                "cross-entropy",
-                f"{term} is the cross-entropy with soft targets: its gradient is right, and the teacher's entropy is "
-                "still in the value, so that it is not 0 for a student that equals its teacher.",
-            ),
-            Fault(
-                "symmetric",
-                f"{term} is KL(teacher || student) + KL(student || teacher): only the first of the two is asked for.",
-            ),
-            Fault(
-                "argmax-only",
-                f"in {term} only the teacher's most probable class counts: that is hard distillation, a legitimate "
-                "method and another one. What the teacher says of the other classes is lost.",
-            ),
-            Fault(
-                "squared-gap",
-                f"{term} is the squared difference of probabilities: no logarithm, so a class that the student "
-                "misses altogether costs little.",
-            ),
-            Fault(
-                "logits-matched",
-                f"{term} is the squared difference of softened logits: no softmax. It is what a KL tends to at high T, "
-                "and another loss at this one.",
-            ),
-            Fault(
-                "weights-missing",
-                f"in {term} the log-ratios are summed without their weights, the teacher's probabilities.",
-            ),
-        ),
-        "input": (
-            Fault(
-                "probabilities-as-input",
-                "F.kl_div wants the logarithms of probabilities as its first argument, and got probabilities: "
-                f"{term} can be negative, which a KL divergence never is.",
-                seen="in code: microsoft/ProDA issue 43",
-            ),
-            Fault(
-                "logits-as-input",
-                "F.kl_div wants the logarithms of probabilities as its first argument, and got logits: they do not "
-                "sum "
-                f"to 1 after exp, and {term} has no floor. Take log_softmax.",
-            ),
-            Fault(
-                "log-target",
-                "F.kl_div took the logarithms of its target for probabilities: pass log_target=True, or give it "
-                "probabilities.",
-                seen="proposed: nlp-with-transformers issue 94, of code that was right",
-            ),
-        ),
-        "reduction": (
-            Fault(
-                "mean-reduction",
-                f"{term} is {sizes} times too small: reduction='mean', the default of F.kl_div, and .mean() divide by "
-                f"{by} too. Sum over {by}, average over the batch: 'batchmean'.",
-                seen="in code: facebookresearch/deit issue 61",
-            ),
-            Fault(
-                "sum-reduction",
-                f"{term} is B = {{B}} times too large: it is summed over the batch, not averaged.",
-            ),
-            Fault(
-                "mean-over-classes-only",
-                f"{term} is averaged over {by} and summed over the batch: it should be the other way round.",
-            ),
-        ),
-        "dimension": (
-            Fault(
-                "wrong-dimension",
-                "the softmax runs over the batch, dim=0: rows compete with one another for a class. The classes are "
-                "the last dimension.",
-            ),
-            Fault(
-                "wrong-dimension-student",
-                "the student's softmax runs over the batch, dim=0: the classes are the last dimension.",
-            ),
-            Fault(
-                "wrong-dimension-teacher",
-                "the teacher's softmax runs over the batch, dim=0: the classes are the last dimension.",
-            ),
-            Fault(
-                "over-everything",
-                "the softmax runs over the whole batch at once: all rows together sum to 1, not each.",
-            ),
-        ),
-        "softmax": (
-            Fault(
-                "softmax-twice-student",
-                "softmax is applied to the student before log_softmax: its distribution becomes nearly uniform "
-                "whatever it says. Give log_softmax the logits.",
-                seen="proposed: haitongli/knowledge-distillation-pytorch issue 10",
-            ),
-            Fault(
-                "softmax-twice-teacher",
-                "softmax is applied twice to the teacher: its target becomes nearly uniform, and says that all "
-                "classes "
-                "are alike.",
-                seen="asked: mit-han-lab/once-for-all issue 5",
-            ),
-            Fault(
-                "softmax-twice",
-                "softmax is applied twice on both sides: both distributions become nearly uniform.",
-            ),
-        ),
-        "logarithm": (
-            Fault(
-                "log-of-softmax",
-                "softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss infinite or NaN: "
-                "use log_softmax.",
-            ),
-            Fault(
-                "guard-in-logarithm",
-                "a guard of 1e-8 inside a logarithm is too large: where a probability is smaller, the loss is wrong. "
-                "log_softmax needs no guard.",
-            ),
-        ),
-        "sign": (Fault("sign", f"the sign is wrong: {term} falls as student and teacher part."),),
-    }
-    if temperature:
-        knobs["temperature"] = (
-            Fault(
-                "multiplied",
-                "the logits are multiplied by T, not divided: both distributions get sharper as T grows.",
-                seen="claimed: a computer-vision distillation page of Hugging Face (commit 01080da)",
-            ),
-            Fault(
-                "student-alone-softened",
-                "only the student's logits are divided by T: the teacher's target is as hard as it is at T = 1, and "
-                "the dark knowledge stays hidden. Both sides use the same T.",
-            ),
-            Fault(
-                "teacher-alone-softened",
-                "only the teacher's logits are divided by T: the student is matched at another temperature. Both "
-                "sides "
-                "use the same T.",
-            ),
-            Fault(
-                "temperature-ignored",
-                "neither side is divided by T: these are the distributions at T = 1.",
-            ),
-            Fault(
-                "divided-afterwards",
-                "T divides the probabilities, not the logits: they sum to 1/T, and their ratios are as they were.",
-            ),
-        )
-        knobs["factor"] = (
-            Fault(
-                "t-squared-missing",
-                "T² is missing: the gradient shrinks as 1/T², so the weight of this term would mean something else "
-                "at "
-                "each T.",
-                seen="in code: keras-team/keras-io before pull request 870",
-            ),
-            Fault(
-                "t-not-squared",
-                "the factor is T, not T²: the softmax gives one 1/T, and the difference of probabilities shrinks by "
-                "another.",
-            ),
-            Fault(
-                "divided-by-t-squared",
-                f"{term} is divided by T², not multiplied: the gradient shrinks as 1/T⁴.",
-            ),
-        )
-    return knobs
+    text = DIVERGENCE + (SOFTENING if temperature else "")
+    words = {"<term>": term, "<sizes>": sizes, "<by>": sizes.split(" = ")[0]}
+    for mark, word in words.items():
+        text = text.replace(mark, word)
+    return switches(text)
 
 
 def mixture(

@@ -82,4 +82,6 @@ def test_an_unknown_name_is_refused():
 def test_there_are_twelve_and_each_has_its_own_source():
     assert len(BUGS) == 12
     assert len({bug.seen for bug in BUGS}) == 12
+    kinds = ("in code: ", "proposed: ", "asked: ", "claimed: ")
+    assert all(bug.seen.startswith(kinds) for bug in BUGS)
     assert all(any(character.isdigit() for character in bug.seen) for bug in BUGS)

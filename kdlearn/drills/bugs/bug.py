@@ -24,7 +24,7 @@ class Bug:
         fixed: the same with the line mended.
         faulty: the text of the line, stripped.
         explanation: why that line, and how one finds it.
-        seen: where such code was published.
+        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or "claimed: ...".
     """
 
     id: str

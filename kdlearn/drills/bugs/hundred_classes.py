@@ -56,5 +56,5 @@ bug = Bug(
         "A KL divergence is a sum over classes. The mean over all elements divides by B and by C; it is also the "
         "default of F.kl_div. Weights that were tuned for it hide the fault."
     ),
-    seen="facebookresearch/deit issue 61",
+    seen="in code: facebookresearch/deit issue 61",
 )

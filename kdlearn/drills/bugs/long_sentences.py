@@ -53,5 +53,5 @@ bug = Bug(
         "tokens are summed. Sum over classes, then average over tokens, or flatten batch and tokens into one "
         "dimension first."
     ),
-    seen="neuralmagic/sparseml pull request 592",
+    seen="in code: neuralmagic/sparseml pull request 592",
 )

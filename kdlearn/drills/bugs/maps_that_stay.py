@@ -74,5 +74,5 @@ bug = Bug(
         "their code has this mean over batch and positions and the weight 1000. Print each term's share of the "
         "loss before you tune it."
     ),
-    seen="asked in szagoruyko/attention-transfer issues 32 and 34",
+    seen="asked: szagoruyko/attention-transfer issues 32 and 34",
 )

@@ -49,5 +49,5 @@ bug = Bug(
         "The target is in logarithms and the loss was not told: it takes the logarithm of negative numbers. Say "
         "log_target=True, or give probabilities; a change of one side needs a change of the other."
     ),
-    seen="nlp-with-transformers/notebooks issue 94, which proposes the change",
+    seen="proposed: nlp-with-transformers/notebooks issue 94, of code that was right",
 )

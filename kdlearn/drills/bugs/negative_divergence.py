@@ -50,5 +50,5 @@ bug = Bug(
         "F.kl_div wants the logarithm of the student's probabilities as its first argument. With probabilities it "
         "computes the sum of p · (log p - q), which is no divergence. A KL divergence is never negative: assert it."
     ),
-    seen="microsoft/ProDA issue 43",
+    seen="in code: microsoft/ProDA issue 43",
 )

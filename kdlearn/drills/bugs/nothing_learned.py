@@ -66,5 +66,5 @@ bug = Bug(
         "complains, as the loss does fall. Assert after the first step that the student moved and the teacher did "
         "not."
     ),
-    seen="keras-team/keras-io commit 1da2fde",
+    seen="in code: keras-team/keras-io commit 1da2fde",
 )

@@ -65,5 +65,5 @@ bug = Bug(
         "teacher must have the loss 0: the cheapest test of a distillation loss, and it finds every difference "
         "between the two sides."
     ),
-    seen="huggingface/trl pull request 5731, where a fused path took the sampling temperature",
+    seen="in code: huggingface/trl pull request 5731, where a fused path took the sampling temperature",
 )

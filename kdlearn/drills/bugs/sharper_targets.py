@@ -60,5 +60,5 @@ bug = Bug(
         "A temperature divides. Multiplying stretches the differences between logits, so the distribution gets "
         "sharper with T. The test is one line: at T = 100 all probabilities must be nearly equal."
     ),
-    seen="a computer-vision distillation page of Hugging Face (commit 01080da), in its text",
+    seen="claimed: a computer-vision distillation page of Hugging Face (commit 01080da), in its text",
 )

@@ -58,5 +58,5 @@ bug = Bug(
         "loss of about 1e-6 in place of the divergence that the documentation promises. The ends need the two "
         "divergences themselves. A clamp that hides an impossible value should raise or handle it."
     ),
-    seen="verl-project/verl-recipe issue 151",
+    seen="in code: verl-project/verl-recipe issue 151",
 )

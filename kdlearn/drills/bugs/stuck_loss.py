@@ -62,5 +62,5 @@ bug = Bug(
         "the number of classes is the sign of a second softmax. (The next line is innocent: it is given the wrong "
         "thing.)"
     ),
-    seen="haitongli/knowledge-distillation-pytorch issue 10, which proposes it",
+    seen="proposed: haitongli/knowledge-distillation-pytorch issue 10",
 )

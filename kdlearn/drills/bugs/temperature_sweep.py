@@ -73,5 +73,5 @@ bug = Bug(
         "The gradient of the divergence shrinks as 1/T², so at high T the labels win by default and the sweep compares "
         "weights, not temperatures. T² belongs to the soft term, before its weight."
     ),
-    seen="keras-team/keras-io before pull request 870",
+    seen="in code: keras-team/keras-io before pull request 870",
 )

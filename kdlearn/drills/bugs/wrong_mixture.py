@@ -57,5 +57,5 @@ bug = Bug(
         "both places it is m = beta · t + (1 - beta) · s. At beta = 0.5 the two are the same, which is why a test "
         "there passes. Test weights where they are not symmetric."
     ),
-    seen="huggingface/trl before pull request 3043",
+    seen="in code: huggingface/trl before pull request 3043",
 )

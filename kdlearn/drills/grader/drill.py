@@ -64,7 +64,7 @@ def switches(text: str) -> dict[str, tuple[Fault, ...]]:
         'the rows are summed, not averaged.'
     """
     found: dict[str, tuple[Fault, ...]] = {}
-    for line in map(str.strip, text.strip().splitlines()):
+    for line in filter(None, map(str.strip, text.splitlines())):
         name = next(reversed(found), "")
         if line.startswith("# "):
             found[line[2:]] = ()

@@ -46,13 +46,13 @@ def _case(generator: Generator, rows: int, classes: int, batch: int, mode: bool)
 
 
 def example() -> Case:
-    """Five images, two at a time."""
-    return _case(Generator().manual_seed(0), 5, 2, 2, True)
+    """Five images, three at a time."""
+    return _case(Generator().manual_seed(0), 5, 2, 3, True)
 
 
 def cases(generator: Generator) -> list[Case]:
     """Numbers of images that no batch divides; teachers in either mode, one of them frozen in part."""
-    plans = ((11, 3, 4, True), (13, 4, 5, False), (9, 5, 2, True))
+    plans = ((11, 3, 4, True), (13, 4, 5, False), (10, 5, 4, True))
     return [_case(generator, *plan) for plan in plans]
 
 
@@ -91,7 +91,8 @@ def watch(case: Case, calls: list[Call]) -> list[str]:
 def family(wrong: Wrong, teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
     """The store with its switches."""
     modes = [(module, module.training) for module in teacher.modules()]
-    teacher.train("train-mode" in wrong)
+    if "mode-left" not in wrong:
+        teacher.train("train-mode" in wrong)
     if "shuffled" in wrong:
         images = images[torch.randperm(len(images))]
     if "reversed" in wrong:
@@ -154,6 +155,8 @@ drill = Drill(
         # mode
         - train-mode: the teacher runs in training mode: its answers depend on the other images of the batch and on
           dropout, and its running statistics drift. Call eval().
+        - mode-left: the teacher runs in the mode in which it comes: where that is training mode, its answers depend on
+          the other images of the batch and on dropout, and its running statistics drift. Call eval().
         # order
         - shuffled: the answers are in another order than the images: a shuffled loader was stored. Row i must be the
           answer to image i.

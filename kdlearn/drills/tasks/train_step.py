@@ -126,8 +126,10 @@ def family(
     weight: float,
 ) -> float:
     """The step with its switches."""
-    student.train("student-in-eval-mode" not in wrong)
-    teacher.train("teacher-in-train-mode" in wrong)
+    if "student-mode-left" not in wrong:
+        student.train("student-in-eval-mode" not in wrong)
+    if "teacher-mode-left" not in wrong:
+        teacher.train("teacher-in-train-mode" in wrong)
     with torch.set_grad_enabled("sides-swapped" in wrong):
         taught = teacher(images)
     sides = (student(images), taught)
@@ -213,7 +215,12 @@ drill = Drill(
         - teacher-in-train-mode: the teacher runs in training mode: its batch statistics, and dropout if it has any,
           make its answers depend on the batch, and its running statistics drift. no_grad() does not change that; call
           teacher.eval().
+        - teacher-mode-left: the teacher runs in the mode in which it comes: where that is training mode, its batch
+          statistics make its answers depend on the batch, and its running statistics drift. no_grad() does not change
+          that; call teacher.eval().
         # student's mode
+        - student-mode-left: the student trains in the mode in which it comes: where that is evaluation mode, batch
+          normalization uses running statistics that never follow. Call student.train().
         - student-in-eval-mode: the student trains in evaluation mode: batch normalization uses running statistics
           that never follow. Call student.train().
         # step
