@@ -1,4 +1,4 @@
-"""Start several processes of one script, as torchrun does, and say which of them failed first.
+"""Start several processes of one command, as torchrun does, and say which of them failed first.
 
 Each process finds RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its environment, so
 that `torch.distributed.init_process_group("gloo")` needs nothing else. The port is that of a store
@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ LAST_LINES = 30
 class Rank:
     """One process of several, with a file for what it prints."""
 
-    def __init__(self, number: int, command: list[str], shared: dict[str, str], folder: str):
+    def __init__(self, number: int, command: Sequence[str], shared: dict[str, str], folder: str):
         self.number = number
         self.log = Path(folder) / f"rank{number}.log"
         environment = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
@@ -54,13 +54,12 @@ class Rank:
 
 
 def run_processes(
-    script: Path, *arguments: str, count: int = 2, timeout: float = 300, **environment: str
+    command: Sequence[str], *, count: int = 2, timeout: float = 300, **environment: str
 ) -> list[str]:
-    """Run `count` processes of a script together and return what each of them printed.
+    """Run `count` processes of a command together and return what each of them printed.
 
     Args:
-        script: a Python file.
-        arguments: of the script, the same in each process.
+        command: such as ``[sys.executable, "train.py", "--resume"]``, the same for each process.
         count: number of processes, WORLD_SIZE.
         timeout: seconds after which a run is ended. It only guards against a hang: 300 is some
             hundred times what a small run takes on an idle machine.
@@ -83,7 +82,6 @@ def run_processes(
         "LOCAL_WORLD_SIZE": str(count),
         **environment,
     }
-    command = [sys.executable, str(script), *arguments]
     ranks: list[Rank] = []
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -62,6 +62,7 @@ MIRRORS_NOTHING = {
     "losses/test_oracle.py": "all losses against the authors' own code",
     "losses/test_properties.py": "all losses, one test a promise",
     "test_house.py": "the tree",
+    "test_processes.py": "the launcher that other tests use",
 }
 
 
