@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kdlearn import data, losses, measure
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher
 from kdlearn.losses import maps

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from kdlearn import recipes
 from kdlearn.data import Split, Splits
-from kdlearn.distill.distiller import Distiller, Term
+from kdlearn.distill import Distiller, Term
 from kdlearn.distill.taps import Taps
 from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
 from kdlearn.losses import attention_transfer_loss
 from kdlearn.losses.maps import activation_map
 from kdlearn.measure import energy_in_box, pointing_game, predict
-from kdlearn.training.fit import fit
+from kdlearn.training import fit
 
 GROUPS = ("group1", "group2", "group3")
 PLAN = recipes.load("cluttered-digits")

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from kdlearn import recipes
 from kdlearn.data import Split, Splits, balanced_subset
+from kdlearn.data.views import Augment
 from kdlearn.measure import accuracy, agreement, expected_calibration_error, kl_to_teacher, predict
 from kdlearn.recipes.build import make_augment
 from kdlearn.recipes.names import make
 from kdlearn.recipes.schema import DataTable, ModelTable
-from kdlearn.training.fit import Augment, fit
+from kdlearn.training import fit
 
 Row = dict[str, int | float | str]
 Model = TypeVar("Model", bound=nn.Module)

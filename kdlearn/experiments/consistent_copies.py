@@ -10,12 +10,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from kdlearn.distill.distiller import Distiller
+from kdlearn.data import FixedCopies
+from kdlearn.distill import Distiller
 from kdlearn.experiments import warped_digits
 from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
 from kdlearn.measure import predict
-from kdlearn.store.cache import FixedCopies, cache_teacher
-from kdlearn.training.fit import fit
+from kdlearn.store import cache_teacher
+from kdlearn.training import fit
 
 # The number of fixed copies; None for fresh views and a live teacher, 0 for the plain images.
 METHODS: dict[str, int | None] = {

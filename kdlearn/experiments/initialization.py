@@ -14,11 +14,11 @@ from torch import nn
 
 from kdlearn import recipes
 from kdlearn.data import Split, Splits
-from kdlearn.distill.distiller import Distiller
+from kdlearn.distill import Distiller
 from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
 from kdlearn.measure import accuracy, predict
 from kdlearn.models import copy_matching_weights
-from kdlearn.training.fit import fit
+from kdlearn.training import fit
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
@@ -108,15 +108,8 @@ def split_methods(name: str, text: str) -> list[str]:
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, four decimals; whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as lines:
-            table.to_csv(lines, index=False, float_format="%.4f", lineterminator="\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.4f", lineterminator="\n")
 
 
 def _found(name: str) -> Experiment:

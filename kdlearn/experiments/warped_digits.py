@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdlearn.data import Split, Splits
-from kdlearn.distill.distiller import Distiller, Term, label_term, logit_term
+from kdlearn.distill import Distiller, Term, label_term, logit_term
 from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import accuracy, predict
-from kdlearn.training.fit import fit
+from kdlearn.training import fit
 
 
 @dataclass(frozen=True)

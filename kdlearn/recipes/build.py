@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,22 +14,24 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
-from kdlearn.data import RandomAffine, RandomCropFlip, RandomShift, Split, Splits, balanced_subset
-from kdlearn.distill.distiller import (
-    Distiller,
-    Term,
-    label_term,
-    layer_term,
-    logit_term,
-    sparse_term,
+from kdlearn.data import (
+    FixedCopies,
+    RandomAffine,
+    RandomCropFlip,
+    RandomShift,
+    Split,
+    Splits,
+    balanced_subset,
 )
+from kdlearn.data.views import Augment
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term, sparse_term
+from kdlearn.distill.outputs import Keep
 from kdlearn.recipes.names import loss, make
 from kdlearn.recipes.schema import LABELS, ModelTable, Recipe, RecipeError, TermTable, TrainingTable
-from kdlearn.store.cache import AttentionMap, CachedTeacher, FixedCopies, Relation, Sampled, TopK
-from kdlearn.training.fit import Augment
+from kdlearn.store import AttentionMap, CachedTeacher, Relation, Sampled, TopK
 
 # Where less than the features of a layer says the same: what is stored, by the options of the loss.
-KEPT = {
+KEPT: Mapping[str, Callable[[Mapping[str, Any]], Keep]] = {
     "attention_transfer_loss": lambda options: AttentionMap(p=options.get("p", 2)),
     "relation_loss": lambda options: Relation(options["relation_heads"]),
 }
@@ -129,11 +131,17 @@ def terms(recipe: Recipe, method: str, *, seed: int = 0) -> list[Term]:
         for table in recipe.methods[method]:
             seen[table.loss] += 1
             name = table.loss if seen[table.loss] == 1 else f"{table.loss}_{seen[table.loss]}"
-            made.append(_made(f"method {method!r}", partial(_term, name, table), Term))
+            made.append(
+                _made(
+                    f"method {method!r}",
+                    partial(_term, name, table, recipe.cache is not None),
+                    Term,
+                )
+            )
     return made
 
 
-def _term(name: str, table: TermTable) -> Term:
+def _term(name: str, table: TermTable, stored: bool) -> Term:
     if table.loss == LABELS:
         return label_term(table.weight, F.cross_entropy, name)
     found = loss(table.loss)
@@ -142,7 +150,8 @@ def _term(name: str, table: TermTable) -> Term:
         found.function(**table.options) if as_class else partial(found.function, **table.options)
     )
     if found.reads == "layers":
-        return layer_term(name, called, table.layers, table.weight)
+        keep = KEPT[table.loss](table.options) if stored and table.loss in KEPT else None
+        return layer_term(name, called, table.layers, table.weight, keep=keep)
     if table.keep is not None:
         kind = Sampled(table.keep) if found.draws else TopK(table.keep)
         return sparse_term(name, called, kind, table.weight)
@@ -158,7 +167,7 @@ def distiller(
     *,
     seed: int = 0,
 ) -> Distiller:
-    """Put a method's terms between student and teacher.
+    """Put a method's terms between student and teacher; no teacher where none reads it.
 
     Raises:
         RecipeError: the recipe has no such method, or a network has no such layer.
@@ -170,8 +179,10 @@ def distiller(
         >>> [term.name for term in distiller(recipe, "KD", built.student, built.teacher).terms]
         ['soft_target_loss']
     """
+    made = terms(recipe, method, seed=seed)
+    taught = any(term.wants for term in made)
     try:
-        return Distiller(student, teacher, terms(recipe, method, seed=seed))
+        return Distiller(student, teacher if taught else None, made)
     except KeyError as error:
         raise RecipeError(f"method {method!r}: {error.args[0]}") from None
 
@@ -192,17 +203,17 @@ def make_augment(table: TrainingTable) -> Augment | None:
     }[table.augment]
 
 
-def views(recipe: Recipe) -> Augment | None:
-    """Return what the student sees: fresh views, fixed copies for a stored teacher, or None.
+def copies(recipe: Recipe) -> FixedCopies | None:
+    """Return the fixed copies that a recipe's store is made of, None for the plain images.
 
     Example:
         >>> from kdlearn.recipes import load
-        >>> views(load("cluttered-digits"))
-        RandomShift(pixels=8)
+        >>> copies(load("warped-digits")) is None
+        True
     """
     augment = make_augment(recipe.training)
     if recipe.cache is None or augment is None:
-        return augment
+        return None
     return FixedCopies(augment, tuple(range(recipe.cache.copies)))
 
 

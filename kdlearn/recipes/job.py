@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from kdlearn.core.files import whole
+from kdlearn.data.samples import Samples
+from kdlearn.data.views import PlainViews
+from kdlearn.distill import Distiller
 from kdlearn.measure import accuracy, agreement, count_parameters, kl_to_teacher, predict
-from kdlearn.recipes.build import KEPT, build, distiller, make_augment, make_optimizer, views
+from kdlearn.recipes.build import build, copies, distiller, make_augment, make_optimizer
 from kdlearn.recipes.schema import Recipe, RecipeError, TrainingTable
-from kdlearn.store.cache import CachedTeacher, Features, cache_teacher
+from kdlearn.store import CachedTeacher, cache_teacher
 from kdlearn.training import Checkpoints, Engine, History, fit
+from kdlearn.training.engine import Run
+from kdlearn.training.rehearsal import rehearse
 
 
 class Job:
@@ -29,9 +34,8 @@ class Job:
         the teacher is stored, and for each student ``METHOD-SEED`` with ``student.safetensors``,
         ``history.json``, ``test.json`` and checkpoints. Weights hold a note of what made them;
         weights of another recipe are refused.
-        Networks are on the GPU if there is one. Before anything is trained, each training takes one
-        step on two images with copies of the networks: what cannot run is told before it costs
-        anything.
+        Networks are on the GPU if there is one. Before anything is trained, each training tries a
+        step on two images: what cannot run is told before it costs anything.
 
     Args:
         recipe: from `kdlearn.recipes.load`.
@@ -66,10 +70,8 @@ class Job:
         self.folder = Path(folder)
         self.run = self.folder / f"{method}-{seed}"
         self.built = build(recipe, seed=seed)
-        distiller(recipe, method, self.built.student, self.built.teacher)
-        device = _device()
-        for model in (self.built.teacher, self.built.student):
-            model.to(device)
+        self._distiller(self.built.teacher)
+        self.built.teacher.to(_device())
 
     def train(self, *, resume: bool = False) -> History:
         """Train the teacher where that was not done, then the student.
@@ -91,21 +93,24 @@ class Job:
                 "or --folder."
             )
         self._rehearse()
-        source = self._teacher() if self.recipe.cache is None else self.store()
+        taught = any(term.wants for term in self._distiller(self.built.teacher).terms)
+        stored = taught and self.recipe.cache is not None
+        source = self.store() if stored else self._teacher()
         student = self.built.student
         history = _fit(
             self.recipe.training,
-            distiller(self.recipe, self.method, student, source, seed=self.seed),
+            self._distiller(source),
             self.built.data.train,
             checkpoints,
             seed=self.seed,
             resume=resume,
             progress=self.progress,
-            augment=views(self.recipe),
+            augment=copies(self.recipe) or make_augment(self.recipe.training),
             validation=self.built.data.validation,
         )
         _save(student, self.run / "student.safetensors", self._student_note())
-        (self.run / "history.json").write_text(json.dumps(history.epochs))
+        if _is_main():
+            (self.run / "history.json").write_text(json.dumps(history.epochs))
         return history
 
     def store(self) -> CachedTeacher:
@@ -117,20 +122,16 @@ class Job:
         """
         if self.recipe.cache is None:
             raise RecipeError("the recipe has no [cache] table: add one, e.g. copies = 8.")
+        terms = self._distiller(self.built.teacher).terms
+        if not any(term.wants for term in terms):
+            raise RecipeError(f"method {self.method!r} reads nothing of the teacher to be stored.")
         self._rehearse()
-        teacher = self._teacher()
-        kinds = {}
-        for table in self.recipe.methods[self.method]:
-            pairs = table.layers if isinstance(table.layers, dict) else {n: n for n in table.layers}
-            for layer in pairs.values():
-                kept = KEPT.get(table.loss, lambda options: Features())
-                kinds[layer] = kept(table.options)
         return cache_teacher(
-            teacher,
+            self._teacher(),
             self.built.data.train.images,
             self.folder / f"store-{self.method}",
-            layers=kinds,  # type: ignore[arg-type]
-            copies=views(self.recipe),  # type: ignore[arg-type]
+            terms,
+            copies=copies(self.recipe),
             dtype=getattr(torch, self.recipe.cache.dtype),
             progress=self.progress,
         )
@@ -148,7 +149,8 @@ class Job:
     def measure(self) -> dict[str, float | int]:
         """Measure the student on the test split; shares in [0, 1], the KL in nats."""
         test, student, teacher = self.built.data.test, self.built.student, self.built.teacher
-        of_student, of_teacher = (predict(model, test.images).cpu() for model in (student, teacher))
+        images = test.images.to(_device())
+        of_student, of_teacher = (predict(model, images).cpu() for model in (student, teacher))
         measured = {
             "accuracy": accuracy(of_student, test.labels),
             "teacher_accuracy": accuracy(of_teacher, test.labels),
@@ -157,7 +159,8 @@ class Job:
             "parameters": count_parameters(student),
             "teacher_parameters": count_parameters(teacher),
         }
-        (self.run / "test.json").write_text(json.dumps(measured, indent=2))
+        if _is_main():
+            (self.run / "test.json").write_text(json.dumps(measured, indent=2))
         return measured
 
     def _teacher(self) -> nn.Module:
@@ -183,29 +186,22 @@ class Job:
         _save(teacher, path, self._teacher_note())
         return teacher
 
+    def _distiller(self, source: nn.Module | CachedTeacher) -> Distiller:
+        made = distiller(self.recipe, self.method, self.built.student, source, seed=self.seed)
+        return made.to(_device())
+
     def _rehearse(self) -> None:
-        """Take one step of each training on two images, with copies of what is trained."""
-        student, teacher = copy.deepcopy(self.built.student), self.built.teacher
-        together = distiller(self.recipe, self.method, student, teacher, seed=self.seed)
-        steps: list[tuple[str, TrainingTable, nn.Module]] = [
-            (f"method {self.method!r}", self.recipe.training, together)
-        ]
+        """Try a step of each training on two images; nothing is changed by it."""
+        data, teacher = self.built.data, self.built.teacher
+        tried = [(f"method {self.method!r}", self.recipe.training, self._distiller(teacher))]
         if self.recipe.teacher_training is not None:
-            steps.insert(
-                0, ("teacher_training", self.recipe.teacher_training, copy.deepcopy(teacher))
-            )
-        train, validation = self.built.data.train, self.built.data.validation
-        for place, table, model in steps:
+            alone = Distiller(teacher)
+            tried.append(("teacher_training", self.recipe.teacher_training, alone))
+        for place, table, model in tried:
+            train, held_out = (Samples.of(split) for split in (data.train, data.validation))
             try:
-                fit(
-                    model,
-                    (train.images[:2], train.labels[:2]),
-                    validation=(validation.images[:2], validation.labels[:2]),
-                    epochs=1,
-                    batch_size=2,
-                    engine=Engine(precision=table.precision, clip_norm=table.clip_norm),
-                    progress=False,
-                )
+                run = Run(_engine(table), model, make_optimizer(table, model, len(train))[0])
+                rehearse(run, train, PlainViews(), held_out, accuracy)
             except Exception as error:  # networks of your own may fail in any way
                 raise RecipeError(f"{place}: a first step on two images fails: {error}") from error
 
@@ -229,6 +225,15 @@ def _device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
+def _is_main() -> bool:
+    """Return whether this process writes, of several that train together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _engine(table: TrainingTable) -> Engine:
+    return Engine(precision=table.precision, accumulate=table.accumulate, clip_norm=table.clip_norm)
+
+
 def _fit(
     table: TrainingTable, model: nn.Module, data: Any, folder: Path, **settings: Any
 ) -> History:
@@ -240,20 +245,19 @@ def _fit(
         batch_size=table.batch_size,
         optimizer=optimizer,
         scheduler=scheduler,
-        engine=Engine(
-            precision=table.precision, accumulate=table.accumulate, clip_norm=table.clip_norm
-        ),
+        engine=_engine(table),
         checkpoints=Checkpoints(folder),
         **settings,
     )
 
 
 def _save(model: nn.Module, path: Path, note: Mapping[str, Any]) -> None:
+    if not _is_main():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, partial, metadata={"made by": json.dumps(note)})
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file(weights, partial, metadata={"made by": json.dumps(note)})
 
 
 def _load(model: nn.Module, path: Path, note: Mapping[str, Any]) -> None:
