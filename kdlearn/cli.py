@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -36,6 +37,12 @@ Folder = Annotated[
     Path | None, typer.Option(help="where the runs of this recipe live", show_default="runs/RECIPE")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="of the student and of the order of images")]
+# What the package advises in Python, in the words of a terminal.
+WORDS = (
+    (r"pass resume='[^']*'", "move this one away and run with --resume"),
+    (r"(pass )?resume=True", "--resume"),
+    ("Call fit as the first time, or use another folder", "Name another --folder or --seed"),
+)
 Progress = Annotated[bool, typer.Option(help="show bars")]
 
 
@@ -65,7 +72,8 @@ def train(
     progress: Progress = True,
 ) -> None:
     """Train the teacher where that was not done, then a student by one method; show the result."""
-    with _told("The teacher goes on by itself, a student with --resume."):
+    folder = folder or _folder_of(recipe)
+    with _told(lambda: f"{_newest(folder)}: go on with --resume"):
         job = _job(recipe, method, folder, seed, progress)
         history = job.train(resume=resume)
         _say(history)
@@ -77,7 +85,8 @@ def cache(
     recipe: RecipeName, method: Method, folder: Folder = None, progress: Progress = True
 ) -> None:
     """Store what a method needs of the teacher, or check that it is there."""
-    with _told("The same command goes on."):
+    folder = folder or _folder_of(recipe)
+    with _told(lambda: f"{_newest(folder)}: the same command goes on"):
         stored = _job(recipe, method, folder, 0, progress).store()
         size = sum(stored.bytes_per_row().values())
         _say(f"{stored.folder}: {len(stored)} rows, {size:.0f} bytes each")
@@ -86,8 +95,8 @@ def cache(
 @app.command()
 def evaluate(recipe: RecipeName, method: Method, folder: Folder = None, seed: Seed = 0) -> None:
     """Measure a trained student on the test split, beside its teacher."""
-    with _told("Nothing was changed."):
-        job = _job(recipe, method, folder, seed, progress=False)
+    with _told(lambda: "nothing was changed"):
+        job = _job(recipe, method, folder or _folder_of(recipe), seed, progress=False)
         job.load()
         _report(job)
 
@@ -124,7 +133,7 @@ def experiment(
             "name an experiment that `kdlearn experiment --list` shows, and a table: --output FILE."
         )
     torch.set_num_threads(1)  # small models run faster so, and numbers repeat
-    with _told(f"Each finished row is in {output}; the same command goes on."):
+    with _told(lambda: f"{output} has the rows that were done: the same command goes on"):
         table = experiments.run(
             name,
             _numbers(seeds),
@@ -138,9 +147,19 @@ def experiment(
     _say(f"{output} has {len(table)} rows")
 
 
-def _job(recipe: str, method: str, folder: Path | None, seed: int, progress: bool) -> Job:
-    folder = folder or Path("runs") / Path(recipe).stem.replace(":", "-")
+def _folder_of(recipe: str) -> Path:
+    return Path("runs") / Path(recipe).name.replace(".toml", "").replace(":", "-")
+
+
+def _job(recipe: str, method: str, folder: Path, seed: int, progress: bool) -> Job:
     return Job(load(recipe), method, folder, seed=seed, progress=progress)
+
+
+def _newest(folder: Path) -> str:
+    """Return in words what was saved last in a folder of runs."""
+    saved = [*folder.glob("**/step-*"), *folder.glob("*.safetensors"), *folder.glob("store-*/*")]
+    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
+    return "nothing is saved yet" if newest is None else f"{newest} is saved"
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -167,7 +186,10 @@ def _say(text: object) -> None:
 
 
 def _stop(message: object) -> NoReturn:
-    typer.secho(f"kdlearn: {message}", err=True, fg="red")
+    text = str(message)
+    for in_python, at_a_terminal in WORDS:
+        text = re.sub(in_python, at_a_terminal, text)
+    typer.secho(f"kdlearn: {text}", err=True, fg="red")
     raise typer.Exit(2)
 
 
@@ -180,7 +202,7 @@ def _terminate(*_: Any) -> NoReturn:
 
 
 @contextmanager
-def _told(saved: str) -> Iterator[None]:
+def _told(saved: Callable[[], str]) -> Iterator[None]:
     """End with a sentence: code 2 for a mistake, 130 for Ctrl-C and 143 for SIGTERM."""
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -190,7 +212,7 @@ def _told(saved: str) -> Iterator[None]:
     except (KeyError, TypeError, ValueError) as error:
         _stop(error.args[0] if error.args else error)
     except KeyboardInterrupt as stop:
-        typer.secho(f"kdlearn: stopped. {saved}", err=True, fg="yellow")
+        typer.secho(f"kdlearn: stopped; {saved()}.", err=True, fg="yellow")
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

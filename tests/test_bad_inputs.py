@@ -980,7 +980,7 @@ MAKING = [
         FileNotFoundError,
         r"no results named 'warped'",
         r"there are .*warped-digits",
-        r"python -m kdlearn\.experiments",
+        r"kdlearn experiment NAME",
     ),
     refused(
         "a method is compared with one that did not run",

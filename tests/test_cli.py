@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,22 @@ def test_a_second_call_goes_on_with_resume_alone(trained):
     assert run(trained, "train", "--resume").exit_code == 0
 
 
+def test_a_checkpoint_that_does_not_fit_is_told_in_the_words_of_a_terminal(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "again")
+    recipe = tmp_path / "again" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 3"))
+    other = run(tmp_path / "again", "train", "--resume")
+    assert re.search(r"another run.*epochs 2 there, 3 here.*Name another --folder", shown(other))
+    run_folder = tmp_path / "again" / "runs" / "KD+AT-0"
+    last = sorted((run_folder / "checkpoints").glob("step-*"))[-1]
+    shutil.copytree(last, last.with_name("step-00000001"))
+    (last / "model.safetensors").write_bytes(b"")
+    damaged = run(tmp_path / "again", "train", "--resume")
+    assert other.exit_code == damaged.exit_code == 2
+    assert "is damaged" in shown(damaged) and "move this one away and run" in shown(damaged)
+    assert "resume=" not in other.output + damaged.output
+
+
 def test_the_store_tells_its_size(trained):
     result = run(trained, "cache")
     assert result.exit_code == 0 and re.search(r"store-KD\+AT: 120 rows, \d+ bytes", shown(result))
@@ -70,7 +87,8 @@ def test_a_store_of_other_images_is_refused(trained, tmp_path):
     )
     words = ("--method", "KD+AT", "--folder", trained / "runs", "--no-progress")
     result = kd("cache", tmp_path / "recipe.toml", *words)
-    assert result.exit_code == 2 and "made with another data" in shown(result)
+    assert result.exit_code == 2
+    assert re.search("store-KD.* was made with .*data: use another folder", shown(result))
 
 
 def test_runs_lie_in_a_folder_of_the_recipes_name(tmp_path, monkeypatch):
@@ -182,4 +200,6 @@ def test_a_stopped_run_says_how_it_goes_on(number, code, tmp_path):
         finally:
             process.kill()
     assert process.returncode == code, said
-    assert "stopped" in said and "--resume" in said and "Traceback" not in said
+    saved = re.search(r"stopped; (.*step-\d+) is saved: go on with --resume", said)
+    assert saved and (tmp_path / saved[1]).is_dir(), said
+    assert "Traceback" not in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from kdlearn.data.samples import Samples
 from kdlearn.data.views import PlainViews
 from kdlearn.distill import Distiller
 from kdlearn.measure import accuracy, agreement, count_parameters, kl_to_teacher, predict
-from kdlearn.recipes.build import build, copies, distiller, make_augment, make_optimizer
+from kdlearn.recipes.build import (
+    Built,
+    build,
+    copies,
+    distiller,
+    make_augment,
+    make_optimizer,
+    terms,
+)
 from kdlearn.recipes.schema import Recipe, RecipeError, TrainingTable
 from kdlearn.store import CachedTeacher, cache_teacher
 from kdlearn.training import Checkpoints, Engine, History, fit
@@ -45,7 +54,7 @@ class Job:
         progress: show bars.
 
     Raises:
-        RecipeError: the recipe cannot be built.
+        RecipeError: the recipe has no such method, or a loss refuses its options.
 
     Example:
         >>> import tempfile
@@ -69,9 +78,15 @@ class Job:
         self.recipe, self.method, self.seed, self.progress = recipe, method, seed, progress
         self.folder = Path(folder)
         self.run = self.folder / f"{method}-{seed}"
-        self.built = build(recipe, seed=seed)
-        self._distiller(self.built.teacher)
-        self.built.teacher.to(_device())
+        terms(recipe, method)
+
+    @cached_property
+    def built(self) -> Built:
+        """Data and networks, made when they are first needed."""
+        built = build(self.recipe, seed=self.seed)
+        for model in (built.teacher, built.student):
+            model.to(_device())
+        return built
 
     def train(self, *, resume: bool = False) -> History:
         """Train the teacher where that was not done, then the student.
@@ -80,8 +95,8 @@ class Job:
             resume: go on where an earlier run of this student stopped. A teacher always goes on.
 
         Raises:
-            RecipeError: a first step fails, or the folder is another recipe's, or it holds this
-                student already.
+            RecipeError: the recipe cannot be built, a first step fails, or the folder is another
+                recipe's or holds this student already.
             CacheError: the store cannot be used.
             CheckpointError: checkpoints cannot be used.
             FloatingPointError: a loss is NaN or infinite.
@@ -93,7 +108,7 @@ class Job:
                 "or --folder."
             )
         self._rehearse()
-        taught = any(term.wants for term in self._distiller(self.built.teacher).terms)
+        taught = any(term.wants for term in terms(self.recipe, self.method))
         stored = taught and self.recipe.cache is not None
         source = self.store() if stored else self._teacher()
         student = self.built.student
@@ -122,15 +137,15 @@ class Job:
         """
         if self.recipe.cache is None:
             raise RecipeError("the recipe has no [cache] table: add one, e.g. copies = 8.")
-        terms = self._distiller(self.built.teacher).terms
-        if not any(term.wants for term in terms):
+        told = terms(self.recipe, self.method)
+        if not any(term.wants for term in told):
             raise RecipeError(f"method {self.method!r} reads nothing of the teacher to be stored.")
         self._rehearse()
         return cache_teacher(
             self._teacher(),
             self.built.data.train.images,
             self.folder / f"store-{self.method}",
-            terms,
+            told,
             copies=copies(self.recipe),
             dtype=getattr(torch, self.recipe.cache.dtype),
             progress=self.progress,
@@ -193,17 +208,25 @@ class Job:
     def _rehearse(self) -> None:
         """Try a step of each training on two images; nothing is changed by it."""
         data, teacher = self.built.data, self.built.teacher
-        tried = [(f"method {self.method!r}", self.recipe.training, self._distiller(teacher))]
+        method = f"method {self.method!r}"
+        tried = [(method, self.recipe.training, self._distiller(teacher), data.train)]
         if self.recipe.teacher_training is not None:
-            alone = Distiller(teacher)
-            tried.append(("teacher_training", self.recipe.teacher_training, alone))
-        for place, table, model in tried:
-            train, held_out = (Samples.of(split) for split in (data.train, data.validation))
+            alone = (self.recipe.teacher_training, Distiller(teacher), self.built.pool)
+            tried.append(("teacher_training", *alone))
+        held_out = Samples.of(data.validation, "validation")
+        for place, table, model, split in tried:
+            train = Samples.of(split, "train")
             try:
                 run = Run(_engine(table), model, make_optimizer(table, model, len(train))[0])
                 rehearse(run, train, PlainViews(), held_out, accuracy)
             except Exception as error:  # networks of your own may fail in any way
                 raise RecipeError(f"{place}: a first step on two images fails: {error}") from error
+            smallest = len(train) // train.steps(table.batch_size)
+            if smallest < table.accumulate * run.processes:
+                raise RecipeError(
+                    f"{place}: a batch has {smallest} images for {run.processes} processes x "
+                    f"{table.accumulate} pieces: each piece needs one, use a smaller accumulate."
+                )
 
     def _teacher_note(self) -> dict[str, Any]:
         tables = self.recipe.model_dump(include={"data", "teacher", "teacher_training"})

@@ -1,11 +1,13 @@
 import pytest
 import torch
 
-from kdlearn.data import RandomCropFlip, RandomShift
+from kdlearn.data import FixedCopies, RandomCropFlip, RandomShift
+from kdlearn.distill.teachers import NoTeacher
 from kdlearn.measure import count_parameters
-from kdlearn.recipes import Recipe, RecipeError, build, distiller, load
-from kdlearn.recipes.build import make_augment, make_optimizer, views
+from kdlearn.recipes import Recipe, RecipeError, build, distiller, load, terms
+from kdlearn.recipes.build import copies, make_augment, make_optimizer
 from kdlearn.recipes.schema import TrainingTable
+from kdlearn.store import AttentionMap
 from tests.recipes.small import OWN, RECIPE
 
 
@@ -157,8 +159,32 @@ def test_optimizers_and_schedules_are_those_of_the_table():
     assert isinstance(adam, torch.optim.AdamW)
 
 
-def test_views_are_those_named_and_fixed_where_the_teacher_is_stored(small):
-    assert views(small) == RandomShift()
+def test_augmentations_are_those_named_and_fixed_copies_where_the_teacher_is_stored(small):
+    assert make_augment(small.training) == RandomShift()
     assert make_augment(TrainingTable(epochs=1, augment="crop-flip")) == RandomCropFlip()
-    assert views(changed(small, training={"augment": "none"})) is None
-    assert views(changed(small, cache={"copies": 3})).seeds == (0, 1, 2)
+    assert make_augment(TrainingTable(epochs=1)) is None
+    assert copies(small) is None
+    assert copies(changed(small, cache={"copies": 3})) == FixedCopies(RandomShift(), (0, 1, 2))
+    assert copies(changed(small, training={"augment": "none"}, cache={})) is None
+
+
+def test_a_term_keeps_less_than_the_features_where_that_is_stored(small):
+    recipe = changed(
+        small,
+        methods={
+            "both": [
+                {"loss": "similarity_preserving_loss", "layers": ["group1"]},
+                {"loss": "attention_transfer_loss", "layers": ["group1"], "options": {"p": 4}},
+            ]
+        },
+    )
+    stored = changed(recipe, cache={"copies": 2})
+    assert [want.keep for term in terms(recipe, "both") for want in term.wants] == [None, None]
+    kept = [want.keep for term in terms(stored, "both") for want in term.wants]
+    assert kept == [None, AttentionMap(p=4)]
+
+
+def test_labels_alone_ask_no_teacher(small):
+    built = build(small, seed=0)
+    assert isinstance(distiller(small, "student", built.student, built.teacher).source, NoTeacher)
+    assert distiller(small, "KD", built.student, built.teacher).teacher is built.teacher

@@ -142,6 +142,7 @@ def test_weights_that_do_not_fit_the_network_any_more_are_refused(trained, tmp_p
             '"hint_loss", layers = ["group1"]',
             "method 'KD\\+AT': .*student features have shape .* bring the student's to",
         ),
+        ('augment = "shift"', "accumulate = 61", "a batch has 60 images for 1 .* x 61 pieces"),
         ('augment = "shift"', 'precision = "fp16"', "method 'KD\\+AT': .*precision is 'fp16'"),
         ("batch_size = 100", 'precision = "fp16"', "teacher_training: .*precision is 'fp16'"),
     ],
@@ -182,10 +183,20 @@ def test_methods_have_stores_of_their_own(tmp_path):
     assert sum(kd.bytes_per_row().values()) < sum(both.bytes_per_row().values())
 
 
-def test_a_recipe_without_a_cache_stores_nothing(tmp_path):
+def test_a_recipe_without_a_cache_or_a_teacher_to_read_stores_nothing(tmp_path):
+    here = job(tmp_path)
     with pytest.raises(RecipeError, match=r"the recipe has no \[cache\] table: add one"):
-        job(tmp_path).store()
+        here.store()
+    assert "built" not in vars(here)  # not even the data were made for it
+    with pytest.raises(RecipeError, match="'student' reads nothing of the teacher to be stored"):
+        job(tmp_path, STORED, "student").store()
     assert not (tmp_path / "runs").exists()
+
+
+def test_labels_alone_are_trained_where_the_recipe_stores_its_teacher(tmp_path):
+    here = job(tmp_path, STORED, "student")
+    assert list(here.train().epochs[0]["parts"]) == ["labels"]
+    assert not list((tmp_path / "runs").glob("store-*"))
 
 
 def test_a_teacher_that_comes_trained_is_not_trained_again(tmp_path):
