@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
@@ -143,7 +142,7 @@ def terms(recipe: Recipe, method: str, *, seed: int = 0) -> list[Term]:
 
 def _term(name: str, table: TermTable, stored: bool) -> Term:
     if table.loss == LABELS:
-        return label_term(table.weight, F.cross_entropy, name)
+        return label_term(table.weight, name=name)
     found = loss(table.loss)
     as_class = isinstance(found.function, type)
     called = (
