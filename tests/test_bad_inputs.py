@@ -1,25 +1,20 @@
 """Bad inputs and what they are answered: a sentence that says what was given, what was expected, what to do.
 
 Read the tables as documentation. A row is a mistake in words, the call that makes it, the kind of
-exception (or the words of a command, which stops with exit code 2), and what the message must say.
+exception, and what the message must say.
 """
 
-import importlib
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner
 
-from kdlearn import data, experiments, losses, measure, recipes
-from kdlearn.cli import app
+from kdlearn import data, losses, measure
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher
@@ -980,46 +975,12 @@ MAKING = [
         r"the teacher's widths and fewer layers",
     ),
     refused(
-        "a recipe is unknown",
-        lambda folder: recipes.load("warped"),
-        recipes.RecipeError,
-        r"no recipe 'warped'",
-        r"a file that ends in \.toml",
-        r"warped-digits",
-    ),
-    refused(
-        "an experiment is unknown",
-        lambda folder: experiments.run("warped", [0]),
-        KeyError,
-        r"no experiment 'warped'",
-        r"choose from .*warped-digits",
-    ),
-    refused(
-        "an experiment has a seed twice",
-        lambda folder: experiments.run("warped-digits", [0, 0]),
-        ValueError,
-        r"at least one seed, and each once, got \[0, 0\]",
-    ),
-    refused(
-        "an experiment is given the number of seeds",
-        lambda folder: experiments.run("warped-digits", 5),
-        TypeError,
-        r"seeds are 5",
-        r"range\(5\)",
-    ),
-    refused(
-        "an experiment is measured on its training data",
-        lambda folder: experiments.run("warped-digits", [0], on="train"),
-        ValueError,
-        r"'validation' or 'test', got 'train'",
-    ),
-    refused(
         "a table of results is unknown",
         lambda folder: measure.load_results("warped"),
         FileNotFoundError,
         r"no results named 'warped'",
         r"there are .*warped-digits",
-        r"python -m kdlearn\.experiments",
+        r"kdlearn experiment NAME",
     ),
     refused(
         "a method is compared with one that did not run",
@@ -1051,231 +1012,7 @@ def test_cifar_without_its_package_says_what_to_install(monkeypatch, tmp_path):
         data.cifar("cifar10", folder=tmp_path)
 
 
-# --- The command line -----------------------------------------------------------------------------
-RECIPE = """
-[data]
-name = "warped-digits"
-images = 20
-[teacher]
-model = "small-cnn"
-width = 2
-[student]
-model = "small-cnn"
-width = 1
-[teacher_training]
-epochs = 1
-[training]
-epochs = 1
-[methods]
-KD = [{ loss = "soft_target_loss" }]
-AT = [{ loss = "attention_transfer_loss", layers = ["group1"] }]
-"""
-
-
-def stops(name: str, words: str, *said: str, old: str = "", new: str = ""):
-    """A command; RECIPE is a recipe with ``old`` replaced by ``new``, HERE the folder of its runs."""
-    return pytest.param(words, said, old, new, id=name)
-
-
-COMMANDS = [
-    stops(
-        "the command has a typing mistake",
-        "trian RECIPE --method KD",
-        r"No such command 'trian'",
-        r"Did you mean 'train'",
-    ),
-    stops(
-        "the recipe is unknown to the command",
-        "train warped --method KD",
-        r"no recipe 'warped'",
-        r"one of .*warped-digits",
-    ),
-    stops(
-        "the recipe's file is not there",
-        "train HERE/no.toml --method KD",
-        r"no\.toml cannot be read: No such file",
-    ),
-    stops(
-        "the recipe is a folder",
-        "train HERE/folder.toml --method KD",
-        r"folder\.toml cannot be read: Is a directory",
-    ),
-    stops(
-        "the recipe is not TOML",
-        "train RECIPE --method KD",
-        r"is not TOML",
-        r"line 2",
-        old="[data]",
-        new="{ data:",
-    ),
-    stops(
-        "the recipe has no student",
-        "train RECIPE --method KD",
-        r"student: is missing and has no default",
-        old='[student]\nmodel = "small-cnn"\nwidth = 1\n',
-    ),
-    stops(
-        "the recipe has an unknown key",
-        "train RECIPE --method KD",
-        r"data\.image: there is no such key",
-        r"did you mean 'images'",
-        old="images",
-        new="image",
-    ),
-    stops(
-        "the recipe trains for 0 epochs",
-        "train RECIPE --method KD",
-        r"training\.epochs: 0 does not fit",
-        r"greater than or equal to 1",
-        old="[training]\nepochs = 1",
-        new="[training]\nepochs = 0",
-    ),
-    stops(
-        "the recipe names an unknown loss",
-        "train RECIPE --method KD",
-        r"methods\.KD\.0: there is no loss 'soft_targets'",
-        r"close are soft_target_loss",
-        old="soft_target_loss",
-        new="soft_targets",
-    ),
-    stops(
-        "the recipe gives a loss an unknown option",
-        "train RECIPE --method KD",
-        r"soft_target_loss has no option 'T'",
-        r"its options are: temperature",
-        old='"soft_target_loss"',
-        new='"soft_target_loss", options = { T = 4 }',
-    ),
-    stops(
-        "the recipe gives the temperature as a text",
-        "train RECIPE --method KD --folder HERE/taught --no-progress",
-        r"temperature is '4', a str: expected one number",
-        old='"soft_target_loss"',
-        new='"soft_target_loss", options = { temperature = "4" }',
-    ),
-    stops(
-        "the recipe has a negative weight",
-        "train RECIPE --method KD",
-        r"methods\.KD\.0\.weight: -1 does not fit",
-        r"greater than or equal to 0",
-        old='"soft_target_loss"',
-        new='"soft_target_loss", weight = -1',
-    ),
-    stops(
-        "the recipe asks for more images than there are",
-        "train RECIPE --method KD",
-        r"data\.images: class 0 has \d+ images, but \d+ are needed",
-        r"ask for fewer",
-        old="images = 20",
-        new="images = 90000",
-    ),
-    stops(
-        "the recipe names a layer that is missing",
-        "train RECIPE --method AT",
-        r"no module 'gruop1'",
-        r"close are 'group1'",
-        old="group1",
-        new="gruop1",
-    ),
-    stops(
-        "the recipe stores fixed copies of plain images",
-        "cache RECIPE --method KD",
-        r"cache\.copies are of augmented images",
-        r"set training\.augment",
-        old="[methods]",
-        new="[cache]\ncopies = 2\n[methods]",
-    ),
-    stops(
-        "the folder of CIFAR has no parquet files",
-        "train RECIPE --method KD",
-        r"has no train\*\.parquet",
-        r"expected the files of uoft-cs/cifar10",
-        old='"warped-digits"',
-        new='"cifar10"\nfolder = "."',
-    ),
-    stops(
-        "the method is unknown",
-        "train RECIPE --method kd",
-        r"no method 'kd'",
-        r"choose from 'KD', 'AT'",
-    ),
-    stops(
-        "the seed is negative",
-        "train RECIPE --method KD --seed -1",
-        r"Invalid value for '--seed'",
-        r"greater than or equal to 0",
-    ),
-    stops(
-        "the folder of the runs is a file",
-        "train RECIPE --method KD --folder HERE/file --no-progress",
-        r"cannot be written to .*file",
-        r"Name another folder",
-    ),
-    stops(
-        "a cache is asked of a recipe without one",
-        "cache RECIPE --method KD --folder HERE/taught --no-progress",
-        r"the recipe has no \[cache\] table",
-        r"copies = 8",
-    ),
-    stops(
-        "the folder of the cache holds something else",
-        "cache RECIPE --method KD --folder HERE/taught --no-progress",
-        r"files that are no teacher cache, such as notes\.txt",
-        r"name an empty folder",
-        old="[methods]",
-        new="[cache]\n[methods]",
-    ),
-    stops(
-        "nothing was trained that could be evaluated",
-        "evaluate RECIPE --method KD --folder HERE/empty",
-        r"teacher\.safetensors is not there",
-        r"run `kdlearn train` first",
-    ),
-    stops(
-        "the teacher's file is of another program",
-        "evaluate RECIPE --method KD --folder HERE/foreign",
-        r"does not hold this recipe's network",
-        r"use another --folder",
-    ),
-    stops(
-        "the teacher's file is of another width",
-        "evaluate RECIPE --method KD --folder HERE/taught",
-        r"does not hold this recipe's network",
-        r"use another --folder",
-        old="width = 2",
-        new="width = 4",
-    ),
-    stops(
-        "the experiment is unknown to the command",
-        "experiment warped --output HERE/a.csv",
-        r"no experiment 'warped'",
-        r"choose from .*warped-digits",
-    ),
-    stops(
-        "the seeds are a range",
-        "experiment warped-digits --output HERE/a.csv --seeds 0-4",
-        r"seeds are '0-4'",
-        r"whole numbers with commas, such as 0,1,2",
-    ),
-    stops(
-        "a seed is given twice",
-        "experiment warped-digits --output HERE/a.csv --seeds 1,1",
-        r"each once, got \[1, 1\]",
-    ),
-    stops(
-        "the table's folder is not there",
-        "experiment warped-digits --output HERE/no/a.csv",
-        r"there is no folder .*no: make it first",
-    ),
-    stops(
-        "the table's path is a folder",
-        "experiment warped-digits --output HERE/empty",
-        r"empty is a folder",
-        r"name a file in it, such as .*warped-digits\.csv",
-    ),
-]
-
-
+# --- Nothing is lost or half-written --------------------------------------------------------------
 def contents(folder: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
@@ -1283,40 +1020,6 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    for name in ("taught/store-KD", "foreign", "empty", "folder.toml"):
-        (tmp_path / name).mkdir(parents=True)
-    save_file(SmallCNN(2).state_dict(), tmp_path / "taught" / "teacher.safetensors")
-    (tmp_path / "taught" / "store-KD" / "notes.txt").write_text("kept")
-    (tmp_path / "foreign" / "teacher.safetensors").write_text("not a network")
-    (tmp_path / "file").write_text("kept")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize(("words", "said", "old", "new"), COMMANDS)
-def test_the_command_stops_with_a_sentence(words, said, old, new, here, monkeypatch):
-    small = data.warped_digits(train=200, validation=10, test=10)
-    # The package has a function of the module's name, so the module is asked for by its path.
-    builder = importlib.import_module("kdlearn.recipes.build")
-    monkeypatch.setattr(builder, "warped_digits", lambda seed: small)
-    monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
-    assert old in RECIPE
-    (here / "recipe.toml").write_text(RECIPE.replace(old, new) if old else RECIPE)
-    known = contents(here)
-    filled = words.replace("RECIPE", str(here / "recipe.toml")).replace("HERE", str(here))
-    result = CliRunner().invoke(app, filled.split(), terminal_width=300)
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    shown = " ".join(result.output.split())
-    for part in said:
-        assert re.search(part, shown), f"{part!r} is not in: {shown}"
-    lost = {name for name, content in known.items() if contents(here).get(name) != content}
-    assert not lost
-
-
-# --- Nothing is lost or half-written --------------------------------------------------------------
 UNCHANGED = [
     pytest.param(
         lambda folder: small_fit(checkpoints=Checkpoints(folder / "run")),
