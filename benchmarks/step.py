@@ -23,7 +23,7 @@ from common import measure, quartiles, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.models import SlimWRN
 from kdlearn.store.cache import AttentionMap, cache_teacher

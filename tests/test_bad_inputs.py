@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from kdlearn import data, experiments, losses, measure, recipes
 from kdlearn.cli import app
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher
 from kdlearn.losses import maps

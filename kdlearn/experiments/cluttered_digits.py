@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdlearn.data import RandomShift, Split, Splits, balanced_subset, cluttered_digits
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.distill.taps import Taps
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.losses import attention_transfer_loss, soft_target_loss

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kdlearn.data import RandomAffine, Split, Splits, balanced_subset, warped_digits
-from kdlearn.distill.distiller import Distiller, label_term, logit_term
+from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure.metrics import accuracy, predict

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlearn.data import RandomAffine, Split, Splits, balanced_subset, warped_digits
-from kdlearn.distill.distiller import Distiller, Term, label_term, logit_term
+from kdlearn.distill import Distiller, Term, label_term, logit_term
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure.metrics import accuracy, predict

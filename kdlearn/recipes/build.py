@@ -23,7 +23,7 @@ from kdlearn.data import (
     cluttered_digits,
     warped_digits,
 )
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.models import SlimWRN, SmallCNN
 from kdlearn.recipes.schema import (
     LABELS,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdlearn.core.inputs import call, count, evaluating, join, run, take
 from kdlearn.data import RandomShift
-from kdlearn.distill.distiller import Distiller, label_term, logit_term
+from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure.metrics import predict
 from kdlearn.store.cache import FixedCopies, cache_teacher

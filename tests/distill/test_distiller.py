@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 
 

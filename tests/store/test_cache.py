@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn import losses
 from kdlearn.data import RandomShift
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term, sparse_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term, sparse_term
 from kdlearn.losses.maps import activation_map
 from kdlearn.store import cache as module
 from kdlearn.store.cache import (

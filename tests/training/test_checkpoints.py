@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import soft_target_loss
 from kdlearn.training import checkpoints as module
 from kdlearn.training.checkpoints import (

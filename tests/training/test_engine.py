@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.training.engine import Engine
 from kdlearn.training.fit import fit

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import soft_target_loss
 from kdlearn.training.fit import History, fit
 
