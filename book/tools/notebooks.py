@@ -28,7 +28,7 @@ from repository import read_address
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
-TIMEOUT = 180
+TIMEOUT = 1800  # seconds for a cell: one that hangs, not one on a busy machine
 LONGEST_CELL = 40
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

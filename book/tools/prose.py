@@ -17,7 +17,7 @@ import nbformat
 
 EXEMPT = "<!-- not measured here -->"
 # What in a text is no prose, or is prose of which a part is meant.
-FENCE = re.compile(r"^(`{3,}|~{3,})(?!\{).*?^\1`*\s*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r" *(`{3,}|~{3,}|:{3,})(.*)")
 MATH = re.compile(r"\$\$.*?\$\$|\$[^$\n]*(?:\n[^$\n]+)?\$", re.DOTALL)
 ROLE = re.compile(r"\{(\w+)(?::\w+)?\}`[^`]*`")
 CODE = re.compile(r"`+[^`]+`+")
@@ -31,10 +31,11 @@ PLAIN = re.compile(rf"(?<![\w.]){NUMBER}(?![\w.]*\d)")
 SPREAD = re.compile(rf"({NUMBER}) ± ({NUMBER})")
 SIGNED = re.compile(rf"(?<![\w.])[+\-−]({NUMBER})(?![\w.]*\d)")
 UNIT = r"[ -]?(?P<unit>%|per ?cent\b|points?\b)"
-# A number with a unit, the first of "5 and 6 points", or a decimal; but no section, version, or paper.
+NAMED = re.compile(r"(?:sections?|Python|arXiv|version) [\d.]*\d(?: (?:and|to) [\d.]*\d)?")
+# A number with a unit, the first of "5 and 6 points", or a decimal.
 CLAIM = re.compile(
     rf"(?<![\w.,])(?P<one>{NUMBER})(?=(?:,? (?:and|or|to) [+\-−]?{NUMBER})?{UNIT})"
-    r"|(?<![\w.,])(?<!section )(?<!Python )(?<!arXiv )(?P<plain>\d[\d,]*\.\d+(?:e[+-]?\d+)?)(?!\.?\d)",
+    r"|(?<![\w.,])(?P<plain>\d[\d,]*\.\d+(?:e[+-]?\d+)?)(?!\.?\d)",
     re.IGNORECASE,
 )
 
@@ -107,9 +108,26 @@ def _texts(output: Any) -> Iterator[str]:
     yield output.get("data", {}).get("text/plain", "")
 
 
+def without_code(text: str) -> str:
+    """Drop fenced code; what a directive such as `{grid}` or `{glossary}` holds is prose."""
+    lines: list[str] = []
+    opened: list[tuple[str, bool]] = []  # the fences around a line, and whether they hold code
+    for line in text.splitlines():
+        fence = FENCE.fullmatch(line)
+        inside, code = opened[-1] if opened else ("", False)
+        if fence and inside and fence[1].startswith(inside) and not fence[2].strip():
+            opened.pop()
+        elif fence and not code:
+            opened.append((fence[1], not fence[2].startswith("{")))
+        elif not code:
+            lines.append(line)
+    return "\n".join(lines)
+
+
 def sentences(text: str) -> Iterator[str]:
     """Cut Markdown into sentences without code and formulas; links and citations stay."""
-    for pattern, kept in ((FENCE, ""), (MATH, "…"), (ROLE, r"{\1}"), (CODE, "…"), (TAG, " ")):
+    text = without_code(text)
+    for pattern, kept in ((MATH, "…"), (ROLE, r"{\1}"), (CODE, "…"), (TAG, " ")):
         text = pattern.sub(kept, text)
     for block in BLOCK.split(text):
         yield from SENTENCE.split(" ".join(block.split()))
@@ -129,7 +147,7 @@ def unfounded(text: str, path: Path, own: list[Evidence]) -> list[str]:
             continue
         targets = [path.parent / link.split("#")[0] for link in LINK.findall(sentence)]
         evidence = own + [_evidence_in(x) for x in targets if x.suffix == ".ipynb" and x.exists()]
-        said = LINK.sub("]", sentence)
+        said = NAMED.sub("…", LINK.sub("]", sentence))
         for match in SPREAD.finditer(said):
             if not any(one.has_spread(*match.groups()) for one in evidence):
                 found.append(f"{match[0]} stands in no output: “{_shortened(sentence)}”")
