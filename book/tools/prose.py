@@ -64,7 +64,7 @@ class Evidence:
     Attributes:
         shown: in outputs, without the spread behind a ±.
         signed: those shown with a sign, as differences are.
-        written: in code.
+        written: in code, also in what is shown in the text.
         spreads: shown as `x ± y`.
     """
 
@@ -77,12 +77,14 @@ class Evidence:
     def of(cls, notebook: Any) -> "Evidence":
         """Collect what stands in a chapter's outputs, and the numbers of its code."""
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        code = [cell.source for cell in cells]
+        code += [without_code(x.source)[1] for x in notebook.cells if x.cell_type == "markdown"]
         output = "\n".join(x for cell in cells for out in cell.outputs for x in _texts(out))
         shown = SPREAD.sub(r"\1", output)
         return cls(
             frozenset(map(value, PLAIN.findall(shown))),
             frozenset(map(value, SIGNED.findall(shown))),
-            frozenset(value(x) for cell in cells for x in PLAIN.findall(cell.source)),
+            frozenset(map(value, PLAIN.findall("\n".join(code)))),
             frozenset((value(x), value(y)) for x, y in SPREAD.findall(output)),
         )
 
@@ -108,25 +110,29 @@ def _texts(output: Any) -> Iterator[str]:
     yield output.get("data", {}).get("text/plain", "")
 
 
-def without_code(text: str) -> str:
-    """Drop fenced code; what a directive such as `{grid}` or `{glossary}` holds is prose."""
-    lines: list[str] = []
-    opened: list[tuple[str, bool]] = []  # the fences around a line, and whether they hold code
+def without_code(text: str) -> tuple[str, str]:
+    """Return a text without its fenced code, and that code.
+
+    What a directive such as `{grid}` or `{glossary}` holds is no code.
+    """
+    prose: list[str] = []
+    code: list[str] = []
+    opened: list[tuple[str, list[str]]] = []  # the fences around a line, and where it belongs
     for line in text.splitlines():
         fence = FENCE.fullmatch(line)
-        inside, code = opened[-1] if opened else ("", False)
+        inside, lines = opened[-1] if opened else ("", prose)
         if fence and inside and fence[1].startswith(inside) and not fence[2].strip():
             opened.pop()
-        elif fence and not code:
-            opened.append((fence[1], not fence[2].startswith("{")))
-        elif not code:
+        elif fence and lines is prose:
+            opened.append((fence[1], prose if fence[2].startswith("{") else code))
+        else:
             lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(prose), "\n".join(code)
 
 
 def sentences(text: str) -> Iterator[str]:
     """Cut Markdown into sentences without code and formulas; links and citations stay."""
-    text = without_code(text)
+    text, _ = without_code(text)
     for pattern, kept in ((MATH, "…"), (ROLE, r"{\1}"), (CODE, "…"), (TAG, " ")):
         text = pattern.sub(kept, text)
     for block in BLOCK.split(text):

@@ -14,7 +14,8 @@ scratch 75.6 %, KD 80.64 %, loss 0.0146, 25,978 weights
 
 def chapter(shown: str = OUTPUT, code: str = "weight = 0.9") -> nbformat.NotebookNode:
     cell = v4.new_code_cell(code, outputs=[v4.new_output("stream", text=shown)])
-    return v4.new_notebook(cells=[cell])
+    shown_code = v4.new_markdown_cell("A solution:\n\n```python\nshare = 0.35\n```\n\nA bet: 0.36.")
+    return v4.new_notebook(cells=[cell, shown_code])
 
 
 def found(text: str, path: Path = Path("chapter.ipynb")) -> list[str]:
@@ -33,7 +34,7 @@ def found(text: str, path: Path = Path("chapter.ipynb")) -> list[str]:
         ("It gains 6 points.", ["6"]),
         ("It gains 5 or 6 points.", ["6"]),
         ("It gains 9 and 5 points.", ["9"]),
-        ("The loss is 0.0147.", ["0.0147"]),
+        ("The loss is 0.0147, the share 0.36.", ["0.0147", "0.36"]),
         ("- a list\n- with 12.5 % in it", ["12.5"]),
         ("| a | table |\n|---|---|\n| with | 12.5 % |", ["12.5"]),
         (
@@ -60,7 +61,7 @@ def test_a_false_number_is_found(text: str, false: list[str]) -> None:
     "text",
     [
         "It gains 4.8 ± 2.0 points, between 2.3 and 7.2 points, so about 5 points.",
-        "From 75.6 % to 80.6 per cent, a loss of 0.015, with weight 0.9.",
+        "From 75.6 % to 80.6 per cent, a loss of 0.015, with weight 0.9, a share of 0.35.",
         "The code has `0.123` and $x = 0.456$.\n\n```python\nrate = 0.789\n```\n\n$$y = 0.321$$",
         "See sections 5.2 and 5.3, on Python 3.11 to 3.13, arXiv 1503.02531 and version 2.10.1.",
         "Their student has 64.60 % {cite:p}`someone`.",
