@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.models import SlimWRN
-from kdlearn.store.cache import AttentionMap, cache_teacher
+from kdlearn.store import AttentionMap, cache_teacher
 from kdlearn.training.engine import Engine, Run
 
 BATCH, CLASSES = 128, 100

@@ -203,8 +203,6 @@ def _fit(
             precision=table.precision,
             accumulate=table.accumulate,
             clip_norm=table.clip_norm,
-            channels_last=table.channels_last,
-            compile=table.compile,
         ),
         checkpoints=Checkpoints(folder, every_minutes=table.checkpoint_minutes),
         resume=resume,

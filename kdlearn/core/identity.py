@@ -48,7 +48,7 @@ def described(value: Any) -> str:
         return repr({described(key): described(part) for key, part in value.items()})
     if isinstance(value, tuple | list):
         return repr([described(part) for part in value])
-    if type(value).__repr__ is not object.__repr__:
+    if "__repr__" in vars(type(value)) or not hasattr(value, "__dict__"):
         return repr(value)
     kept = {name: part for name, part in vars(value).items() if not name.startswith("_")}
     return f"{type(value).__qualname__} {described(kept)}"
@@ -71,7 +71,8 @@ def digest_of(*values: Any) -> str:
     total = hashlib.sha256(repr(form).encode())
     for tensor in tensors_in(values):
         # The buffer itself is hashed: a copy would double the memory of a data set.
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        numbers: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        total.update(numbers)
     return total.hexdigest()
 
 

@@ -19,6 +19,14 @@ from kdlearn.data.batch import Batch, as_batch
 Share = tuple[int, int]
 """Which part of each batch a process computes: its number, and how many there are."""
 ALONE: Share = (0, 1)
+_KEPT = (
+    "num_workers",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+)
 
 
 class Samples:
@@ -169,8 +177,9 @@ class OnDisk(Samples):
             return super().order(batch_size, generator)
         seed = int(torch.randint(2**31, (), generator=generator))
         for owner in (self.loader, self.loader.sampler, self.loader.batch_sampler):
-            if isinstance(getattr(owner, "generator", None), Generator):
-                owner.generator.manual_seed(seed)
+            own = getattr(owner, "generator", None)
+            if isinstance(own, Generator):
+                own.manual_seed(seed)
         with separate_randomness(seed):
             return [torch.as_tensor(rows) for rows in self.loader.batch_sampler or ()]
 
@@ -180,11 +189,10 @@ class OnDisk(Samples):
         own = [rows.tensor_split(processes)[rank] for rows in order]
         options: dict[str, Any] = {"collate_fn": getattr(self.loader, "collate_fn", None)}
         if self.loader is not None and len(order) > 1:  # one batch is not worth starting workers
-            names = ("num_workers", "pin_memory", "timeout", "worker_init_fn")
-            names += ("multiprocessing_context", "prefetch_factor")
-            options |= {name: getattr(self.loader, name) for name in names}
-        dataset = _Seeded(self.dataset, seed)
-        loader = DataLoader(dataset, batch_sampler=[rows.tolist() for rows in own], **options)
+            options |= {name: getattr(self.loader, name) for name in _KEPT}
+        dataset: Any = _Seeded(self.dataset, seed)
+        steps = [rows.tolist() for rows in own]
+        loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=steps, **options)
         with separate_randomness(*seed):  # a loader draws a number when it begins
             loaded = iter(loader)
         for all_rows, rows, batch in zip(order, own, loaded, strict=True):

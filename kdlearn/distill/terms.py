@@ -23,7 +23,9 @@ MaskOf = Callable[[Batch], Tensor]
 class Term:
     r"""One named, weighted part of a distillation loss.
 
-    Made by `label_term`, `logit_term`, `layer_term` and `sparse_term`, or by hand. Its value is :math:`w \sum_j \mathrm{loss}(a_j)`, where ``arguments`` picks the :math:`a_j`.
+    Made by `label_term`, `logit_term`, `layer_term` and `sparse_term`, or by hand.
+
+    Its value is :math:`w \sum_j \mathrm{loss}(a_j)`, where ``arguments`` picks the :math:`a_j`.
 
     Convention
         The loss sees the whole batch, also where a step is computed in pieces or by several

@@ -9,13 +9,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from kdlearn.data import RandomAffine, balanced_subset, warped_digits
-from kdlearn.distill.distiller import Distiller
+from kdlearn.data import FixedCopies, RandomAffine, balanced_subset, warped_digits
+from kdlearn.distill import Distiller
 from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
 from kdlearn.experiments.warped_digits import RECIPE, Recipe, soft_targets, train_teacher
 from kdlearn.measure.metrics import predict
 from kdlearn.models import SmallCNN
-from kdlearn.store.cache import FixedCopies, cache_teacher
+from kdlearn.store import cache_teacher
 from kdlearn.training.fit import fit
 
 # The number of fixed copies; None for fresh views and a live teacher, 0 for the plain images.

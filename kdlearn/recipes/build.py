@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from kdlearn import losses
 from kdlearn.data import (
+    FixedCopies,
     RandomAffine,
     RandomCropFlip,
     RandomShift,
@@ -23,6 +24,7 @@ from kdlearn.data import (
     cluttered_digits,
     warped_digits,
 )
+from kdlearn.data.views import Augment
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.models import SlimWRN, SmallCNN
 from kdlearn.recipes.schema import (
@@ -33,15 +35,7 @@ from kdlearn.recipes.schema import (
     RecipeError,
     TrainingTable,
 )
-from kdlearn.store.cache import (
-    AttentionMap,
-    CachedTeacher,
-    Features,
-    FixedCopies,
-    Stored,
-    cache_teacher,
-)
-from kdlearn.training.fit import Augment
+from kdlearn.store import AttentionMap, CachedTeacher, cache_teacher
 
 WITH_LABELS = ("dkd_loss", "target_class_loss", "nontarget_class_loss")
 
@@ -100,6 +94,33 @@ def build(recipe: Recipe, *, seed: int) -> Built:
     return Built(data, pool, teacher, student)
 
 
+def terms_of(recipe: Recipe, method: str) -> list[Term]:
+    """Return the terms of a method; what a store need not hold whole is kept as a map.
+
+    Example:
+        >>> from kdlearn.recipes import load
+        >>> [term.name for term in terms_of(load("warped-digits"), "KD")]
+        ['soft_target_loss']
+    """
+    names: dict[str, int] = {}
+    terms: list[Term] = []
+    for table in recipe.methods[method]:
+        names[table.loss] = names.get(table.loss, 0) + 1
+        name = table.loss if names[table.loss] == 1 else f"{table.loss}_{names[table.loss]}"
+        if table.loss == LABELS:
+            terms.append(label_term(table.weight, F.cross_entropy, name))
+            continue
+        loss = partial(getattr(losses, table.loss), **table.options)
+        if table.loss in LOGIT_LOSSES:
+            with_labels = table.loss in WITH_LABELS
+            terms.append(logit_term(name, loss, table.weight, with_labels=with_labels))
+        else:
+            is_map = table.loss == "attention_transfer_loss" and recipe.cache is not None
+            keep = AttentionMap(p=float(table.options.get("p", 2))) if is_map else None
+            terms.append(layer_term(name, loss, table.layers, table.weight, keep=keep))
+    return terms
+
+
 def distiller(
     recipe: Recipe, method: str, student: nn.Module, teacher: nn.Module | CachedTeacher
 ) -> Distiller:
@@ -119,22 +140,8 @@ def distiller(
         raise RecipeError(
             f"there is no method {method!r}: choose from {', '.join(map(repr, recipe.methods))}."
         )
-    names: dict[str, int] = {}
-    terms: list[Term] = []
-    for table in recipe.methods[method]:
-        names[table.loss] = names.get(table.loss, 0) + 1
-        name = table.loss if names[table.loss] == 1 else f"{table.loss}_{names[table.loss]}"
-        if table.loss == LABELS:
-            terms.append(label_term(table.weight, F.cross_entropy, name))
-            continue
-        loss = partial(getattr(losses, table.loss), **table.options)
-        if table.loss in LOGIT_LOSSES:
-            with_labels = table.loss in WITH_LABELS
-            terms.append(logit_term(name, loss, table.weight, with_labels=with_labels))
-        else:
-            terms.append(layer_term(name, loss, table.layers, table.weight))
     try:
-        return Distiller(student, teacher, terms)
+        return Distiller(student, teacher, terms_of(recipe, method))
     except KeyError as error:
         raise RecipeError(f"method {method!r}: {error.args[0]}") from None
 
@@ -149,18 +156,11 @@ def stored_teacher(
     """
     if recipe.cache is None:
         raise RecipeError("the recipe has no [cache] table: add one, e.g. copies = 8.")
-    kinds: dict[str, Stored] = {}
-    for table in recipe.methods[method]:
-        layers = table.layers if isinstance(table.layers, dict) else {n: n for n in table.layers}
-        for layer in layers.values():
-            is_map = table.loss == "attention_transfer_loss"
-            power = float(table.options.get("p", 2)) if is_map else 0.0
-            kinds[layer] = AttentionMap(p=power) if is_map else Features()
     return cache_teacher(
         built.teacher,
         built.data.train.images,
         folder,
-        layers=kinds,
+        terms_of(recipe, method),
         copies=fixed_copies(recipe),
         dtype=getattr(torch, recipe.cache.dtype),
         progress=progress,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdlearn.core.checks import check_whole
-from kdlearn.core.files import digest, locked, read_json, reason, sweep, whole, write_json
+from kdlearn.core.files import PARTIAL, digest, locked, read_json, reason, sweep, whole, write_json
 from kdlearn.core.identity import described
 from kdlearn.core.inputs import Inputs, count, device_of
 from kdlearn.core.randomness import separate_randomness
@@ -258,6 +258,7 @@ def cache_teacher(
     bar = tqdm(total=total, unit="row", disable=not progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _check_free(folder)
         with bar, locked(folder):
             index = _begun(folder, marks, shard_rows, len(samples))
             for start in starts:
@@ -266,6 +267,7 @@ def cache_teacher(
                 if name not in index["shards"]:
                     shard = _computed(live, shown, rows, batch_size, dtype)
                     index["shards"][name] = _write(folder / name, shard)
+                    index["shards"] = dict(sorted(index["shards"].items()))
                     write_json(folder / _INDEX, index)
                 bar.update(len(rows))
     except BlockingIOError:
@@ -438,17 +440,23 @@ def _marks(
     }
 
 
-def _begun(folder: Path, marks: dict[str, Any], shard_rows: int, samples: int) -> dict[str, Any]:
-    """Return the index to go on with; a new one names the folder's contents before they come."""
-    sweep(folder)
-    index = _read_index(folder)
-    if index is None:
-        others = [path.name for path in folder.iterdir() if path.name != ".lock"]
+def _check_free(folder: Path) -> None:
+    """Refuse a folder with files of somebody else, before anything is written there."""
+    if not (folder / _INDEX).exists():
+        names = [path.name for path in folder.iterdir()]
+        others = [name for name in names if name != ".lock" and PARTIAL not in name]
         if others:
             raise CacheError(
                 f"{folder} has files that are no teacher cache, such as {others[0]}: name an empty "
                 "folder."
             )
+
+
+def _begun(folder: Path, marks: dict[str, Any], shard_rows: int, samples: int) -> dict[str, Any]:
+    """Return the index to go on with; a new one names the folder's contents before they come."""
+    sweep(folder)
+    index = _read_index(folder)
+    if index is None:
         index = {"format": FORMAT, "marks": marks, "samples": samples, "shard_rows": shard_rows}
         index["shards"] = {}
         write_json(folder / _INDEX, index)

@@ -19,7 +19,7 @@ from kdlearn.core.inputs import join, map_tensors, tensors_in
 from kdlearn.core.randomness import random_states, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Share
-from kdlearn.distill import DistillationLoss, Distiller, as_distiller
+from kdlearn.distill.distiller import DistillationLoss, Distiller, as_distiller
 from kdlearn.distill.outputs import Outputs
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -227,14 +227,12 @@ class Run:
         for number, piece in enumerate(self._pieces):
             piece.leaves, piece.rows = tensors_in(leaves), _slice(cuts, number)
         whole_batch = own.change(lambda tensor: self._gathered(tensor, sizes))
-        student = map_tensors(lambda tensor: self._gathered(tensor, sizes), leaves)
-        teacher = map_tensors(
-            lambda tensor: self._gathered(tensor, sizes), join([_tree(t) for t in taught])
-        )
+        sides = []
+        for tree in (leaves, join([_tree(outputs) for outputs in taught])):
+            logits, taps, kept = map_tensors(lambda tensor: self._gathered(tensor, sizes), tree)
+            sides.append(Outputs(logits, taps, kept, whole_batch))
         with self._same_draws():
-            return self.distiller.loss(
-                Outputs(*student, whole_batch), Outputs(*teacher, whole_batch)
-            )
+            return self.distiller.loss(*sides)
 
     def _again(self, piece: _Piece) -> Outputs:
         """Run the student on a piece as it ran before, now with its graph."""

@@ -2,11 +2,12 @@ import pytest
 import torch
 
 from kdlearn.data import RandomCropFlip, RandomShift
+from kdlearn.distill import Want
 from kdlearn.measure import count_parameters
 from kdlearn.recipes import RecipeError, build, distiller, load
 from kdlearn.recipes.build import fixed_copies, make_augment, make_optimizer, stored_teacher
 from kdlearn.recipes.schema import Recipe, TrainingTable
-from kdlearn.store.cache import AttentionMap, Features
+from kdlearn.store import AttentionMap
 
 
 def changed(recipe: Recipe, **tables) -> Recipe:
@@ -83,7 +84,7 @@ def test_the_store_keeps_maps_for_attention_and_features_for_the_rest(tmp_path):
     built = build(recipe, seed=0)
     stored = stored_teacher(recipe, "both", built, tmp_path, progress=False)
     assert len(stored) == 40 and stored.copies == fixed_copies(recipe)
-    assert stored._layers == {"group2": AttentionMap(p=4), "norm": Features()}
+    stored.check([Want("group2", AttentionMap(p=4)), Want("norm")])
     assert stored.bytes_per_row()["layer/group2"] == 2 * 10 * 10
     with pytest.raises(RecipeError, match=r"no \[cache\] table"):
         stored_teacher(CLUTTERED, "AT", built, tmp_path / "other", progress=False)
