@@ -18,7 +18,6 @@ from kdlearn import data, losses, measure
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher
-from kdlearn.losses import maps
 from kdlearn.models import (
     Seq2Seq,
     SlimWRN,
@@ -111,173 +110,6 @@ def optimizer_without_the_projector():
 def refused(name: str, call: Callable, error: type[BaseException], *said: str):
     return pytest.param(call, error, said, id=name)
 
-
-# --- Losses and maps ------------------------------------------------------------------------------
-LOSSES = [
-    refused(
-        "logits are whole numbers",
-        lambda folder: losses.soft_target_loss(LOGITS.long(), LOGITS),
-        TypeError,
-        r"student logits",
-        r"floating point, got torch.int64",
-        r"call \.float\(\)",
-    ),
-    refused(
-        "logits are a NumPy array",
-        lambda folder: losses.soft_target_loss(LOGITS.numpy(), LOGITS),
-        TypeError,
-        r"student logits must be a torch.Tensor, got ndarray",
-        r"torch\.as_tensor",
-    ),
-    refused(
-        "logits are a list",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS.tolist()),
-        TypeError,
-        r"teacher logits must be a torch.Tensor, got list",
-        r"torch\.as_tensor",
-    ),
-    refused(
-        "logits hold NaN",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS * NAN),
-        ValueError,
-        r"teacher logits contain NaN",
-        r"diverged",
-    ),
-    refused(
-        "the batch is empty",
-        lambda folder: losses.soft_target_loss(LOGITS[:0], LOGITS[:0]),
-        ValueError,
-        r"student logits are empty, shape \(0, 3\)",
-        r"skip empty batches",
-    ),
-    refused(
-        "student and teacher have other classes",
-        lambda folder: losses.soft_target_loss(LOGITS[:, :2], LOGITS),
-        ValueError,
-        r"\(4, 2\) and teacher logits \(4, 3\)",
-        r"keep only the rows and classes that both have",
-    ),
-    refused(
-        "logits have no batch dimension",
-        lambda folder: losses.soft_target_loss(LOGITS[0], LOGITS[0]),
-        ValueError,
-        r"got \(3,\)",
-        r"unsqueeze\(0\)",
-    ),
-    refused(
-        "the temperature is 0",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS, temperature=0),
-        ValueError,
-        r"temperature is 0, expected a positive finite number",
-    ),
-    refused(
-        "the temperature is negative",
-        lambda folder: losses.dist_loss(LOGITS, LOGITS, temperature=-4),
-        ValueError,
-        r"temperature is -4, expected a positive finite number",
-    ),
-    refused(
-        "the temperature is NaN",
-        lambda folder: losses.forward_kl(LOGITS, LOGITS, temperature=NAN),
-        ValueError,
-        r"temperature is nan, expected a positive finite number",
-    ),
-    refused(
-        "the temperature is a text",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS, temperature="4"),
-        TypeError,
-        r"temperature is '4', a str: expected one number",
-    ),
-    refused(
-        "the temperature is one number a class",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS, temperature=torch.ones(3)),
-        TypeError,
-        r"temperature is tensor",
-        r"expected one number",
-    ),
-    refused(
-        "the mixing weight is the 900 of another code",
-        lambda folder: losses.distillation_loss(LOGITS, LOGITS, LABELS, weight=900),
-        ValueError,
-        r"weight is 900, expected a number from 0 to 1",
-    ),
-    refused(
-        "labels are floating point",
-        lambda folder: losses.distillation_loss(LOGITS, LOGITS, LABELS.float()),
-        TypeError,
-        r"torch\.int64, got torch\.float32",
-        r"call \.long\(\)",
-    ),
-    refused(
-        "labels are one-hot rows",
-        lambda folder: losses.distillation_loss(LOGITS, LOGITS, ONE_HOT),
-        ValueError,
-        r"labels have shape \(4, 3\)",
-        r"not one-hot",
-        r"argmax\(-1\)",
-    ),
-    refused(
-        "a label is no class",
-        lambda folder: losses.dkd_loss(LOGITS, LOGITS, LABELS + 1),
-        ValueError,
-        r"labels go from 1 to 3, but 3 classes are numbered 0 to 2",
-        r"drop or renumber",
-    ),
-    refused(
-        "features are transposed, channels last",
-        lambda folder: losses.hcl_loss(features(2, 4, 4, 8), features(2, 8, 4, 4)),
-        ValueError,
-        r"student features have 4 channels and teacher features 8",
-        r"projectors\.ConvProjector\(4, 8\)",
-    ),
-    refused(
-        "features are taken after the global pooling",
-        lambda folder: losses.attention_transfer_loss(features(2, 8), features(2, 8)),
-        ValueError,
-        r"need shape \(batch, channels, \*spatial\)",
-        r"before the global pooling",
-    ),
-    refused(
-        "features come from two batches",
-        lambda folder: losses.attention_transfer_loss(features(2, 8, 4, 4), features(3, 8, 4, 4)),
-        ValueError,
-        r"different batches, \(2, 8, 4, 4\) and \(3, 8, 4, 4\)",
-        r"feed both the same",
-    ),
-    refused(
-        "the convention of attention transfer is unknown",
-        lambda folder: losses.attention_transfer_loss(
-            features(2, 8, 4, 4), features(2, 8, 4, 4), convention="mean"
-        ),
-        ValueError,
-        r"convention is 'mean', expected one of 'code', 'paper'",
-    ),
-    refused(
-        "the power of a map is a text",
-        lambda folder: maps.activation_map(features(2, 8, 4, 4), p="2"),
-        TypeError,
-        r"p is '2', a str: expected one number",
-    ),
-    refused(
-        "the power of a map is below 1",
-        lambda folder: maps.activation_map(features(2, 8, 4, 4), p=0.5),
-        ValueError,
-        r"p is 0\.5, expected a finite number from 1",
-    ),
-    refused(
-        "images of a gradient map do not ask for a gradient",
-        lambda folder: maps.input_gradients(LOGITS, LABELS, INPUTS),
-        ValueError,
-        r"need requires_grad_\(\) before the model sees them",
-    ),
-    refused(
-        "the student is deeper than the teacher",
-        lambda folder: losses.layer_map(6, 3),
-        ValueError,
-        r"student has 6 layers and teacher 3",
-        r"not more than the teacher",
-    ),
-]
 
 # --- Taps, terms and the distiller ----------------------------------------------------------------
 DISTILLING = [
@@ -668,7 +500,7 @@ CACHING = [
     refused(
         "a cache is to keep half a class",
         lambda folder: TopK(2.5),
-        ValueError,
+        TypeError,
         r"k is 2\.5: expected a whole number >= 1",
     ),
     refused(
@@ -862,18 +694,6 @@ MEASURING = [
 # --- Data, models, recipes and experiments --------------------------------------------------------
 MAKING = [
     refused(
-        "a data set is to have no image",
-        lambda folder: data.warped_digits(train=0),
-        ValueError,
-        r"train must be at least 1 image, got 0",
-    ),
-    refused(
-        "a data set is to have half an image",
-        lambda folder: data.warped_digits(train=10.5),
-        TypeError,
-        r"train must be a whole number, got 10\.5",
-    ),
-    refused(
         "a part of the digits is unknown",
         lambda folder: data.base_digits("val"),
         KeyError,
@@ -913,18 +733,6 @@ MAKING = [
         lambda folder: data.RandomCropFlip(padding=20)(IMAGES),
         ValueError,
         r"padding is 20 and the images have 16 pixels",
-    ),
-    refused(
-        "the name of CIFAR has no number",
-        lambda folder: data.cifar("cifar"),
-        ValueError,
-        r"name is 'cifar': expected 'cifar10' or 'cifar100'",
-    ),
-    refused(
-        "a network has the width 0",
-        lambda folder: SmallCNN(0),
-        ValueError,
-        r"width must be at least 1, got 0",
     ),
     refused(
         "a network for gray images sees colors",
@@ -993,7 +801,7 @@ MAKING = [
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "said"), [*LOSSES, *DISTILLING, *TRAINING, *CACHING, *MEASURING, *MAKING]
+    ("call", "error", "said"), [*DISTILLING, *TRAINING, *CACHING, *MEASURING, *MAKING]
 )
 def test_it_is_refused_with_a_sentence(call, error, said, tmp_path):
     (tmp_path / "a file").write_text("kept")

@@ -1,10 +1,13 @@
 """The few numerical habits that the losses share: width, matrix products, means, size matching."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from kdlearn.core.checks import check_overflow
 
 _POOLS: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
@@ -49,7 +52,7 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
     """Divide vectors by their L2 length; a vector of zeros stays zero, with gradient zero.
 
     Args:
-        vectors: any shape.
+        vectors: any shape; squares that leave the range of numbers are refused.
         dim: the dimension along which the vectors lie.
 
     Example:
@@ -58,30 +61,71 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
                 [0.0000, 0.0000]])
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
+    check_overflow(squares, "vectors")
     # Infinity in place of a length of 0 makes value and gradient 0; the root has no slope at 0.
     return vectors / torch.where(squares > 0, squares, torch.inf).sqrt()
 
 
-def kl_rows(log_target: Tensor, log_input: Tensor) -> Tensor:
-    r"""KL divergence of each row, :math:`\sum_c p_c (\log p_c - \log q_c)`.
+def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
+    r"""Terms of a KL divergence, :math:`p_c (\log p_c - \log q_c)`; their sum over c is a row's.
 
-    Classes that the target gives no mass count 0, also where both log-probabilities are minus
-    infinity.
+    A class that the target gives no mass counts 0, with gradient 0, also where both
+    log-probabilities are minus infinity.
 
     Args:
         log_target: log p, shape (..., C).
-        log_input: log q, shape (..., C).
-
-    Returns:
-        Shape (...).
+        log_input: log q, the same shape.
 
     Example:
-        >>> kl_rows(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log()).item()
-        0.6931...
+        >>> kl_terms(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log())
+        tensor([0.6931, 0.0000])
     """
     target = log_target.exp()
-    gap = torch.where(target > 0, log_target - log_input, torch.zeros_like(target))
-    return (target * gap).sum(dim=-1)
+    terms = target * (log_target - log_input)
+    return terms if _are_finite(terms) else target * _where_mass(target, log_target - log_input)
+
+
+def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
+    r"""Terms of a cross-entropy, :math:`-p_c \log q_c`, with :func:`kl_terms`'s rule for no mass.
+
+    Args:
+        log_target: log p, shape (..., C).
+        log_input: log q, the same shape.
+
+    Example:
+        >>> cross_terms(torch.tensor([0.0, -torch.inf]), torch.tensor([-2.0, -torch.inf]))
+        tensor([2., -0.])
+    """
+    target = log_target.exp()
+    terms = -target * log_input
+    return terms if _are_finite(terms) else -target * _where_mass(target, log_input)
+
+
+def _where_mass(target: Tensor, logarithms: Tensor) -> Tensor:
+    return torch.where(target == 0, 0.0, logarithms)
+
+
+def _are_finite(terms: Tensor) -> bool:
+    """Whether terms need no second look. On a CPU that costs less than the comparison it saves."""
+    if terms.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return math.isfinite(terms.detach().sum().item())
+
+
+def log_sum(logarithms: Tensor) -> Tensor:
+    """Logarithm of a sum over the last dimension; where all of it is nothing, without a gradient.
+
+    Args:
+        logarithms: shape (..., C), minus infinity for nothing.
+
+    Example:
+        >>> log_sum(torch.tensor([[-torch.inf, -torch.inf], [0.0, 0.0]]))
+        tensor([  -inf, 0.6931])
+    """
+    # logsumexp of nothing has the gradient NaN, which a mask after it would not take away.
+    nothing = (logarithms == -torch.inf).all(dim=-1, keepdim=True)
+    total = logarithms.masked_fill(nothing, 0).logsumexp(dim=-1)
+    return total.masked_fill(nothing.squeeze(-1), -torch.inf)
 
 
 def pool(features: Tensor, size: int | Sequence[int]) -> Tensor:
@@ -108,7 +152,7 @@ def pool(features: Tensor, size: int | Sequence[int]) -> Tensor:
 
 
 def match_sizes(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Average-pool the larger of two feature tensors to the smaller's size, dimension by dimension.
+    """Average-pool the larger of two feature tensors to the smaller's size.
 
     Args:
         student: shape (B, C_s, *spatial).
@@ -121,7 +165,7 @@ def match_sizes(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: the sizes differ and there are more than three spatial dimensions.
 
     Example:
-        >>> student, teacher = match_sizes(torch.ones(1, 2, 8, 3), torch.ones(1, 5, 4, 6))
+        >>> student, teacher = match_sizes(torch.ones(1, 2, 8, 6), torch.ones(1, 5, 4, 3))
         >>> student.shape, teacher.shape
         (torch.Size([1, 2, 4, 3]), torch.Size([1, 5, 4, 3]))
     """

@@ -39,6 +39,7 @@ class Spec:
     positive: bool = True  # everywhere
     second: bool = True  # gradgradcheck
     accuracy: float = 1e-12  # of the zero
+    alone: bool = True  # takes a batch of one
 
 
 def labeled(name: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -73,8 +74,13 @@ def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda s, t: getattr(losses, name)(s, t, **options)
 
 
+def fused(student: Tensor, teacher: Tensor) -> Tensor:
+    head = torch.eye(student.shape[-1], dtype=student.dtype)
+    return losses.linear_distillation_loss(student, head, teacher, chunk=3)
+
+
 KL = {"ignores": "batch, both orders, shift", "sees": "order, scale"}
-RELATION = {"ignores": "batch, order, scale", "sees": "shift"}
+RELATION = {"ignores": "batch, order, scale", "sees": "shift", "alone": False}
 
 TABLE = {
     "soft_target_loss": Spec("logits", plain("soft_target_loss"), **KL),
@@ -95,7 +101,7 @@ TABLE = {
         "logits", labeled("nontarget_class_loss"), ignores="shift", sees="order, scale"
     ),
     "dkd_loss": Spec("logits", labeled("dkd_loss"), ignores="shift", sees="order, scale"),
-    "dist_loss": Spec("logits", plain("dist_loss"), accuracy=1e-6, **KL),
+    "dist_loss": Spec("logits", plain("dist_loss"), accuracy=1e-6, alone=False, **KL),
     "binary_distillation_loss": Spec(
         "logits",
         plain("binary_distillation_loss", temperature=2.0),
@@ -170,21 +176,23 @@ TABLE = {
     ),
     "similarity_preserving_loss": Spec("features", plain("similarity_preserving_loss"), **RELATION),
     "rkd_distance_loss": Spec(
-        "embeddings", plain("rkd_distance_loss"), ignores="batch, order, scale, shift"
+        "embeddings", plain("rkd_distance_loss"), ignores="batch, order, scale, shift", alone=False
     ),
     "rkd_angle_loss": Spec(
-        "embeddings", plain("rkd_angle_loss"), ignores="batch, order, scale, shift"
+        "embeddings", plain("rkd_angle_loss"), ignores="batch, order, scale, shift", alone=False
     ),
     "pkt_loss": Spec("embeddings", plain("pkt_loss"), positive=False, **RELATION),
     "correlation_congruence_loss": Spec(
         "embeddings",
         plain("correlation_congruence_loss"),
+        alone=False,
         ignores="both orders",
         sees="batch, order, scale, shift",
     ),
     "contrastive_loss": Spec(
         "embeddings",
         plain("contrastive_loss"),
+        alone=False,
         ignores="batch, both orders, scale",
         sees="order, shift",
         zero=False,
@@ -228,6 +236,7 @@ TABLE = {
     "sampled_kl": Spec(
         "tokens", sampled, ignores="batch, shift", sees="order, scale", positive=False
     ),
+    "linear_distillation_loss": Spec("tokens", fused, second=False, **KL),
     "uld_loss": Spec("tokens", plain("uld_loss"), ignores="batch, order, shift", sees="scale"),
     "sequence_reverse_kl": Spec(
         "tokens", sequence, ignores="shift", sees="order, scale", positive=False
@@ -255,7 +264,10 @@ def reordered(tensor: Tensor, kind: str) -> Tensor:
 
 def test_the_table_has_every_function():
     functions = {name for name in losses.__all__ if callable(getattr(losses, name))}
-    elsewhere = {"VIDLoss", "MGDLoss", "layer_map", "standardize_logits", "flip_symmetry_loss"}
+    elsewhere = {
+        *("VIDLoss", "MGDLoss", "layer_map", "standardize_logits", "flip_symmetry_loss"),
+        "cross_entropy",
+    }
     assert {name.split("/")[0] for name in TABLE} | elsewhere == functions
 
 
@@ -404,7 +416,11 @@ def test_stays_finite_at_ten_thousand(pair, dtype):
     assert student.grad.isfinite().all() or (name == "fsp_loss" and dtype == torch.float16)
 
 
-@each
+# A relation is between samples: tests/losses/test_relations.py and test_logits.py have the refusal.
+ALONE = [name for name, spec in TABLE.items() if spec.alone]
+
+
+@pytest.mark.parametrize("pair", ALONE, indirect=True)
 def test_takes_a_batch_of_one(pair):
     name, student, teacher = pair
     student = student[:1].requires_grad_()
