@@ -26,7 +26,7 @@ from kdlearn.data.views import Augment
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term, sparse_term
 from kdlearn.distill.outputs import Keep
 from kdlearn.recipes.names import loss, make
-from kdlearn.recipes.schema import LABELS, ModelTable, Recipe, RecipeError, TermTable, TrainingTable
+from kdlearn.recipes.schema import ModelTable, Recipe, RecipeError, TermTable, TrainingTable
 from kdlearn.store import AttentionMap, CachedTeacher, Relation, Sampled, TopK
 
 # Where less than the features of a layer says the same: what is stored, by the options of the loss.
@@ -141,8 +141,6 @@ def terms(recipe: Recipe, method: str, *, seed: int = 0) -> list[Term]:
 
 
 def _term(name: str, table: TermTable, stored: bool) -> Term:
-    if table.loss == LABELS:
-        return label_term(table.weight, name=name)
     found = loss(table.loss)
     as_class = isinstance(found.function, type)
     called = (
@@ -151,6 +149,8 @@ def _term(name: str, table: TermTable, stored: bool) -> Term:
     if found.reads == "layers":
         keep = KEPT[table.loss](table.options) if stored and table.loss in KEPT else None
         return layer_term(name, called, table.layers, table.weight, keep=keep)
+    if found.reads == "labels":
+        return label_term(table.weight, called, name)
     if table.keep is not None:
         kind = Sampled(table.keep) if found.draws else TopK(table.keep)
         return sparse_term(name, called, kind, table.weight)

@@ -108,8 +108,7 @@ class Job:
                 "or --folder."
             )
         self._rehearse()
-        taught = any(term.wants for term in terms(self.recipe, self.method))
-        stored = taught and self.recipe.cache is not None
+        stored = self.recipe.cache is not None and self._reads_a_teacher()
         source = self.store() if stored else self._teacher()
         student = self.built.student
         history = _fit(
@@ -137,15 +136,14 @@ class Job:
         """
         if self.recipe.cache is None:
             raise RecipeError("the recipe has no [cache] table: add one, e.g. copies = 8.")
-        told = terms(self.recipe, self.method)
-        if not any(term.wants for term in told):
+        if not self._reads_a_teacher():
             raise RecipeError(f"method {self.method!r} reads nothing of the teacher to be stored.")
         self._rehearse()
         return cache_teacher(
             self._teacher(),
             self.built.data.train.images,
             self.folder / f"store-{self.method}",
-            told,
+            terms(self.recipe, self.method),
             copies=copies(self.recipe),
             dtype=getattr(torch, self.recipe.cache.dtype),
             progress=self.progress,
@@ -201,6 +199,9 @@ class Job:
         _save(teacher, path, self._teacher_note())
         return teacher
 
+    def _reads_a_teacher(self) -> bool:
+        return any(term.wants for term in terms(self.recipe, self.method))
+
     def _distiller(self, source: nn.Module | CachedTeacher) -> Distiller:
         made = distiller(self.recipe, self.method, self.built.student, source, seed=self.seed)
         return made.to(_device())
@@ -234,12 +235,8 @@ class Job:
         return tables
 
     def _student_note(self) -> dict[str, Any]:
-        tables = self.recipe.model_dump(exclude={"about", "published", "methods"})
-        return {
-            **tables,
-            "terms": self.recipe.model_dump()["methods"][self.method],
-            "seed": self.seed,
-        }
+        tables = self.recipe.model_dump(exclude={"about", "published"})
+        return {**tables, "methods": tables["methods"][self.method], "seed": self.seed}
 
 
 def _device() -> torch.device:
@@ -317,14 +314,9 @@ def _load(model: nn.Module, path: Path, note: Mapping[str, Any]) -> None:
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of a tree under their places, such as ``data.seed``."""
-    children = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    if not isinstance(value, dict | list):
+    children = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(children, dict):
         yield place, value
-    for key, child in children:
+        return
+    for key, child in children.items():
         yield from _flat(child, f"{place}.{key}" if place else str(key))

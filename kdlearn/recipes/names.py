@@ -14,6 +14,7 @@ from torch import nn
 
 from kdlearn import losses
 from kdlearn.data import cifar, cluttered_digits, warped_digits
+from kdlearn.distill.terms import cross_entropy
 from kdlearn.models import SlimWRN, SmallCNN
 
 DATA: Mapping[str, Callable[..., Any]] = {
@@ -22,6 +23,7 @@ DATA: Mapping[str, Callable[..., Any]] = {
     "cifar10": partial(cifar, "cifar10"),
     "cifar100": partial(cifar, "cifar100"),
 }
+LABELS = "labels"  # the loss of `kdlearn.distill.label_term`
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"small-cnn": SmallCNN, "wrn": SlimWRN}
 
 # The words of the package for the output of a layer; relation_loss says only whose it is.
@@ -119,12 +121,12 @@ def hint(wrong: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(known)}" if known else "there is none"
 
 
-Reads = Literal["logits", "logits and labels", "logits of a few classes", "layers"]
+Reads = Literal["labels", "logits", "logits and labels", "logits of a few classes", "layers"]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A public loss, and what it reads: the names of its parameters say that.
+    """A loss, and what it reads: the names of its parameters say that.
 
     Attributes:
         function: the loss; or a class whose objects are the loss, with parameters to train.
@@ -146,6 +148,7 @@ def loss(name: str) -> Loss:
     """Find a loss by name, and read what it needs from its signature.
 
     Convention
+        ``labels`` is the cross-entropy that `kdlearn.distill.label_term` has.
         ``student_logits, teacher_logits`` are logits, with ``labels`` behind them the labels too;
         ``teacher_log_probs, teacher_indices`` are a few of the teacher's classes; ``student_X,
         teacher_X`` are a layer's outputs, where X is what the package calls such an output.
@@ -161,10 +164,11 @@ def loss(name: str) -> Loss:
         ...
         ValueError: fsp_loss reads student_pair, teacher_pair; a recipe gives a loss ...
     """
-    if name not in losses.__all__:
-        close = difflib.get_close_matches(name, losses.__all__, n=3, cutoff=0.3) or losses.__all__
+    known = (LABELS, *losses.__all__)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
         raise ValueError(f"there is no loss {name!r}; close are {', '.join(close)}")
-    function = getattr(losses, name)
+    function = cross_entropy if name == LABELS else getattr(losses, name)
     tensors = tuple(
         p.name
         for p in inspect.signature(function).parameters.values()
@@ -177,6 +181,8 @@ def loss(name: str) -> Loss:
         if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
     ]
     match inputs:
+        case [_, "labels"]:
+            return Loss(function, "labels", tensors)
         case ["student_logits", "teacher_logits"]:
             return Loss(function, "logits", tensors)
         case ["student_logits", "teacher_logits", "labels"]:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kdlearn.recipes.names import DATA, NETWORKS, check_options, function, hint, loss, make
 
-LABELS = "labels"
 Positive = Annotated[int, Field(ge=1)]
 Option = bool | int | float | str
 
@@ -137,21 +136,17 @@ class TermTable(_Table):
 
     @model_validator(mode="after")
     def _fits(self) -> TermTable:
-        found = None if self.loss == LABELS else loss(self.loss)
-        reads = LABELS if found is None else found.reads
+        found = loss(self.loss)
         for key, given, needed in (
-            ("layers", bool(self.layers), reads == "layers"),
-            ("keep", self.keep is not None, reads == "logits of a few classes"),
+            ("layers", bool(self.layers), found.reads == "layers"),
+            ("keep", self.keep is not None, found.reads == "logits of a few classes"),
         ):
             if given != needed:
                 raise ValueError(f"{self.loss} {'needs' if needed else 'takes no'} {key}")
-        if found is not None:
-            try:
-                check_options(found.function, self.options, found.tensors)
-            except ValueError as error:
-                raise ValueError(f"options of {self.loss}: {error}") from None
-        elif self.options:
-            raise ValueError(f"{LABELS} takes no options")
+        try:
+            check_options(found.function, self.options, found.tensors)
+        except ValueError as error:
+            raise ValueError(f"options of {self.loss}: {error}") from None
         return self
 
 

@@ -85,7 +85,7 @@ def test_the_teacher_of_another_recipe_is_refused_with_what_differs(again, old, 
     ("old", "new", "said"),
     [
         ("epochs = 2", "epochs = 3", "training.epochs was 2 and is 3"),
-        ("weight = 10", "weight = 9", "terms.1.weight was 10.0 and is 9.0"),
+        ("weight = 10", "weight = 9", "methods.1.weight was 10.0 and is 9.0"),
         ("images = 60", "images = 50", "data.images was 60 and is 50"),
     ],
 )

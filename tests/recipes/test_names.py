@@ -17,6 +17,7 @@ NOT_IN_A_RECIPE = {
     "fsp_loss": "student_pair, teacher_pair",
     "gradient_attention_loss": "student_gradients",
     "layer_map": "student_layers",
+    "linear_distillation_loss": "student_hidden, student_head",
     "sequence_reverse_kl": "tokens",
     "standardize_logits": "logits",
 }

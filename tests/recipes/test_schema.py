@@ -83,7 +83,7 @@ def test_the_papers_networks_have_the_depth_and_width_of_their_names(name):
         ),
         ("weight = 0.1", "weight = -0.1", "methods.KD.0.weight: -0.1 does not fit"),
         ("weight = 0.1", "wieght = 0.1", "methods.KD.0.wieght: there is no such key; did you mean"),
-        ("weight = 0.1", "options = { T = 4 }", "labels takes no options"),
+        ("weight = 0.1", "options = { T = 4 }", "options of labels: there is no 'T'"),
         (', layers = ["group1"]', "", "attention_transfer_loss needs layers"),
         ('"labels", weight = 0.1', '"labels", layers = ["a"]', "labels takes no layers"),
         ('"labels", weight = 0.1', '"top_k_kl"', "top_k_kl needs keep"),
