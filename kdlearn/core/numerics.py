@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_overflow
-
 _POOLS: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
@@ -52,18 +50,66 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
     """Divide vectors by their L2 length; a vector of zeros stays zero, with gradient zero.
 
     Args:
-        vectors: any shape; squares that leave the range of numbers are refused.
+        vectors: any shape.
         dim: the dimension along which the vectors lie.
 
     Example:
-        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), dim=1)
+        >>> unit(torch.tensor([[3e30, 4e30], [0.0, 0.0]]), dim=1)
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
-    check_overflow(squares, "vectors")
+    if not _all_between(squares, 1e-30, 1e30):
+        # A direction does not depend on the scale, so the peak may count as a constant in the gradient.
+        peak = vectors.detach().abs().amax(dim=dim, keepdim=True)
+        vectors = vectors / peak.clamp_min(torch.finfo(vectors.dtype).tiny)
+        squares = vectors.square().sum(dim=dim, keepdim=True)
     # Infinity in place of a length of 0 makes value and gradient 0; the root has no slope at 0.
     return vectors / torch.where(squares > 0, squares, torch.inf).sqrt()
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """L2 length of each flattened sample; of a sample of zeros it is 0, with gradient zero.
+
+    Args:
+        vectors: shape (B, ...).
+
+    Example:
+        >>> lengths(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([5.0000e-30, 0.0000e+00])
+    """
+    flat = vectors.flatten(1)
+    norms = flat.norm(dim=1)
+    if _all_between(norms, 1e-15, 1e15):
+        return norms
+    peak = flat.detach().abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
+    return peak * (flat / peak[:, None]).norm(dim=1)
+
+
+def in_scale(values: Tensor) -> Tensor:
+    """Divide by the largest absolute value where products would leave the range of numbers.
+
+    For what does not depend on the scale of all of them.
+
+    Args:
+        values: any shape.
+
+    Example:
+        >>> in_scale(torch.tensor([1e-30, 2e-30])), in_scale(torch.tensor([1.0, 2.0]))
+        (tensor([0.5000, 1.0000]), tensor([1., 2.]))
+    """
+    peak = torch.stack(torch.aminmax(values.detach())).abs().amax()
+    if _all_between(peak, 1e-6, 1e6):
+        return values
+    return values / peak.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _all_between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie in a range. Said of the CPU alone: elsewhere it would have to be waited for."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    lowest, highest = torch.aminmax(values.detach())
+    return low < lowest.item() and highest.item() < high
 
 
 def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
@@ -82,7 +128,7 @@ def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
     """
     target = log_target.exp()
     terms = target * (log_target - log_input)
-    return terms if _are_finite(terms) else target * _where_mass(target, log_target - log_input)
+    return terms if _is_finite(terms) else target * _where_mass(target, log_target - log_input)
 
 
 def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
@@ -98,18 +144,16 @@ def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
     """
     target = log_target.exp()
     terms = -target * log_input
-    return terms if _are_finite(terms) else -target * _where_mass(target, log_input)
+    return terms if _is_finite(terms) else -target * _where_mass(target, log_input)
+
+
+def _is_finite(terms: Tensor) -> bool:
+    # Comparing each term with 0 takes a CPU longer than all the rest, so it is done where it must be.
+    return _all_between(terms.detach().sum(), -math.inf, math.inf)
 
 
 def _where_mass(target: Tensor, logarithms: Tensor) -> Tensor:
     return torch.where(target == 0, 0.0, logarithms)
-
-
-def _are_finite(terms: Tensor) -> bool:
-    """Whether terms need no second look. On a CPU that costs less than the comparison it saves."""
-    if terms.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return math.isfinite(terms.detach().sum().item())
 
 
 def log_sum(logarithms: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ What every loss keeps, and its own page does not repeat:
 * **Ruled out.** Logits and scores may hold minus infinity. What both sides rule out counts nothing,
   as if it were cropped. Where a divergence would be infinite, or a row has nothing left to choose
   from, the loss refuses.
-* **Masks** are True where a token counts. The others are as if cropped, and their
-  gradient is 0.
+* **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
+  too, and their gradient is 0.
 * **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,
   (B, C, H, W), come as ``logits.movedim(1, -1)``. Features are (B, C, *spatial).
 * **Speed.** ``torch.compile(loss, fullgraph=True)`` works. Values are then not looked at, nor where

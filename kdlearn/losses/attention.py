@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from kdlearn.core.checks import check_choice, check_features, check_same_shape, finite_or_refused
-from kdlearn.core.numerics import match_sizes, widen
+from kdlearn.core.numerics import lengths, match_sizes, widen
 from kdlearn.losses.maps import activation_map
 
 
@@ -62,10 +62,10 @@ def attention_transfer_loss(
     check_choice(convention, "convention", ("code", "paper"))
     check_features(student_features, teacher_features)
     student, teacher = match_sizes(widen(student_features), widen(teacher_features.detach()))
-    gap = (activation_map(student, p=p) - activation_map(teacher, p=p)).flatten(1)
+    gap = activation_map(student, p=p) - activation_map(teacher, p=p)
     if convention == "code":
         return gap.square().mean()
-    return gap.norm(dim=1).mean()
+    return lengths(gap).mean()
 
 
 @finite_or_refused
@@ -104,7 +104,7 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
         "take both with respect to the same images",
     )
     gap = widen(student_gradients) - widen(teacher_gradients.detach())
-    return gap.flatten(1).norm(dim=1).mean()
+    return lengths(gap).mean()
 
 
 @finite_or_refused
@@ -137,4 +137,4 @@ def flip_symmetry_loss(gradients: Tensor, flipped_gradients: Tensor) -> Tensor:
         gradients, flipped_gradients, "gradients", "take them at the images and at images.flip(-1)"
     )
     gap = widen(gradients) - widen(flipped_gradients).flip(-1)
-    return gap.flatten(1).norm(dim=1).mean()
+    return lengths(gap).mean()

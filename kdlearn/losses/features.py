@@ -14,7 +14,7 @@ from kdlearn.core.checks import (
     check_sizes,
     finite_or_refused,
 )
-from kdlearn.core.numerics import match_sizes, matmul, pool, unit, widen
+from kdlearn.core.numerics import in_scale, match_sizes, matmul, pool, unit, widen
 
 Pair = tuple[Tensor, Tensor]
 
@@ -79,8 +79,8 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         0.0
     """
     check_features(student_features, teacher_features)
-    student, teacher = match_sizes(widen(student_features), widen(teacher_features.detach()))
-    student, teacher = student.flatten(2), teacher.flatten(2)
+    sides = match_sizes(widen(student_features), widen(teacher_features.detach()))
+    student, teacher = (in_scale(side.flatten(2)) for side in sides)
     own_s, own_t = matmul(student, student.mT), matmul(teacher, teacher.mT)
     across = matmul(student, teacher.mT)
     # Patterns become unit vectors after the products, in C x C numbers instead of C x positions.

@@ -385,6 +385,9 @@ def linear_distillation_loss(
             f"student hidden states have shape {tuple(student_hidden.shape)} and the teacher's "
             f"{tuple(teacher.shape)}: give (..., width) of the same tokens."
         )
+    check_values(kept(student_hidden, mask), "student hidden states")
+    if teacher_head is not None:
+        check_values(kept(teacher, mask), "teacher hidden states")
 
     def total(student: Tensor, teacher: Tensor) -> Tensor:
         return len(student) * loss(student, teacher)
@@ -453,8 +456,6 @@ def top_k_kl(
               \bar t = 1 - \sum_j t_j, \; \bar s = 1 - \sum_j s_j
 
     Convention
-        Order: student's logits over the whole vocabulary, teacher's log-probabilities and their
-            tokens; the teacher is detached.
         Direction: KL(teacher || student).
         Tail: "bucket" (above) makes all other tokens one event on both sides, a proper KL of
             k + 1 events: at least 0, at most the full KL. "renormalize" divides both sides by
@@ -538,8 +539,6 @@ def sampled_kl(
               \log \frac{t(v_j)}{s(v_j)}, \qquad v_j \sim q
 
     Convention
-        Order: student's logits over the whole vocabulary, teacher's log-probabilities of the drawn
-            tokens and the tokens; the teacher is detached.
         Draws: m tokens with replacement, a token drawn twice stands twice. From the teacher itself
             (q = t, the ratio is 1) unless the proposal's log-probabilities are given.
         Unbiased: over the draws, value and gradient are those of :func:`forward_kl` on average,
@@ -649,7 +648,6 @@ def sequence_reverse_kl(
     with :math:`s(y_i) = s(y_i \mid y_{<i}, x)`.
 
     Convention
-        Order: student, teacher, tokens; the teacher is detached.
         On policy: the tokens must be sampled from this student at temperature 1. Then value and
             gradient are unbiased estimates of KL(student || teacher) of sequences and of its
             gradient. A value can be negative.
@@ -685,7 +683,7 @@ def sequence_reverse_kl(
     ratio = (student - teacher).detach()
     to_come = ratio.flip(1).cumsum(1).flip(1)
     value, policy = ratio.sum(dim=1).mean(), (to_come * student).sum(dim=1).mean()
-    return value + policy - policy.detach()
+    return value + (policy - policy.detach())  # exactly 0 more, also where the policy is great
 
 
 def _log_probability(logits: Tensor, tokens: Tensor, mask: Tensor | None, name: str) -> Tensor:

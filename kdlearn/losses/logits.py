@@ -41,7 +41,6 @@ def soft_target_loss(
             either side changes nothing.
         Limit: T to infinity gives :math:`\frac{1}{2C}\sum_c (\tilde z_s - \tilde z_t)_c^2` a row,
             with centered logits :math:`\tilde z`. Gradient: :math:`T (p_s^T - p_t^T) / N`.
-        Precision: half-precision logits are taken to float32.
 
     Args:
         student_logits: shape (..., C).
@@ -429,7 +428,6 @@ def deit_soft_loss(
               \mathrm{KL}\bigl(\sigma(z_t / T) \,\|\, \sigma(z_\text{dist} / T)\bigr)
 
     Convention
-        Order: the student's two heads, teacher, labels; the teacher is detached.
         Direction: KL(teacher || distillation head). T²: included.
         Reduction: cross-entropy, mean over rows; KL, sum over rows and classes divided by rows
             times classes, so it is C times smaller than :func:`soft_target_loss`.
@@ -475,7 +473,6 @@ def deit_hard_loss(
               \qquad y_t = \arg\max_c z_{t,c}
 
     Convention
-        Order: the student's two heads, teacher, labels; the argmax sends no gradient.
         Reduction: mean over rows. There is no temperature.
         Weight: w before the teacher's term.
 

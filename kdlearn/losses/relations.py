@@ -11,7 +11,7 @@ from kdlearn.core.checks import (
     check_temperature,
     finite_or_refused,
 )
-from kdlearn.core.numerics import matmul, unit, widen
+from kdlearn.core.numerics import in_scale, matmul, unit, widen
 
 
 def _rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         >>> similarity_preserving_loss(features, features.flip(1)).item()
         0.0
     """
-    student, teacher = _rows(student_features, teacher_features, "features")
+    student, teacher = map(in_scale, _rows(student_features, teacher_features, "features"))
     similar_s = unit(matmul(student, student.T), dim=1)
     similar_t = unit(matmul(teacher, teacher.T), dim=1)
     return F.mse_loss(similar_s, similar_t)

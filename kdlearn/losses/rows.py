@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kdlearn.core.checks import (
@@ -104,6 +103,12 @@ def mean_in_chunks(
         21.0
     """
     size = check_whole(chunk, "chunk")
+    if torch.compiler.is_compiling():  # what compiles plans its own memory
+        sides = (
+            _logits(kept(student, mask), *student_head),
+            _logits(kept(teacher, mask), *teacher_head),
+        )
+        return total(sides[0], sides[1].detach()) / len(sides[0])
     student, teacher = student.flatten(0, -2), teacher.detach().flatten(0, -2)
     rows = None if mask is None else mask.flatten().nonzero().squeeze(1)
     inputs = (student, *student_head, teacher, *teacher_head)
@@ -129,8 +134,12 @@ class _Chunked(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the gradient of a loss in chunks cannot be differentiated: leave create_graph=True "
+                "or chunk= out."
+            )
         # The gradients are handed out as they lie there; a second backward pass makes them again.
         gradients = ctx.gradients or _value_and_gradients(ctx, ctx.saved_tensors)[1]
         ctx.gradients = None

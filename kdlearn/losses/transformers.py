@@ -81,18 +81,16 @@ def attention_score_loss(
         2.75
     """
     _check_scores(student_scores, teacher_scores)
-    check_values(student_scores, "student scores", minus_infinity=True)
-    check_values(teacher_scores, "teacher scores", minus_infinity=True)
-    student, teacher = _visible(student_scores), _visible(teacher_scores.detach())
-    squared = (student - teacher).square()
-    if mask is None:
-        return squared.mean()
-    kept = _token_mask(mask, student_scores)
-    pairs = (kept[:, None, :, None] & kept[:, None, None, :]).expand_as(squared)
-    return squared[pairs].mean()
+    if mask is not None:
+        kept = _token_mask(mask, student_scores)
+        pairs = (kept[:, None, :, None] & kept[:, None, None, :]).expand_as(student_scores)
+        student_scores, teacher_scores = student_scores[pairs], teacher_scores[pairs]
+    student = _visible(student_scores, "student scores")
+    return F.mse_loss(student, _visible(teacher_scores.detach(), "teacher scores"))
 
 
-def _visible(scores: Tensor) -> Tensor:
+def _visible(scores: Tensor, name: str) -> Tensor:
+    check_values(scores, name, minus_infinity=True)
     scores = widen(scores)
     return torch.where(scores <= -100, 0.0, scores)
 
@@ -193,8 +191,8 @@ def relation_loss(
         >>> relation_loss((states, states), states, relation_heads=1).item()
         0.0
     """
-    student_scores = _relations(*_as_pair(student, "student"), relation_heads, "student")
-    teacher_scores = _relations(*_as_pair(teacher, "teacher"), relation_heads, "teacher")
+    student_scores = _relations(*_as_pair(student, "student", mask), relation_heads, "student")
+    teacher_scores = _relations(*_as_pair(teacher, "teacher", mask), relation_heads, "teacher")
     _check_scores(student_scores, teacher_scores)
     log_student = _log_rows(student_scores, mask, "student relations")
     log_teacher = _log_rows(teacher_scores.detach(), mask, "teacher relations")
@@ -207,14 +205,19 @@ def relation_loss(
     return (rows / lengths[mask.nonzero()[:, 0]]).sum() / len(mask)
 
 
-def _as_pair(side: Side, name: str) -> tuple[Tensor, Tensor]:
+def _as_pair(side: Side, name: str, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     first, second = (side, side) if isinstance(side, Tensor) else _checked_pair(side, name)
-    check_same_shape(first, second, f"{name} states", "give queries and keys of one layer")
+    check_same_shape(first, second, f"{name} states", "give queries and keys of one layer", "any")
     if first.dim() != 3:
         raise ValueError(
             f"{name} states need shape (batch, length, width), got {tuple(first.shape)}: "
             "put the heads side by side in the last dimension."
         )
+    if mask is not None:
+        check_mask(mask, first.shape[:2])
+        first, second = (states.masked_fill(~mask[..., None], 0) for states in (first, second))
+    check_values(first, f"{name} states")
+    check_values(second, f"{name} states")
     return first, second
 
 
@@ -272,12 +275,14 @@ def hidden_state_loss(
         teacher_states,
         "states",
         "bring the student's to the teacher's width with projectors.LinearProjector",
+        "any",
     )
-    student, teacher = widen(student_states), widen(teacher_states.detach())
     if mask is not None:
-        check_mask(mask, student.shape[:-1])
-        student, teacher = student[mask], teacher[mask]
-    return F.mse_loss(student, teacher)
+        check_mask(mask, student_states.shape[:-1])
+        student_states, teacher_states = student_states[mask], teacher_states[mask]
+    check_values(student_states, "student states")
+    check_values(teacher_states, "teacher states")
+    return F.mse_loss(widen(student_states), widen(teacher_states.detach()))
 
 
 @finite_or_refused

@@ -192,10 +192,9 @@ def test_a_mean_far_from_zero_takes_no_precision_away(name):
     torch.testing.assert_close(given.grad.double(), exact.grad, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["similarity_preserving_loss", "pkt_loss", "contrastive_loss"])
-def test_vectors_whose_squares_overflow_are_refused(name):
+def test_pkt_refuses_vectors_whose_squares_overflow():
     with pytest.raises(ValueError, match=r"so large that their squares leave torch.float32"):
-        getattr(losses, name)(1e20 * torch.randn(3, 5), torch.randn(3, 5))
+        losses.pkt_loss(1e20 * torch.randn(3, 5), torch.randn(3, 5))
 
 
 @pytest.mark.parametrize("name", ["correlation_congruence_loss", "contrastive_loss"])
