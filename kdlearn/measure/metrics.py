@@ -97,7 +97,8 @@ def evaluate(
             labels.append(place(batch.labels, device))
     value = metric(torch.cat(logits), join(labels))
     if isinstance(value, Tensor) and value.numel() != 1 or not hasattr(value, "__float__"):
-        raise TypeError(f"the metric returned {value!r}: expected one number.")
+        given = f"numbers of shape {_shape(value)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"the metric returned {given}: expected one number.")
     return float(value)
 
 
