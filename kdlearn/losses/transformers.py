@@ -19,6 +19,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import cross_terms, kl_terms, matmul, widen
+from kdlearn.losses.rows import log_softmax
 
 Side = Tensor | tuple[Tensor, Tensor]
 
@@ -152,7 +153,7 @@ def _log_rows(scores: Tensor, mask: Tensor | None, name: str) -> Tensor:
         # Rows are chosen before the softmax: one without any key would spoil the gradient after it.
         rows = rows[kept].masked_fill(~keys[:, None], -torch.inf)
     check_logit_values(rows, name)
-    return F.log_softmax(widen(rows), dim=-1)
+    return log_softmax(rows)
 
 
 @finite_or_refused
