@@ -363,6 +363,9 @@ def linear_distillation_loss(
         mask: torch.bool, shape (...), True where a token counts.
         chunk: rows of logits that are made at a time; by default what 4 MiB hold.
 
+    Raises:
+        ValueError: a head does not fit its hidden states.
+
     Source: Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section
         3.2, whose fused linear cross-entropy computes gradients beside the value as here.
 
@@ -477,6 +480,10 @@ def top_k_kl(
         tail: "bucket", "renormalize" or "ignore".
         mask: torch.bool, shape (...), True where a token counts.
 
+    Raises:
+        ValueError: a token stands twice in a row, a log-probability is above 0, or the stored
+            probabilities of a row sum to more than 1.
+
     Source: "bucket": TRL's server distillation (``loss_add_tail``), and DistillKit's
         ``SYMMETRIC_UNIFORM``; "renormalize": TRL without the tail. DistillKit's ``ZERO`` makes
         the teacher's k probabilities alone sum to 1: give it as "ignore" with the teacher's
@@ -556,6 +563,9 @@ def sampled_kl(
         teacher_indices: the drawn tokens, torch.int64, shape (..., m).
         proposal_log_probs: log q of the drawn tokens, shape (..., m).
         mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        ValueError: a log-probability is above 0.
 
     Source: Anshumann et al., "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs",
         ACL 2025, random sampling knowledge distillation.

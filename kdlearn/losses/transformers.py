@@ -182,6 +182,9 @@ def relation_loss(
         relation_heads: A_r; it must divide D_s and D_t. The paper has 48 for base, 64 for large.
         mask: torch.bool, shape (B, L), True where a token counts.
 
+    Raises:
+        ValueError: the heads do not divide a width, or a sequence has no token that counts.
+
     Source: Wang et al., "MiniLMv2", Findings of ACL 2021, equations 5 to 8; "MiniLM", NeurIPS
         2020, section 3. The reduction is that of Bloomberg's minilmv2.bb.
 
@@ -341,6 +344,9 @@ def layer_map(
 
     Returns:
         Student layer to teacher layer.
+
+    Raises:
+        ValueError: the student is deeper than the teacher, or a layer of the dict does not exist.
 
     Source: Jiao et al., "TinyBERT", 2020, section 3.1 (uniform); Sun et al., "Patient Knowledge
         Distillation for BERT Model Compression", EMNLP 2019 (skip and last).
