@@ -5,20 +5,26 @@ no global random state is read or touched.
 """
 
 from kdlearn.data.augment import RandomAffine, RandomCropFlip, RandomShift
+from kdlearn.data.batch import Batch
 from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
 from kdlearn.data.digits import BaseDigits, base_digits
 from kdlearn.data.recall import Recall, associative_recall
+from kdlearn.data.samples import Samples
 from kdlearn.data.sequences import Sequences, reordering_task
 from kdlearn.data.splits import Split, Splits, balanced_subset
+from kdlearn.data.views import FixedCopies
 from kdlearn.data.warped import warped_digits
 
 __all__ = [
     "BaseDigits",
+    "Batch",
+    "FixedCopies",
     "RandomAffine",
     "RandomCropFlip",
     "RandomShift",
     "Recall",
+    "Samples",
     "Sequences",
     "Split",
     "Splits",

@@ -5,11 +5,15 @@ Pure functions of tensors; each returns a Python number. Shares are in [0, 1], n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from kdlearn.core.checks import check_temperature, check_tensor
-from kdlearn.core.inputs import Inputs, call, count, evaluating, take
+from kdlearn.core.inputs import Inputs, call, count, evaluating, join, place, take
+from kdlearn.data.samples import Samples
 
 
 @torch.no_grad()
@@ -58,6 +62,35 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     _check_logits(logits)
     _check_labels(logits, labels)
     return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def evaluate(
+    model: nn.Module, data: Any, metric: Callable[[Tensor, Any], float] = accuracy
+) -> float:
+    """Return what a metric says of a model on data of any kind, in evaluation mode.
+
+    Args:
+        model: takes a batch of inputs, returns logits, see `kdlearn.core.inputs.call`.
+        data: inputs with labels, as `kdlearn.data.Samples` takes them; placed where the model is.
+        metric: from the logits and the labels of all samples to a number.
+
+    Raises:
+        TypeError: the metric returned no number.
+
+    Example:
+        >>> evaluate(nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 1])))
+        0.666...
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    logits, labels = [], []
+    with evaluating(model), torch.no_grad():
+        for batch in Samples.of(data, "data").in_order():
+            logits.append(call(model, place(batch.inputs, device)))
+            labels.append(place(batch.labels, device))
+    value = metric(torch.cat(logits), join(labels))
+    if isinstance(value, Tensor) and value.numel() != 1 or not hasattr(value, "__float__"):
+        raise TypeError(f"the metric returned {value!r}: expected one number.")
+    return float(value)
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdlearn.core.checks import check_number, check_whole
-from kdlearn.core.files import digest, flush, reason
+from kdlearn.core.files import digest, flush, read_json, reason, write_json
 
-FORMAT = "kdlearn checkpoint 1"
+FORMAT = "kdlearn checkpoint 2"
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _PARTIAL = ".partial-"
 
@@ -58,6 +54,7 @@ class Checkpoints:
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     checkpoints = Checkpoints(folder, every_steps=100)
         ...     _ = checkpoints.save(100, {"weight": torch.ones(2)}, {"epoch": 3})
@@ -153,8 +150,8 @@ class Checkpoints:
             save_file(weights, partial / _MODEL)
             save_file(tensors, partial / _TRAINING)
             state["sha256"] = {name: digest(partial / name) for name in (_MODEL, _TRAINING)}
-            (partial / _STATE).write_text(json.dumps(state))
-            for path in (partial / _MODEL, partial / _TRAINING, partial / _STATE, partial):
+            write_json(partial / _STATE, state)
+            for path in (partial / _MODEL, partial / _TRAINING, partial):
                 flush(path)
             if final.exists():
                 shutil.rmtree(final)
@@ -181,7 +178,7 @@ class Checkpoints:
         """
         path = Path(path)
         try:
-            state = json.loads((path / _STATE).read_text())
+            state = read_json(path / _STATE)
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise self._refused(path, f"is not a {FORMAT!r}")
             for name, known in state["sha256"].items():
@@ -207,37 +204,6 @@ class Checkpoints:
             else "no other is there"
         )
         return CheckpointError(f"{path} {why}. It was left as it is; {advice}.")
-
-
-def random_states() -> dict[str, Any]:
-    """Collect the states of the random number generators of Python, NumPy and torch.
-
-    Example:
-        >>> states = random_states()
-        >>> first = torch.rand(())
-        >>> set_random_states(states)
-        >>> bool(torch.rand(()) == first)
-        True
-    """
-    version, words, position = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(words), position],
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what `random_states` collected; see there for an example."""
-    version, words, position = states["python"]
-    random.setstate((version, tuple(words), position))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

@@ -1,11 +1,11 @@
 import errno
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
-from kdlearn.losses import soft_target_loss
+from kdlearn.core.files import locked, read_json, write_json
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
+from kdlearn.losses import reverse_kl, soft_target_loss
 from kdlearn.training import checkpoints as module
-from kdlearn.training.checkpoints import (
-    CheckpointError,
-    Checkpoints,
-    random_states,
-    set_random_states,
-)
+from kdlearn.training.checkpoints import CheckpointError, Checkpoints
+from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
 
 
@@ -57,6 +55,23 @@ def distiller() -> Distiller:
     )
 
 
+def distilled(
+    teacher: int = 1,
+    temperature: float = 4.0,
+    weight: float = 0.9,
+    loss=soft_target_loss,
+    layer: str = "0",
+) -> Distiller:
+    torch.manual_seed(teacher)
+    taught = network(8)
+    torch.manual_seed(0)
+    terms = [
+        logit_term("soft", partial(loss, temperature=temperature), weight),
+        layer_term("hint", F.mse_loss, [layer]),
+    ]
+    return Distiller(network(8), taught, terms)
+
+
 class Projected(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -70,17 +85,17 @@ class Stop(Exception):
     pass
 
 
-def stopping_after(calls: int):
-    seen = 0
+def stop_after(monkeypatch, steps: int) -> None:
+    """Let the next step after so many end the run, as a crash would."""
+    forward, taken = Run.forward, []
 
-    def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        if seen > calls:
+    def counted(self, batch):
+        taken.append(1)
+        if len(taken) > steps:
             raise Stop
-        return jitter(images, generator)
+        return forward(self, batch)
 
-    return augment
+    monkeypatch.setattr(Run, "forward", counted)
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
@@ -89,13 +104,14 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6, 7, 13])
-def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(tmp_path, stop):
+def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(tmp_path, stop, monkeypatch):
     settings = {"epochs": 3, "batch_size": 8, "validation": task(12), "progress": False, "seed": 3}
     whole = distiller()
     expected = fit(whole, task(), augment=jitter, **settings)
     every_step = Checkpoints(tmp_path, every_steps=1)
-    with pytest.raises(Stop):
-        fit(distiller(), task(), augment=stopping_after(stop), checkpoints=every_step, **settings)
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        stop_after(stopping, stop)
+        fit(distiller(), task(), augment=jitter, checkpoints=every_step, **settings)
     resumed = distiller()
     torch.manual_seed(99)  # the state outside must not matter
     with torch.no_grad():
@@ -105,35 +121,52 @@ def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(tmp_path, stop)
     assert history.epochs == expected.epochs
 
 
-def test_a_loader_that_shuffles_goes_on_with_the_batches_that_were_left(tmp_path):
-    def loader() -> DataLoader:
-        return DataLoader(TensorDataset(*task()), batch_size=8, shuffle=True)
+class Noisy(Dataset):
+    """Draws from all three generators while it loads a sample."""
 
+    def __len__(self) -> int:
+        return 48
+
+    def __getitem__(self, row: int):
+        images, labels = task()
+        noise = torch.randn(3) + random.random() + float(np.random.rand())
+        return images[row] + 0.1 * noise, labels[row]
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_loader_goes_on_with_the_batches_that_were_left(
+    tmp_path, stop, workers, own_generator, monkeypatch
+):
     def run(**more):
         torch.manual_seed(0)
         model = network()
-        return model, fit(model, loader(), epochs=2, progress=False, **more)
+        generator = torch.Generator().manual_seed(5) if own_generator else None
+        loader = DataLoader(
+            Noisy(),
+            batch_size=8,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=generator,
+        )
+        return model, fit(model, loader, epochs=2, progress=False, **more)
 
     whole, expected = run()
     every_step = Checkpoints(tmp_path, every_steps=1)
-    with pytest.raises(Stop):
-        run(checkpoints=every_step, augment=stopping_quietly(4))
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        stop_after(stopping, stop)
+        run(checkpoints=every_step)
     resumed, history = run(checkpoints=every_step, resume=True)
     assert same(whole, resumed)
     assert history.epochs == expected.epochs
 
 
-def stopping_quietly(calls: int):
-    seen = 0
-
-    def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        if seen > calls:
-            raise Stop
-        return images
-
-    return augment
+def test_a_stream_cannot_be_resumed_and_says_so(tmp_path):
+    batches = [task(8), task(8)]
+    with pytest.raises(ValueError, match="train is a stream, which cannot be entered again"):
+        fit(network(), batches, progress=False, checkpoints=Checkpoints(tmp_path))
 
 
 SCRIPT = """
@@ -141,6 +174,7 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 from test_checkpoints import distiller, jitter, task
 from kdlearn.training.checkpoints import Checkpoints
+from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
 torch.set_num_threads(1)
 model = distiller()
@@ -267,8 +301,8 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_named(tmp_path):
     ("change", "said"),
     [
         (lambda folder: (folder / "state.json").write_text("{"), "cannot be read"),
-        (lambda folder: (folder / "state.json").write_text("[]"), "is not a"),
-        (lambda folder: (folder / "state.json").write_text('{"format": "other"}'), "is not a"),
+        (lambda folder: write_json(folder / "state.json", []), "is not a"),
+        (lambda folder: write_json(folder / "state.json", {"format": "other"}), "is not a"),
         (lambda folder: (folder / "state.json").unlink(), "state.json is not there"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is not there"),
         (lambda folder: (folder / "training.safetensors").write_bytes(b"x"), "is damaged"),
@@ -283,9 +317,9 @@ def test_a_foreign_or_broken_folder_is_told(tmp_path, change, said):
 
 def test_a_format_that_lists_other_tensors_is_told(tmp_path):
     saved = Checkpoints(tmp_path).save(1, {"w": torch.ones(2)}, {})
-    state = json.loads((saved / "state.json").read_text())
+    state = read_json(saved / "state.json")
     state["model"]["v"] = {"$tensor": "v"}
-    (saved / "state.json").write_text(json.dumps(state))
+    write_json(saved / "state.json", state)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Checkpoints(tmp_path).load(saved)
 
@@ -298,6 +332,12 @@ def test_a_format_that_lists_other_tensors_is_told(tmp_path):
         ({"seed": 1}, "seed 0 there, 1 here"),
         ({"model": network(4)}, "other parameters"),
         ({"train": task(51)}, "other data"),
+        ({"train": (task()[0].flip(0), task()[1].flip(0))}, "other data"),
+        ({"train": (task()[0].double().float() + 1e-6, task()[1])}, "other data"),
+        ({"augment": jitter}, "other augmentation"),
+        ({"learning_rate": 1e-4}, "other optimizer; schedule .* there, .* here"),
+        ({"engine": Engine(accumulate=2)}, r"engine .*accumulate=1.* there, .*accumulate=2.* here"),
+        ({"model": distilled()}, "other terms; other teacher"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, changed, said):
@@ -306,6 +346,67 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changed, said):
     fit(**settings, progress=False, checkpoints=checkpoints)
     with pytest.raises(CheckpointError, match=f"another run: .*{said}"):
         fit(**{**settings, **changed}, progress=False, checkpoints=checkpoints, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"teacher": 2}, "other teacher"),
+        ({"temperature": 2.0}, "other terms"),
+        ({"loss": reverse_kl}, "other terms"),
+        ({"weight": 0.5}, "other terms"),
+        ({"layer": "2"}, "other terms"),
+    ],
+)
+def test_another_teacher_or_loss_is_refused(tmp_path, changed, said):
+    checkpoints = Checkpoints(tmp_path)
+    fit(distilled(), task(), epochs=1, progress=False, checkpoints=checkpoints)
+    fit(distilled(), task(), epochs=1, progress=False, checkpoints=checkpoints, resume=True)
+    with pytest.raises(CheckpointError, match=f"another run: {said}"):
+        fit(
+            distilled(**changed),
+            task(),
+            epochs=1,
+            progress=False,
+            checkpoints=checkpoints,
+            resume=True,
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_end_saves_and_stops(tmp_path, number, monkeypatch):
+    forward, taken = Run.forward, []
+
+    def interrupted(self, batch):
+        taken.append(1)
+        if len(taken) == 4:
+            signal.raise_signal(number)
+        return forward(self, batch)
+
+    monkeypatch.setattr(Run, "forward", interrupted)
+    before = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(network(), task(), batch_size=8, progress=False, checkpoints=Checkpoints(tmp_path))
+    signal.signal(signal.SIGTERM, before)
+    assert Checkpoints(tmp_path).latest().name == "step-00000004"
+
+
+def test_two_runs_in_one_folder_are_told_apart(tmp_path):
+    with locked(tmp_path), pytest.raises(CheckpointError, match="another run is at work"):
+        fit(network(), task(), progress=False, checkpoints=Checkpoints(tmp_path))
+
+
+def test_any_flipped_bit_of_the_state_is_told(tmp_path):
+    fit(network(), task(), epochs=1, progress=False, checkpoints=Checkpoints(tmp_path))
+    saved = Checkpoints(tmp_path).latest()
+    path = saved / "state.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole) - 1, 97):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 7)
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError):
+            Checkpoints(tmp_path).load(saved)
 
 
 def test_a_finished_run_is_given_back_without_training(tmp_path):
@@ -350,10 +451,3 @@ def test_what_a_killed_run_left_is_swept(tmp_path):
     (tmp_path / ".partial-step-00000007-123").mkdir()
     Checkpoints(tmp_path).prepare()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_all_three_generators_come_back():
-    states = random_states()
-    first = (random.random(), np.random.rand(), torch.rand(2).tolist())
-    set_random_states(states)
-    assert (random.random(), np.random.rand(), torch.rand(2).tolist()) == first
