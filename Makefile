@@ -16,6 +16,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
+# What runs notebooks, a browser on the whole site, and trainings of the book's experiments.
+SLOW := tests/book tests/experiments/test_results.py
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
 SEEDS ?= 0,1,2,3,4
 
@@ -23,7 +25,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check unit chapters notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve test check unit slow notebooks drills results repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -40,13 +42,13 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 	@printf 'Serving http://127.0.0.1:%s (stop with Ctrl-C)\n' '$(PORT)'
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-test: check browser unit book chapters ## everything: checks, unit tests, doctests, notebooks, site, browser
+test: check browser unit book slow ## everything: checks, unit tests, doctests, notebooks, site, browser
 
-unit: $(STAMP) ## unit tests and doctests, without notebooks and site (some minutes)
-	$(call step,Unit tests,$(PYTEST) kdlearn tests --ignore tests/book,Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+unit: $(STAMP) ## unit tests and doctests, in a few minutes
+	$(call step,Unit tests,$(PYTEST) kdlearn tests $(SLOW:%=--ignore %),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
 
-chapters: $(STAMP)
-	$(call step,Notebooks and site,$(PYTEST) tests/book,Each failure is shown above; run one alone with $(BIN)/python -m pytest tests/book -k NAME.)
+slow: $(STAMP)
+	$(call step,Notebooks and site and experiments,$(PYTEST) $(SLOW),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
 
 check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses (a minute)
 

@@ -51,6 +51,7 @@ TESTED_BY = {
     "drills/bugs": "drills/test_bugs.py",  # one table: every bug keeps the same promises
     "drills/grader/drill.py": "drills/test_solutions.py",  # the form that every drill fills in
     "drills/grader/worker.py": "drills/grader/test_run.py",  # the other end of run.py's pipe
+    "drills/order.py": "drills/test_solutions.py",  # every file of tasks is in the order once
     "drills/tasks": "drills/test_solutions.py",  # one table: every drill keeps the same promises
     "experiments": "experiments/test_running.py",  # each runs through the one function that runs all
     "show/widgets": "show/test_widgets.py",  # one browser, one page with all figures
@@ -60,7 +61,7 @@ MIRRORS_NOTHING = {
     "drills/test_in_a_notebook.py": "a drill as a reader meets it",
     "drills/test_losses.py": "reference solutions against the package's losses",
     "experiments/test_results.py": "the stored tables come out again",
-    "losses/test_finite.py": "all losses, on inputs with infinities and in every width",
+    "losses/test_finite.py": "all losses, finite or refused at every width",
     "losses/test_oracle.py": "all losses against the authors' own code",
     "losses/test_properties.py": "all losses, one test a promise",
     "test_house.py": "the tree",
