@@ -116,3 +116,10 @@ def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     if name != loss and loss in losses.__all__:
         links = [f"`{text} <../../{address}>`__" for text, address in taught(loss)]
         lines += ["", "Taught in:", "    " + ", ".join(links) + "."]
+
+
+def mend_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: Any
+) -> tuple[str | None, Any]:
+    """Write `...` for a default such as `<factory>` or a lambda, which Sphinx cannot read."""
+    return signature and re.sub(r"= <.+?>+(?=[,)])", "= ...", signature), returned

@@ -83,3 +83,9 @@ def test_a_loss_is_sent_to_chapters_and_drills_that_exist_and_name_it(loss: str)
         assert loss in source(entry["chapter"])
     if "drill" in entry:
         assert entry["drill"] in names()
+
+
+def test_a_default_that_is_no_python_is_left_out() -> None:
+    given = "(a: int = 1, b: list = <factory>, c: ~typing.Any = <function Drill.<lambda>>)"
+    shown, _ = docstrings.mend_signature(None, "class", "Drill", None, None, given, None)
+    assert shown == "(a: int = 1, b: list = ..., c: ~typing.Any = ...)"
