@@ -1,29 +1,23 @@
 """Bad inputs and what they are answered: a sentence that says what was given, what was expected, what to do.
 
 Read the tables as documentation. A row is a mistake in words, the call that makes it, the kind of
-exception (or the words of a command, which stops with exit code 2), and what the message must say.
+exception, and what the message must say.
 """
 
-import importlib
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner
 
-from kdlearn import data, experiments, losses, measure, recipes
-from kdlearn.cli import app
+from kdlearn import data, losses, measure
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher
-from kdlearn.losses import maps
 from kdlearn.models import (
     Seq2Seq,
     SlimWRN,
@@ -116,173 +110,6 @@ def optimizer_without_the_projector():
 def refused(name: str, call: Callable, error: type[BaseException], *said: str):
     return pytest.param(call, error, said, id=name)
 
-
-# --- Losses and maps ------------------------------------------------------------------------------
-LOSSES = [
-    refused(
-        "logits are whole numbers",
-        lambda folder: losses.soft_target_loss(LOGITS.long(), LOGITS),
-        TypeError,
-        r"student logits",
-        r"floating point, got torch.int64",
-        r"call \.float\(\)",
-    ),
-    refused(
-        "logits are a NumPy array",
-        lambda folder: losses.soft_target_loss(LOGITS.numpy(), LOGITS),
-        TypeError,
-        r"student logits must be a torch.Tensor, got ndarray",
-        r"torch\.as_tensor",
-    ),
-    refused(
-        "logits are a list",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS.tolist()),
-        TypeError,
-        r"teacher logits must be a torch.Tensor, got list",
-        r"torch\.as_tensor",
-    ),
-    refused(
-        "logits hold NaN",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS * NAN),
-        ValueError,
-        r"teacher logits contain NaN",
-        r"diverged",
-    ),
-    refused(
-        "the batch is empty",
-        lambda folder: losses.soft_target_loss(LOGITS[:0], LOGITS[:0]),
-        ValueError,
-        r"student logits are empty, shape \(0, 3\)",
-        r"skip empty batches",
-    ),
-    refused(
-        "student and teacher have other classes",
-        lambda folder: losses.soft_target_loss(LOGITS[:, :2], LOGITS),
-        ValueError,
-        r"\(4, 2\) and teacher logits \(4, 3\)",
-        r"keep only the rows and classes that both have",
-    ),
-    refused(
-        "logits have no batch dimension",
-        lambda folder: losses.soft_target_loss(LOGITS[0], LOGITS[0]),
-        ValueError,
-        r"got \(3,\)",
-        r"unsqueeze\(0\)",
-    ),
-    refused(
-        "the temperature is 0",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS, temperature=0),
-        ValueError,
-        r"temperature is 0, expected a positive finite number",
-    ),
-    refused(
-        "the temperature is negative",
-        lambda folder: losses.dist_loss(LOGITS, LOGITS, temperature=-4),
-        ValueError,
-        r"temperature is -4, expected a positive finite number",
-    ),
-    refused(
-        "the temperature is NaN",
-        lambda folder: losses.forward_kl(LOGITS, LOGITS, temperature=NAN),
-        ValueError,
-        r"temperature is nan, expected a positive finite number",
-    ),
-    refused(
-        "the temperature is a text",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS, temperature="4"),
-        TypeError,
-        r"temperature is '4', a str: expected one number",
-    ),
-    refused(
-        "the temperature is one number a class",
-        lambda folder: losses.soft_target_loss(LOGITS, LOGITS, temperature=torch.ones(3)),
-        TypeError,
-        r"temperature is tensor",
-        r"expected one number",
-    ),
-    refused(
-        "the mixing weight is the 900 of another code",
-        lambda folder: losses.distillation_loss(LOGITS, LOGITS, LABELS, weight=900),
-        ValueError,
-        r"weight is 900, expected a number from 0 to 1",
-    ),
-    refused(
-        "labels are floating point",
-        lambda folder: losses.distillation_loss(LOGITS, LOGITS, LABELS.float()),
-        TypeError,
-        r"torch\.int64, got torch\.float32",
-        r"call \.long\(\)",
-    ),
-    refused(
-        "labels are one-hot rows",
-        lambda folder: losses.distillation_loss(LOGITS, LOGITS, ONE_HOT),
-        ValueError,
-        r"labels have shape \(4, 3\)",
-        r"not one-hot",
-        r"argmax\(-1\)",
-    ),
-    refused(
-        "a label is no class",
-        lambda folder: losses.dkd_loss(LOGITS, LOGITS, LABELS + 1),
-        ValueError,
-        r"labels go from 1 to 3, but 3 classes are numbered 0 to 2",
-        r"drop or renumber",
-    ),
-    refused(
-        "features are transposed, channels last",
-        lambda folder: losses.hcl_loss(features(2, 4, 4, 8), features(2, 8, 4, 4)),
-        ValueError,
-        r"student features have 4 channels and teacher features 8",
-        r"projectors\.ConvProjector\(4, 8\)",
-    ),
-    refused(
-        "features are taken after the global pooling",
-        lambda folder: losses.attention_transfer_loss(features(2, 8), features(2, 8)),
-        ValueError,
-        r"need shape \(batch, channels, \*spatial\)",
-        r"before the global pooling",
-    ),
-    refused(
-        "features come from two batches",
-        lambda folder: losses.attention_transfer_loss(features(2, 8, 4, 4), features(3, 8, 4, 4)),
-        ValueError,
-        r"different batches, \(2, 8, 4, 4\) and \(3, 8, 4, 4\)",
-        r"feed both the same",
-    ),
-    refused(
-        "the convention of attention transfer is unknown",
-        lambda folder: losses.attention_transfer_loss(
-            features(2, 8, 4, 4), features(2, 8, 4, 4), convention="mean"
-        ),
-        ValueError,
-        r"convention is 'mean', expected one of 'code', 'paper'",
-    ),
-    refused(
-        "the power of a map is a text",
-        lambda folder: maps.activation_map(features(2, 8, 4, 4), p="2"),
-        TypeError,
-        r"p is '2', a str: expected one number",
-    ),
-    refused(
-        "the power of a map is below 1",
-        lambda folder: maps.activation_map(features(2, 8, 4, 4), p=0.5),
-        ValueError,
-        r"p is 0\.5, expected a finite number from 1",
-    ),
-    refused(
-        "images of a gradient map do not ask for a gradient",
-        lambda folder: maps.input_gradients(LOGITS, LABELS, INPUTS),
-        ValueError,
-        r"need requires_grad_\(\) before the model sees them",
-    ),
-    refused(
-        "the student is deeper than the teacher",
-        lambda folder: losses.layer_map(6, 3),
-        ValueError,
-        r"student has 6 layers and teacher 3",
-        r"not more than the teacher",
-    ),
-]
 
 # --- Taps, terms and the distiller ----------------------------------------------------------------
 DISTILLING = [
@@ -673,7 +500,7 @@ CACHING = [
     refused(
         "a cache is to keep half a class",
         lambda folder: TopK(2.5),
-        ValueError,
+        TypeError,
         r"k is 2\.5: expected a whole number >= 1",
     ),
     refused(
@@ -867,18 +694,6 @@ MEASURING = [
 # --- Data, models, recipes and experiments --------------------------------------------------------
 MAKING = [
     refused(
-        "a data set is to have no image",
-        lambda folder: data.warped_digits(train=0),
-        ValueError,
-        r"train must be at least 1 image, got 0",
-    ),
-    refused(
-        "a data set is to have half an image",
-        lambda folder: data.warped_digits(train=10.5),
-        TypeError,
-        r"train must be a whole number, got 10\.5",
-    ),
-    refused(
         "a part of the digits is unknown",
         lambda folder: data.base_digits("val"),
         KeyError,
@@ -918,18 +733,6 @@ MAKING = [
         lambda folder: data.RandomCropFlip(padding=20)(IMAGES),
         ValueError,
         r"padding is 20 and the images have 16 pixels",
-    ),
-    refused(
-        "the name of CIFAR has no number",
-        lambda folder: data.cifar("cifar"),
-        ValueError,
-        r"name is 'cifar': expected 'cifar10' or 'cifar100'",
-    ),
-    refused(
-        "a network has the width 0",
-        lambda folder: SmallCNN(0),
-        ValueError,
-        r"width must be at least 1, got 0",
     ),
     refused(
         "a network for gray images sees colors",
@@ -980,46 +783,12 @@ MAKING = [
         r"the teacher's widths and fewer layers",
     ),
     refused(
-        "a recipe is unknown",
-        lambda folder: recipes.load("warped"),
-        recipes.RecipeError,
-        r"no recipe 'warped'",
-        r"a file that ends in \.toml",
-        r"warped-digits",
-    ),
-    refused(
-        "an experiment is unknown",
-        lambda folder: experiments.run("warped", [0]),
-        KeyError,
-        r"no experiment 'warped'",
-        r"choose from .*warped-digits",
-    ),
-    refused(
-        "an experiment has a seed twice",
-        lambda folder: experiments.run("warped-digits", [0, 0]),
-        ValueError,
-        r"at least one seed, and each once, got \[0, 0\]",
-    ),
-    refused(
-        "an experiment is given the number of seeds",
-        lambda folder: experiments.run("warped-digits", 5),
-        TypeError,
-        r"seeds are 5",
-        r"range\(5\)",
-    ),
-    refused(
-        "an experiment is measured on its training data",
-        lambda folder: experiments.run("warped-digits", [0], on="train"),
-        ValueError,
-        r"'validation' or 'test', got 'train'",
-    ),
-    refused(
         "a table of results is unknown",
         lambda folder: measure.load_results("warped"),
         FileNotFoundError,
         r"no results named 'warped'",
         r"there are .*warped-digits",
-        r"python -m kdlearn\.experiments",
+        r"kdlearn experiment NAME",
     ),
     refused(
         "a method is compared with one that did not run",
@@ -1032,7 +801,7 @@ MAKING = [
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "said"), [*LOSSES, *DISTILLING, *TRAINING, *CACHING, *MEASURING, *MAKING]
+    ("call", "error", "said"), [*DISTILLING, *TRAINING, *CACHING, *MEASURING, *MAKING]
 )
 def test_it_is_refused_with_a_sentence(call, error, said, tmp_path):
     (tmp_path / "a file").write_text("kept")
@@ -1051,231 +820,7 @@ def test_cifar_without_its_package_says_what_to_install(monkeypatch, tmp_path):
         data.cifar("cifar10", folder=tmp_path)
 
 
-# --- The command line -----------------------------------------------------------------------------
-RECIPE = """
-[data]
-name = "warped-digits"
-images = 20
-[teacher]
-model = "small-cnn"
-width = 2
-[student]
-model = "small-cnn"
-width = 1
-[teacher_training]
-epochs = 1
-[training]
-epochs = 1
-[methods]
-KD = [{ loss = "soft_target_loss" }]
-AT = [{ loss = "attention_transfer_loss", layers = ["group1"] }]
-"""
-
-
-def stops(name: str, words: str, *said: str, old: str = "", new: str = ""):
-    """A command; RECIPE is a recipe with ``old`` replaced by ``new``, HERE the folder of its runs."""
-    return pytest.param(words, said, old, new, id=name)
-
-
-COMMANDS = [
-    stops(
-        "the command has a typing mistake",
-        "trian RECIPE --method KD",
-        r"No such command 'trian'",
-        r"Did you mean 'train'",
-    ),
-    stops(
-        "the recipe is unknown to the command",
-        "train warped --method KD",
-        r"no recipe 'warped'",
-        r"one of .*warped-digits",
-    ),
-    stops(
-        "the recipe's file is not there",
-        "train HERE/no.toml --method KD",
-        r"no\.toml cannot be read: No such file",
-    ),
-    stops(
-        "the recipe is a folder",
-        "train HERE/folder.toml --method KD",
-        r"folder\.toml cannot be read: Is a directory",
-    ),
-    stops(
-        "the recipe is not TOML",
-        "train RECIPE --method KD",
-        r"is not TOML",
-        r"line 2",
-        old="[data]",
-        new="{ data:",
-    ),
-    stops(
-        "the recipe has no student",
-        "train RECIPE --method KD",
-        r"student: is missing and has no default",
-        old='[student]\nmodel = "small-cnn"\nwidth = 1\n',
-    ),
-    stops(
-        "the recipe has an unknown key",
-        "train RECIPE --method KD",
-        r"data\.image: there is no such key",
-        r"did you mean 'images'",
-        old="images",
-        new="image",
-    ),
-    stops(
-        "the recipe trains for 0 epochs",
-        "train RECIPE --method KD",
-        r"training\.epochs: 0 does not fit",
-        r"greater than or equal to 1",
-        old="[training]\nepochs = 1",
-        new="[training]\nepochs = 0",
-    ),
-    stops(
-        "the recipe names an unknown loss",
-        "train RECIPE --method KD",
-        r"methods\.KD\.0: there is no loss 'soft_targets'",
-        r"close are soft_target_loss",
-        old="soft_target_loss",
-        new="soft_targets",
-    ),
-    stops(
-        "the recipe gives a loss an unknown option",
-        "train RECIPE --method KD",
-        r"soft_target_loss has no option 'T'",
-        r"its options are: temperature",
-        old='"soft_target_loss"',
-        new='"soft_target_loss", options = { T = 4 }',
-    ),
-    stops(
-        "the recipe gives the temperature as a text",
-        "train RECIPE --method KD --folder HERE/taught --no-progress",
-        r"temperature is '4', a str: expected one number",
-        old='"soft_target_loss"',
-        new='"soft_target_loss", options = { temperature = "4" }',
-    ),
-    stops(
-        "the recipe has a negative weight",
-        "train RECIPE --method KD",
-        r"methods\.KD\.0\.weight: -1 does not fit",
-        r"greater than or equal to 0",
-        old='"soft_target_loss"',
-        new='"soft_target_loss", weight = -1',
-    ),
-    stops(
-        "the recipe asks for more images than there are",
-        "train RECIPE --method KD",
-        r"data\.images: class 0 has \d+ images, but \d+ are needed",
-        r"ask for fewer",
-        old="images = 20",
-        new="images = 90000",
-    ),
-    stops(
-        "the recipe names a layer that is missing",
-        "train RECIPE --method AT",
-        r"no module 'gruop1'",
-        r"close are 'group1'",
-        old="group1",
-        new="gruop1",
-    ),
-    stops(
-        "the recipe stores fixed copies of plain images",
-        "cache RECIPE --method KD",
-        r"cache\.copies are of augmented images",
-        r"set training\.augment",
-        old="[methods]",
-        new="[cache]\ncopies = 2\n[methods]",
-    ),
-    stops(
-        "the folder of CIFAR has no parquet files",
-        "train RECIPE --method KD",
-        r"has no train\*\.parquet",
-        r"expected the files of uoft-cs/cifar10",
-        old='"warped-digits"',
-        new='"cifar10"\nfolder = "."',
-    ),
-    stops(
-        "the method is unknown",
-        "train RECIPE --method kd",
-        r"no method 'kd'",
-        r"choose from 'KD', 'AT'",
-    ),
-    stops(
-        "the seed is negative",
-        "train RECIPE --method KD --seed -1",
-        r"Invalid value for '--seed'",
-        r"greater than or equal to 0",
-    ),
-    stops(
-        "the folder of the runs is a file",
-        "train RECIPE --method KD --folder HERE/file --no-progress",
-        r"cannot be written to .*file",
-        r"Name another folder",
-    ),
-    stops(
-        "a cache is asked of a recipe without one",
-        "cache RECIPE --method KD --folder HERE/taught --no-progress",
-        r"the recipe has no \[cache\] table",
-        r"copies = 8",
-    ),
-    stops(
-        "the folder of the cache holds something else",
-        "cache RECIPE --method KD --folder HERE/taught --no-progress",
-        r"files that are no teacher cache, such as notes\.txt",
-        r"name an empty folder",
-        old="[methods]",
-        new="[cache]\n[methods]",
-    ),
-    stops(
-        "nothing was trained that could be evaluated",
-        "evaluate RECIPE --method KD --folder HERE/empty",
-        r"teacher\.safetensors is not there",
-        r"run `kdlearn train` first",
-    ),
-    stops(
-        "the teacher's file is of another program",
-        "evaluate RECIPE --method KD --folder HERE/foreign",
-        r"does not hold this recipe's network",
-        r"use another --folder",
-    ),
-    stops(
-        "the teacher's file is of another width",
-        "evaluate RECIPE --method KD --folder HERE/taught",
-        r"does not hold this recipe's network",
-        r"use another --folder",
-        old="width = 2",
-        new="width = 4",
-    ),
-    stops(
-        "the experiment is unknown to the command",
-        "experiment warped --output HERE/a.csv",
-        r"no experiment 'warped'",
-        r"choose from .*warped-digits",
-    ),
-    stops(
-        "the seeds are a range",
-        "experiment warped-digits --output HERE/a.csv --seeds 0-4",
-        r"seeds are '0-4'",
-        r"whole numbers with commas, such as 0,1,2",
-    ),
-    stops(
-        "a seed is given twice",
-        "experiment warped-digits --output HERE/a.csv --seeds 1,1",
-        r"each once, got \[1, 1\]",
-    ),
-    stops(
-        "the table's folder is not there",
-        "experiment warped-digits --output HERE/no/a.csv",
-        r"there is no folder .*no: make it first",
-    ),
-    stops(
-        "the table's path is a folder",
-        "experiment warped-digits --output HERE/empty",
-        r"empty is a folder",
-        r"name a file in it, such as .*warped-digits\.csv",
-    ),
-]
-
-
+# --- Nothing is lost or half-written --------------------------------------------------------------
 def contents(folder: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
@@ -1283,40 +828,6 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    for name in ("taught/store-KD", "foreign", "empty", "folder.toml"):
-        (tmp_path / name).mkdir(parents=True)
-    save_file(SmallCNN(2).state_dict(), tmp_path / "taught" / "teacher.safetensors")
-    (tmp_path / "taught" / "store-KD" / "notes.txt").write_text("kept")
-    (tmp_path / "foreign" / "teacher.safetensors").write_text("not a network")
-    (tmp_path / "file").write_text("kept")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize(("words", "said", "old", "new"), COMMANDS)
-def test_the_command_stops_with_a_sentence(words, said, old, new, here, monkeypatch):
-    small = data.warped_digits(train=200, validation=10, test=10)
-    # The package has a function of the module's name, so the module is asked for by its path.
-    builder = importlib.import_module("kdlearn.recipes.build")
-    monkeypatch.setattr(builder, "warped_digits", lambda seed: small)
-    monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
-    assert old in RECIPE
-    (here / "recipe.toml").write_text(RECIPE.replace(old, new) if old else RECIPE)
-    known = contents(here)
-    filled = words.replace("RECIPE", str(here / "recipe.toml")).replace("HERE", str(here))
-    result = CliRunner().invoke(app, filled.split(), terminal_width=300)
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    shown = " ".join(result.output.split())
-    for part in said:
-        assert re.search(part, shown), f"{part!r} is not in: {shown}"
-    lost = {name for name, content in known.items() if contents(here).get(name) != content}
-    assert not lost
-
-
-# --- Nothing is lost or half-written --------------------------------------------------------------
 UNCHANGED = [
     pytest.param(
         lambda folder: small_fit(checkpoints=Checkpoints(folder / "run")),

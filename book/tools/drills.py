@@ -3,7 +3,8 @@
 python book/tools/drills.py write     write drills-*.ipynb and find-the-bug.ipynb of book/implement, run them
 python book/tools/drills.py check     say which of them differ from the drills; exit code 1 if any does
 
-The text of a drill has one home, its file in kdlearn/drills. Nothing is edited in these notebooks.
+The text of a drill has one home, its file in kdlearn/drills/tasks, and what surrounds the drills stands in
+book/implement/drills.toml. Nothing is edited in these notebooks.
 """
 
 import ast
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -27,46 +29,7 @@ from kdlearn.drills.order import Chapter
 
 WIDTH = 76
 PLACEHOLDER = re.compile(r"( = )?\{(\w+)\}")
-HOW = """## How it goes
-
-Write the body of a function and run the cell with `check`. It runs your code in a process of its own, on numbers
-drawn anew each time, says what holds, and names the mistake if it knows it. `hint("{first}")` gives the next of three
-hints, `solution("{first}")` the whole, `status()` what you have done. In a terminal, `kdlearn drill start {first}`
-writes the same task into a file.
-
-| drill | level | minutes |
-| --- | --- | ---: |
-{rows}
-
-Take the minutes as an interview's clock: {total} for all. Say aloud what you assume before you type."""
-PROOF = """from kdlearn.drills import find
-from kdlearn.drills.grader.grade import grade
-
-for name in {names}:
-    drill = find(name)
-    for right in (drill.reference, *drill.alternatives):
-        assert grade(drill, right, seed=1).passed, name
-    for wrong in drill.mistakes:
-        said = grade(drill, wrong.solution, seed=1).diagnoses
-        assert [one.id for one in said] == [wrong.id], (name, wrong.id)
-    print(f"{{name:22}}{{len(drill.mistakes):3d}} mistakes, all named")"""
-
-
-BUGS = """Twelve times: something was noticed, the code ran, and one line is wrong. Each is built after a mistake that
-somebody published; the code is written anew, and its source is named with the answer.
-
-The order is that of a working day. First the **symptom**: say aloud which kinds of fault could show it. Then the code:
-look for that kind, not for what looks odd. Put the number of the line into `check_line`. A wrong guess costs nothing,
-but an interviewer will ask why the other lines are right.
-
-About 40 minutes for all twelve."""
-PROOF_OF_BUGS = """from kdlearn.drills.bugs import NAMES, find_bug
-
-for name in NAMES:
-    bug = find_bug(name)
-    before, after = bug.measure(bug.broken), bug.measure(bug.fixed)
-    assert bug.wrong(before) and not bug.wrong(after), name
-    print(f"{name:22}{before:9.3g} becomes {after:.3g}")"""
+TEXTS = tomllib.loads((notebooks.BOOK / "implement/drills.toml").read_text(encoding="utf-8"))
 
 
 def chapter_path(chapter: Chapter) -> Path:
@@ -129,24 +92,22 @@ def build(chapter: Chapter, following: Chapter | None) -> Any:
     drills = [find(name) for name in chapter.drills]
     rows = "\n".join(f"| {drill.title} | {drill.level} | {drill.minutes} |" for drill in drills)
     total = sum(drill.minutes for drill in drills)
-    how = HOW.format(first=drills[0].id, rows=rows, total=total)
+    texts = TEXTS["drills"]
+    how = texts["how"].format(first=drills[0].id, rows=rows, total=total)
     cells = [
         new_markdown_cell(f"# {chapter.title}"),
         new_code_cell(notebooks.install_cell(), metadata=notebooks.INSTALL_METADATA),
-        new_markdown_cell(f"{chapter.introduction}\n\n{how}"),
+        new_markdown_cell(f"{texts['introductions'][chapter.name]}\n\n{how}"),
         new_code_cell(
             f"{IMPORTS.rstrip()}\n\nfrom kdlearn.drills import check, hint, solution, status"
         ),
     ]
     for number, drill in enumerate(drills, 1):
         cells += cells_of(drill, number)
-    proof = new_code_cell(PROOF.format(names=_listed(chapter.drills)))
+    proof = new_code_cell(texts["proof"].format(names=_listed(chapter.drills)))
     proof.metadata["tags"] = ["nbval-check-output"]
     cells += [
-        new_markdown_cell(
-            "## Is the grader right?\n\nIt is tested like anything else here: the solutions and two others, written "
-            "differently, must pass, and every mistake must get its own name and no other."
-        ),
+        new_markdown_cell(texts["right"]),
         proof,
         new_markdown_cell(_last(following)),
     ]
@@ -159,9 +120,10 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _last(following: Chapter | None) -> str:
+    texts = TEXTS["drills"]
     if following is None:
-        return "Next: [find the bug](find-the-bug.ipynb)."
-    return f"Next: [{following.title.lower()}](drills-{following.name}.ipynb)."
+        return str(texts["last"])
+    return str(texts["next"].format(title=following.title.lower(), name=following.name))
 
 
 def cells_of_bug(bug: Bug, number: int) -> list[Any]:
@@ -184,24 +146,21 @@ def cells_of_bug(bug: Bug, number: int) -> list[Any]:
 
 def build_bugs() -> Any:
     """Make the notebook of the bugs, without outputs."""
+    texts = TEXTS["bugs"]
     cells = [
         new_markdown_cell("# Find the bug"),
         new_code_cell(notebooks.install_cell(), metadata=notebooks.INSTALL_METADATA),
-        new_markdown_cell(BUGS),
+        new_markdown_cell(texts["introduction"]),
         new_code_cell("from kdlearn.drills import check_line, show_bug"),
     ]
     for number, name in enumerate(NAMES, 1):
         cells += cells_of_bug(find_bug(name), number)
-    proof = new_code_cell(PROOF_OF_BUGS)
+    proof = new_code_cell(texts["proof"])
     proof.metadata["tags"] = ["nbval-check-output"]
     cells += [
-        new_markdown_cell(
-            "## Is it that line?\n\nEach exercise measures its symptom. With the line mended it must be gone:"
-        ),
+        new_markdown_cell(texts["right"]),
         proof,
-        new_markdown_cell(
-            "Next: the training chapters, from [dark knowledge](../training/dark-knowledge.ipynb) on."
-        ),
+        new_markdown_cell(texts["next"]),
     ]
     return _notebook(cells)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 STAMP = VENV / ".installed"
+EXTRAS = "cifar,hf,deploy"
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
@@ -55,10 +56,9 @@ def pip(step: str, *arguments: str) -> None:
         )
 
 
-def torch_pin() -> str:
-    """Return the line of requirements.txt that pins PyTorch."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return next(line.strip() for line in lines if line.startswith("torch=="))
+def install(what: str, *arguments: str) -> None:
+    """Install something in the version that constraints.txt has of it."""
+    pip(f"installing {what}", "install", "--quiet", "--constraint", "constraints.txt", *arguments)
 
 
 def main() -> None:
@@ -74,10 +74,11 @@ def main() -> None:
             stop("making .venv", "On Debian and Ubuntu: apt-get install python3-venv.")
     index = os.environ.get("TORCH_INDEX", "")
     chosen = ["--extra-index-url", index] if index else []
-    pip("installing PyTorch", "install", "--quiet", *chosen, torch_pin())
-    pip("installing requirements.txt", "install", "--quiet", "-r", "requirements.txt")
-    local = ["--no-deps", "--no-build-isolation", "--editable", "."]
-    pip("installing kdlearn", "install", "--quiet", *local)
+    install("pip, which learned to read groups in 25.1", "pip")
+    # First and alone, so that TORCH_INDEX chooses its build and no other package's.
+    install("PyTorch", *chosen, "torch")
+    install("the tools", "--group", "dev")
+    install("kdlearn", "--no-build-isolation", "--editable", f".[{EXTRAS}]")
     pip("checking the environment", "check")
     STAMP.touch()
 

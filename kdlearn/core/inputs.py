@@ -140,6 +140,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put a model's buffers (running statistics) back as they were before a ``with`` block.
+
+    Example:
+        >>> model = nn.BatchNorm1d(1)
+        >>> with buffers_kept(model):
+        ...     _ = model(torch.ones(2, 1))
+        >>> model.num_batches_tracked.item()
+        0
+    """
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+
 def run(model: Callable[..., Any], inputs: Inputs) -> Any:
     """Run a model: one tensor is its first argument, named tensors are its keyword arguments.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdlearn.core.checks import check_choice
 from kdlearn.data.splits import Split, Splits
 
 HELD_BACK = 0.1
@@ -36,8 +37,7 @@ def cifar(name: Literal["cifar10", "cifar100"], *, folder: str | Path | None = N
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    if name not in COLUMNS:
-        raise ValueError(f"name is {name!r}: expected 'cifar10' or 'cifar100'.")
+    check_choice(name, "name", tuple(COLUMNS))
     parts = _load(name, folder)
     images, labels = zip(*(_tensors(parts[p], p, name) for p in ("train", "test")), strict=True)
     kept = len(labels[0]) - round(HELD_BACK * len(labels[0]))

@@ -1,4 +1,4 @@
-"""Thirty programming tasks of an interview, with a grader that names your mistake.
+"""Programming tasks of an interview, with a grader that names your mistake.
 
 In a notebook::
 

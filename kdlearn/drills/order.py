@@ -15,13 +15,11 @@ class Chapter:
     Attributes:
         name: the chapter's file, ``book/implement/drills-<name>``.
         title: its heading.
-        introduction: what its drills practice, in Markdown.
         drills: their names, in order.
     """
 
     name: str
     title: str
-    introduction: str
     drills: tuple[str, ...]
 
 
@@ -29,11 +27,6 @@ CHAPTERS = (
     Chapter(
         "logits",
         "Drills: soft targets",
-        (
-            "From a stable softmax with a temperature to the decoupled loss: six functions on logits. Each is a "
-            "few lines, and each has a factor, an order or a reduction that is easy to get wrong. An interviewer "
-            "who asks for one of them listens for just that."
-        ),
         (
             "softmax-temperature",
             "soft-cross-entropy",
@@ -46,11 +39,6 @@ CHAPTERS = (
     Chapter(
         "attention",
         "Drills: attention and features",
-        (
-            "Read a layer without editing the model, make a map of it, and match it; then the attention of "
-            "transformers. The mistakes here are wrong dimensions: a normalization over the batch still runs, and "
-            "still gives a number."
-        ),
         (
             "capture-features",
             "activation-map",
@@ -67,11 +55,6 @@ CHAPTERS = (
         "training",
         "Drills: training and measuring",
         (
-            "What surrounds the loss: which parameters train, which mode the teacher is in, which pixels both "
-            "networks see, and whether the difference at the end is more than luck. It begins with twelve "
-            "statements to call true or false."
-        ),
-        (
             "rapid-fire",
             "standardize",
             "trainable-parameters",
@@ -87,10 +70,6 @@ CHAPTERS = (
     Chapter(
         "language",
         "Drills: language models",
-        (
-            "Distributions over tokens: padding, the direction of the divergence, teachers that stored only their "
-            "largest probabilities, and a student that learns on what it writes itself."
-        ),
         ("token-kd", "reverse-kl", "generalized-jsd", "top-k-kd", "on-policy"),
     ),
 )
@@ -98,17 +77,17 @@ CHAPTERS = (
 
 
 def names() -> list[str]:
-    """Give the names of all drills, in order.
+    """Return the names of all drills, in order.
 
     Example:
-        >>> len(names())
-        30
+        >>> names()[:2]
+        ['softmax-temperature', 'soft-cross-entropy']
     """
     return [drill for chapter in CHAPTERS for drill in chapter.drills]
 
 
 def find(name: str) -> Drill:
-    """Give a drill by its name.
+    """Return a drill by its name.
 
     Raises:
         KeyError: there is no such drill; the message has the nearest names.
@@ -123,5 +102,5 @@ def find(name: str) -> Drill:
         raise KeyError(
             f"there is no drill {name!r}: choose from {', '.join(near or known)}. status() lists all."
         )
-    drill: Drill = import_module(f"kdlearn.drills.{name.replace('-', '_')}").drill
+    drill: Drill = import_module(f"kdlearn.drills.tasks.{name.replace('-', '_')}").drill
     return drill

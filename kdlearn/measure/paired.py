@@ -180,5 +180,5 @@ def load_results(name: str) -> pd.DataFrame:
     )
     raise FileNotFoundError(
         f"no results named {name!r}: there are {', '.join(known) or 'none'}. "
-        "Make a table with: python -m kdlearn.experiments NAME --output FILE"
+        "Make a table with: kdlearn experiment NAME --output FILE"
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdlearn.core.checks import check_choice, check_number, check_whole
-from kdlearn.core.inputs import join, map_tensors, tensors_in
+from kdlearn.core.inputs import buffers_kept, join, map_tensors, tensors_in
 from kdlearn.core.randomness import random_states, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Share
@@ -121,7 +121,7 @@ class Run:
         """Compute the gradient of every trained parameter."""
         self._scaler.scale(loss.total).backward()
         pieces, self._pieces = self._pieces, []
-        with _buffers_kept(self.distiller.student) if len(pieces) > 1 else nullcontext():
+        with buffers_kept(self.distiller.student) if len(pieces) > 1 else nullcontext():
             for piece in pieces:
                 with self._autocast():
                     again = piece.outputs or self._again(piece)
@@ -331,16 +331,6 @@ def _sizes(samples: int, parts: int) -> list[int]:
 def _slice(sizes: list[int], number: int) -> slice:
     start = sum(sizes[:number])
     return slice(start, start + sizes[number])
-
-
-@contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put buffers back after a ``with`` block: pieces that run again must not count twice."""
-    before = [buffer.clone() for buffer in model.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.copy_(value)
 
 
 def _join_processes() -> tuple[int, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
-from kdlearn.core.inputs import tensors_in
+from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
@@ -32,12 +31,11 @@ def rehearse(
         TypeError: the model or a loss cannot take the data, or the metric the labels.
         ValueError: a term has no gradient, or returns no single number.
     """
-    with separate_randomness(0):
+    model = run.distiller
+    with separate_randomness(0), evaluating(model), buffers_kept(model):
         batch = views.of_batch(samples.few(2), Generator().manual_seed(0)).to(run.device)
-        before = [buffer.clone() for buffer in run.distiller.buffers()]
-        run.distiller.train()
         try:
-            loss = run.distiller.compute(batch)
+            loss = model.train().compute(batch)
         except (TypeError, RuntimeError) as error:
             raise _explained(error, batch, samples.name) from error
         for name, part in loss.parts.items():
@@ -47,10 +45,7 @@ def rehearse(
                     "the student's logits or layers, without detach() or argmax."
                 )
         loss.total.backward()
-        run.distiller.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, value in zip(run.distiller.buffers(), before, strict=True):
-                buffer.copy_(value)
+        model.zero_grad(set_to_none=True)
         if held_out is not None:
             _try_metric(run, held_out, metric)
 

@@ -81,12 +81,6 @@ def test_half_precision_is_widened_before_it_is_pooled(name, larger):
     assert loss(*sides).item() == pytest.approx(exact, rel=2e-5)
 
 
-def test_each_dimension_is_pooled_on_the_side_that_is_larger_there():
-    student, teacher = torch.randn(2, 3, 8, 2), torch.randn(2, 3, 4, 6)
-    pooled = [F.adaptive_avg_pool2d(side, (4, 2)) for side in (student, teacher)]
-    torch.testing.assert_close(losses.nst_loss(student, teacher), losses.nst_loss(*pooled))
-
-
 def test_four_spatial_dimensions_are_compared_but_not_pooled():
     student, teacher = torch.randn(2, 2, 3, 2, 2, 2, 2)
     assert losses.nst_loss(student, teacher) > 0
@@ -127,7 +121,7 @@ def test_hcl_knows_one_and_three_dimensions():
     ("shape", "message"),
     [
         ((2, 5, 4, 4), r"3 channels and teacher features 5: .*ConvProjector\(3, 5\)"),
-        ((2, 3, 8, 4), r"different spatial sizes, \(2, 3, 4, 4\) and \(2, 3, 8, 4\)"),
+        ((2, 3, 8, 8), r"different spatial sizes, \(2, 3, 4, 4\) and \(2, 3, 8, 8\)"),
         ((3, 3, 4, 4), r"different batches, \(2, 3, 4, 4\) and \(3, 3, 4, 4\)"),
         ((2, 3, 4), r"features need shape \(batch, channels, \*spatial\) on both sides"),
     ],

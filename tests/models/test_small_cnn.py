@@ -35,5 +35,5 @@ def test_the_seed_decides_the_weights():
 
 
 def test_a_width_of_zero_is_refused():
-    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="width is 0: expected a whole number >= 1"):
         SmallCNN(0)

@@ -46,7 +46,13 @@ def run(
         return Report(drill.id)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        job = {"drill": drill.id, "seed": seed, "megabytes": megabytes, "path": "", "source": ""}
+        job = {
+            "module": drill.reference.__module__,
+            "seed": seed,
+            "megabytes": megabytes,
+            "path": "",
+            "source": "",
+        }
         if isinstance(solution, Path):
             job["path"] = str(solution.resolve())
         else:
