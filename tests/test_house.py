@@ -42,6 +42,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a function may import, since not everybody has it. Any other import stands on top of its file.
 OPTIONAL = {
     "datasets": "comes with the extra cifar",
+    "fcntl": "exists on POSIX only",
     "resource": "exists on POSIX only",
 }
 

@@ -443,7 +443,7 @@ def test_resume_needs_a_folder_and_a_checkpoint(tmp_path):
     "settings", [{"every_steps": 0}, {"keep": 0}, {"every_minutes": -1}, {"every_steps": True}]
 )
 def test_intervals_out_of_range_are_told(settings):
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(settings))} is"):
         Checkpoints("run", **settings)
 
 
