@@ -23,7 +23,9 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import kl_terms, log_sum, widen
-from kdlearn.losses.rows import Head, kept, mean_in_chunks, row_mean
+from kdlearn.losses.rows import Head, kept, log_softmax, mean_in_chunks, row_mean
+
+CHUNK = 2**20  # logits
 
 
 def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
@@ -339,7 +341,7 @@ def linear_distillation_loss(
     *,
     loss: Callable[[Tensor, Tensor], Tensor] = forward_kl,
     mask: Tensor | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""A loss on the logits that two heads make of hidden states, without ever holding the logits.
 
@@ -348,7 +350,7 @@ def linear_distillation_loss(
     Convention
         Value and gradients, of hidden states and of the student's head, are those of ``loss`` on
             all logits at once. They are differentiable once.
-        Memory: that of ``chunk`` rows of logits, and of the gradients.
+        Memory: some seven times that of ``chunk`` rows of logits, and that of the gradients.
         Reduction: mean over the N tokens kept of the whole batch.
 
     Args:
@@ -359,7 +361,10 @@ def linear_distillation_loss(
         loss: any that is a mean over rows of logits, such as :func:`forward_kl`,
             :func:`kdlearn.losses.soft_target_loss`, or a partial of one with options.
         mask: torch.bool, shape (...), True where a token counts.
-        chunk: rows of logits that are made at a time.
+        chunk: rows of logits that are made at a time; by default what 4 MiB hold.
+
+    Raises:
+        ValueError: a head does not fit its hidden states.
 
     Source: Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section
         3.2, whose fused linear cross-entropy computes gradients beside the value as here.
@@ -392,6 +397,9 @@ def linear_distillation_loss(
     def total(student: Tensor, teacher: Tensor) -> Tensor:
         return len(student) * loss(student, teacher)
 
+    if chunk is None:
+        weight = student_head.weight if isinstance(student_head, nn.Linear) else student_head
+        chunk = max(8, CHUNK // len(weight))
     return mean_in_chunks(total, chunk, student_hidden, teacher, mask, *heads)
 
 
@@ -431,7 +439,7 @@ def _sparse_rows(
                 f"{student.shape[-1]} tokens are numbered 0 to {student.shape[-1] - 1}: both need "
                 "one tokenizer."
             )
-    return F.log_softmax(widen(student), dim=-1), widen(teacher), indices
+    return log_softmax(student), widen(teacher), indices
 
 
 def _check_log_probs(log_probs: Tensor, name: str) -> None:
@@ -471,6 +479,10 @@ def top_k_kl(
         teacher_indices: token numbers, torch.int64, shape (..., k), different within a row.
         tail: "bucket", "renormalize" or "ignore".
         mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        ValueError: a token stands twice in a row, a log-probability is above 0, or the stored
+            probabilities of a row sum to more than 1.
 
     Source: "bucket": TRL's server distillation (``loss_add_tail``), and DistillKit's
         ``SYMMETRIC_UNIFORM``; "renormalize": TRL without the tail. DistillKit's ``ZERO`` makes
@@ -551,6 +563,9 @@ def sampled_kl(
         teacher_indices: the drawn tokens, torch.int64, shape (..., m).
         proposal_log_probs: log q of the drawn tokens, shape (..., m).
         mask: torch.bool, shape (...), True where a token counts.
+
+    Raises:
+        ValueError: a log-probability is above 0.
 
     Source: Anshumann et al., "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs",
         ACL 2025, random sampling knowledge distillation.
@@ -692,5 +707,5 @@ def _log_probability(logits: Tensor, tokens: Tensor, mask: Tensor | None, name: 
         # Before the softmax, whose gradient would be NaN where a dropped row is -inf throughout.
         logits = logits.masked_fill(~mask[..., None], 0)
     check_logit_values(logits, name)
-    taken = F.log_softmax(widen(logits), dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
+    taken = log_softmax(logits).gather(-1, tokens[..., None]).squeeze(-1)
     return taken if mask is None else taken.masked_fill(~mask, 0)

@@ -16,7 +16,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import cross_terms, kl_terms, log_sum, widen
-from kdlearn.losses.rows import row_mean
+from kdlearn.losses.rows import log_softmax, row_mean
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -363,7 +363,7 @@ def dist_loss(
             "one row has no correlation over the batch: give two or more, or pass gamma=0."
         )
     student, teacher = (
-        F.log_softmax(widen(side) / temperature, dim=-1).exp().flatten(0, -2)
+        log_softmax(side, temperature).exp().flatten(0, -2)
         for side in (student_logits, teacher_logits.detach())
     )
     within_samples = 1 - _correlation(student, teacher).mean()

@@ -31,6 +31,18 @@ def kept(tensor: Tensor, mask: Tensor | None) -> Tensor:
     return tensor.flatten(0, -2) if mask is None else tensor[mask]
 
 
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return log-probabilities over the last dimension, in single precision at least.
+
+    Example:
+        >>> log_softmax(torch.tensor([[4.0, 0.0]]).half(), 100.0).exp()
+        tensor([[0.5100, 0.4900]])
+    """
+    logits = widen(logits)
+    # A division by 1 would change no number and copy all of them.
+    return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+
+
 def row_mean(
     total: Total,
     student_logits: Tensor,
@@ -63,8 +75,7 @@ def row_mean(
     def of_logits(student: Tensor, teacher: Tensor) -> Tensor:
         check_logit_values(student, "student logits")
         check_logit_values(teacher, "teacher logits")
-        student, teacher = widen(student) / temperature, widen(teacher) / temperature
-        return total(F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1))
+        return total(log_softmax(student, temperature), log_softmax(teacher, temperature))
 
     if chunk is None:
         student = kept(student_logits, mask)

@@ -19,6 +19,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import cross_terms, kl_terms, matmul, widen
+from kdlearn.losses.rows import log_softmax
 
 Side = Tensor | tuple[Tensor, Tensor]
 
@@ -152,7 +153,7 @@ def _log_rows(scores: Tensor, mask: Tensor | None, name: str) -> Tensor:
         # Rows are chosen before the softmax: one without any key would spoil the gradient after it.
         rows = rows[kept].masked_fill(~keys[:, None], -torch.inf)
     check_logit_values(rows, name)
-    return F.log_softmax(widen(rows), dim=-1)
+    return log_softmax(rows)
 
 
 @finite_or_refused
@@ -180,6 +181,9 @@ def relation_loss(
         teacher: shape (B, L, D_t), or a pair of them.
         relation_heads: A_r; it must divide D_s and D_t. The paper has 48 for base, 64 for large.
         mask: torch.bool, shape (B, L), True where a token counts.
+
+    Raises:
+        ValueError: the heads do not divide a width, or a sequence has no token that counts.
 
     Source: Wang et al., "MiniLMv2", Findings of ACL 2021, equations 5 to 8; "MiniLM", NeurIPS
         2020, section 3. The reduction is that of Bloomberg's minilmv2.bb.
@@ -340,6 +344,9 @@ def layer_map(
 
     Returns:
         Student layer to teacher layer.
+
+    Raises:
+        ValueError: the student is deeper than the teacher, or a layer of the dict does not exist.
 
     Source: Jiao et al., "TinyBERT", 2020, section 3.1 (uniform); Sun et al., "Patient Knowledge
         Distillation for BERT Model Compression", EMNLP 2019 (skip and last).
