@@ -16,6 +16,7 @@ from notebooks import BOOK, read
 from kdlearn import losses
 from kdlearn.drills import CHAPTERS, find
 
+STAR = re.compile(r"(?<=, )\*(?=\w+[,)])")
 HEADER = re.compile(r"(Convention|Source)\b:?\s*(.*)")
 # The heading in the loss atlas of each file of kdlearn/losses.
 FAMILIES = {
@@ -68,7 +69,7 @@ def sections(lines: list[str]) -> list[str]:
     """
     written: list[str] = []
     for name, part in blocks(lines):
-        part = [x if ">>>" in x else re.sub(r", \*(\w+)\)", r", \\*\1)", x) for x in part]
+        part = [x if ">>>" in x else STAR.sub(r"\*", x) for x in part]
         if name == "Convention":
             written += ["Convention:", ""]
             written += [f"    * {item}" for item in items([x.removeprefix("    ") for x in part])]
@@ -116,3 +117,10 @@ def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     if name != loss and loss in losses.__all__:
         links = [f"`{text} <../../{address}>`__" for text, address in taught(loss)]
         lines += ["", "Taught in:", "    " + ", ".join(links) + "."]
+
+
+def mend_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: Any
+) -> tuple[str | None, Any]:
+    """Write `...` for a default such as `<factory>` or a lambda, which Sphinx cannot read."""
+    return signature and re.sub(r"= <.+?>+(?=[,)])", "= ...", signature), returned

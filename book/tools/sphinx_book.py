@@ -105,6 +105,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", let_keys_reach_tables)
     app.connect("build-finished", copy_mathjax)
     app.connect("autodoc-process-docstring", docstrings.rewrite, priority=10)
+    app.connect("autodoc-process-signature", docstrings.mend_signature)
     app.connect("missing-reference", link_by_name)
     app.add_node(nodes.citation, override=True, html=(visit_citation, depart_citation))
     app.config["mathjax_path"] = "mathjax/tex-chtml.js"

@@ -36,7 +36,7 @@ def test_blocks_become_sections_that_nothing_hangs_out_of() -> None:
         "        teacher.",
         "",
         "Args:",
-        "    x: shape (B, *spatial).",
+        "    x: shape (B, *spatial), or (B, *spatial, C).",
         "",
         "Source: Hinton, 2015,",
         "    section 2.",
@@ -49,7 +49,7 @@ def test_blocks_become_sections_that_nothing_hangs_out_of() -> None:
         "    * Order: student, teacher.",
         "",
         "Args:",
-        r"    x: shape (B, \*spatial).",
+        r"    x: shape (B, \*spatial), or (B, \*spatial, C).",
         "",
         "Source:",
         "    Hinton, 2015, section 2.",
@@ -83,3 +83,9 @@ def test_a_loss_is_sent_to_chapters_and_drills_that_exist_and_name_it(loss: str)
         assert loss in source(entry["chapter"])
     if "drill" in entry:
         assert entry["drill"] in names()
+
+
+def test_a_default_that_is_no_python_is_left_out() -> None:
+    given = "(a: int = 1, b: list = <factory>, c: ~typing.Any = <function Drill.<lambda>>)"
+    shown, _ = docstrings.mend_signature(None, "class", "Drill", None, None, given, None)
+    assert shown == "(a: int = 1, b: list = ..., c: ~typing.Any = ...)"

@@ -242,7 +242,7 @@ def values_only(candidate: Loss, reference: Loss, generator: Generator) -> bool:
 
 @drill.mistake(
     "loose-tolerance",
-    "the tolerance is so wide that a loss which is 1 % off is accepted: in float64, 1e-6 is generous.",
+    "the tolerance is so wide that a loss which is off by a hundredth is accepted: in float64, 1e-6 is generous.",
 )
 def loose(candidate: Loss, reference: Loss, generator: Generator) -> bool:
     """Accept a tenth."""
