@@ -1,4 +1,4 @@
-"""The house as a whole: which way imports run, what mirrors what, what the lists of files promise."""
+"""The house as a whole: which way imports run, what mirrors what, what lists promise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ PACKAGE = ROOT / "kdlearn"
 TESTS = ROOT / "tests"
 
 # Lowest first. A module imports from its own room and from lower levels, not from a neighbor on its
-# level. "kdlearn" is the front door, `kdlearn/__init__.py`; only the command asks there, its version.
+# level. "kdlearn" is the front door, `kdlearn/__init__.py`; only the command asks there, its
+# version.
 LEVELS = (
     ("core",),
     ("losses", "data", "models"),
@@ -39,7 +40,8 @@ LEVELS = (
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
-# What a function may import, since not everybody has it. Any other import stands on top of its file.
+# What a function may import, since not everybody has it. Any other import stands on top of its
+# file.
 OPTIONAL = {
     "datasets": "comes with the extra cifar",
     "fcntl": "exists on POSIX only",
@@ -53,7 +55,7 @@ TESTED_BY = {
     "drills/grader/worker.py": "drills/grader/test_run.py",  # the other end of run.py's pipe
     "drills/order.py": "drills/test_solutions.py",  # every file of tasks is in the order once
     "drills/tasks": "drills/test_solutions.py",  # one table: every drill keeps the same promises
-    "experiments": "experiments/test_running.py",  # each runs through the one function that runs all
+    "experiments": "experiments/test_running.py",  # one function runs all
     "show/widgets": "show/test_widgets.py",  # one browser, one page with all figures
 }
 # Tests of something else than one file of the package.

@@ -1,4 +1,4 @@
-"""Checks at the border: what is let in gives a right and finite result, the rest is refused in words.
+"""Checks at the border: what is let in gives a right, finite result, the rest is refused.
 
 Each error tells what was given, what was expected and what to do. A wrong kind of thing is a
 ``TypeError``, a wrong value or shape a ``ValueError``. Kinds and shapes are always checked. Values
@@ -33,7 +33,7 @@ def checks_values() -> bool:
 
 
 def check_tensor(tensor: Tensor, name: str, values: Values = "finite") -> None:
-    """Refuse what is not a floating-point tensor, is empty, or holds values that have no place there.
+    """Refuse what is no floating-point tensor, is empty, or holds values without a place there.
 
     Args:
         tensor: what to look at.
@@ -77,8 +77,8 @@ def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> 
         >>> check_values(torch.tensor([1.0, torch.inf]), "features")
         Traceback (most recent call last):
         ...
-        ValueError: features contain inf: float16 ends at 65,504, so compute them in float32 or bfloat16,
-            or look for a diverged model.
+        ValueError: features contain inf: float16 ends at 65,504, so compute them in float32 or
+            bfloat16, or look for a diverged model.
     """
     if not checks_values():
         return math.nan
@@ -111,8 +111,8 @@ def check_logit_values(logits: Tensor, name: str) -> None:
         >>> check_logit_values(torch.tensor([[0.3, 0.7]]), "scores")
         Traceback (most recent call last):
         ...
-        ValueError: scores sum to 1 in each row, as probabilities do: give what stood before the softmax,
-            or the logarithms.
+        ValueError: scores sum to 1 in each row, as probabilities do: give what stood before the
+            softmax, or the logarithms.
     """
     low = check_values(logits, name, minus_infinity=True)
     if low == -math.inf and bool((logits == -math.inf).all(dim=-1).any()):
@@ -301,7 +301,7 @@ def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") ->
 
 
 def check_class_dimension(*sides: Tensor) -> None:
-    """Refuse logits without a batch, and images of logits whose classes may not be the last dimension.
+    """Refuse logits without a batch, and maps of logits whose classes may not come last.
 
     Four dimensions or more are taken as the view that ``movedim(1, -1)`` makes, which its strides
     tell from what a network for segmentation returns.
@@ -314,8 +314,9 @@ def check_class_dimension(*sides: Tensor) -> None:
         >>> check_class_dimension(torch.ones(2, 10, 8, 8))
         Traceback (most recent call last):
         ...
-        ValueError: logits have shape (2, 10, 8, 8): classes must be the last dimension. Move them there
-            by logits.movedim(1, -1), or, where they are, make rows of the rest by logits.flatten(0, -2).
+        ValueError: logits have shape (2, 10, 8, 8): classes must be the last dimension. Move them
+            there by logits.movedim(1, -1), or, where they are, make rows of the rest by
+            logits.flatten(0, -2).
     """
     for logits in sides:
         if logits.dim() < 2:
@@ -427,9 +428,9 @@ def check_channels_first(student: Tensor, teacher: Tensor) -> None:
         >>> check_channels_first(torch.ones(2, 8, 8, 64), torch.ones(2, 32, 8, 8))
         Traceback (most recent call last):
         ...
-        ValueError: features of shape (2, 8, 8, 64) and (2, 32, 8, 8) do not show one picture in two sizes.
-            They must be (batch, channels, *spatial): kdlearn.losses.maps.channels_first brings tokens
-            and channels to that; otherwise transpose, crop or pool one side first.
+        ValueError: features of shape (2, 8, 8, 64) and (2, 32, 8, 8) do not show one picture in two
+            sizes. They must be (batch, channels, *spatial): kdlearn.losses.maps.channels_first
+            brings tokens and channels to that; otherwise transpose, crop or pool one side first.
     """
     ours, theirs = student.shape[2:], teacher.shape[2:]
     # Halving rounds, so a product of two sizes may be off by the larger of them.

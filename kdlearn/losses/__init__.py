@@ -18,8 +18,8 @@ What every loss keeps, and its own page does not repeat:
   from, the loss refuses.
 * **Not twice.** Rows that are above 0 and sum to 1 have been through a softmax already: refused
   where logits or scores are expected.
-* **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation over
-  the batch in :func:`dist_loss`, refuse a batch of one.
+* **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation
+  over the batch in :func:`dist_loss`, refuse a batch of one.
 * **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
   too, and their gradient is 0.
 * **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,

@@ -228,7 +228,8 @@ def activation_boundary_loss(
 
 
 def _squares(values: Tensor, reduction: str) -> Tensor:
-    # One kernel each way, with no second tensor of the same size: what a large layer costs is memory traffic.
+    # One kernel each way, with no second tensor of the same size: what a large layer costs is
+    # memory traffic.
     return F.mse_loss(values, values.new_zeros(()).expand_as(values), reduction=reduction)
 
 

@@ -234,7 +234,8 @@ def test_labels_have_the_shape_of_the_rows():
             (2, 3, 4),
             (2, 5, 4),
             {"same_channels": True},
-            "student features have 3 channels and teacher features 5: bring the student's to 5 with "
+            "student features have 3 channels and teacher features 5: bring the student's to 5 "
+            "with "
             "projectors.ConvProjector(3, 5).",
         ),
         (

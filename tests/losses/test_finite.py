@@ -1,4 +1,4 @@
-"""Finite or refused: whatever a loss lets in has a finite and right value and gradient, at every width."""
+"""Finite or refused: what a loss lets in has a right value and gradient, at every width."""
 
 import pytest
 import torch
@@ -44,7 +44,8 @@ TAKES_MINUS_INFINITY = [
     if spec.kind in ("logits", "tokens", "scores")
     if name not in ("logit_mse_loss", "linear_distillation_loss")
 ]
-# Refused with no limit of the loss to blame: a token drawn with probability 0, nothing but the label.
+# Refused with no limit of the loss to blame: a token drawn with probability 0, nothing but the
+# label.
 IMPOSSIBLE = {
     *((name, pattern) for name in ("sequence_reverse_kl", "sampled_kl") for pattern in PATTERNS),
     *((name, all_but_one) for name in ("nontarget_class_loss", "dkd_loss")),
