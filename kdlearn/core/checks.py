@@ -94,8 +94,8 @@ def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> 
         )
     if low == -math.inf and not minus_infinity:
         raise ValueError(
-            f"{name} contain -inf: only logits and scores may, for what is ruled out; "
-            "look for a diverged model."
+            f"{name} contain -inf, which has a place only where a softmax leaves out what is ruled "
+            "out: write a finite number such as -1e4, or look for a diverged model."
         )
     return low
 
