@@ -61,7 +61,7 @@ MIRRORS_NOTHING = {
     "drills/test_in_a_notebook.py": "a drill as a reader meets it",
     "drills/test_losses.py": "reference solutions against the package's losses",
     "experiments/test_results.py": "the stored tables come out again",
-    "losses/test_finite.py": "all losses, finite or refused at every width",
+    "losses/test_finite.py": "all losses, on inputs with infinities and in every width",
     "losses/test_oracle.py": "all losses against the authors' own code",
     "losses/test_properties.py": "all losses, one test a promise",
     "test_house.py": "the tree",

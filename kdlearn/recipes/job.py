@@ -101,6 +101,7 @@ class Job:
             CheckpointError: checkpoints cannot be used.
             FloatingPointError: a loss is NaN or infinite.
         """
+        self._load_teacher()  # first, so that another recipe's folder is told as that
         checkpoints = self.run / "checkpoints"
         if not resume and Checkpoints(checkpoints).saved():
             raise RecipeError(
@@ -176,14 +177,20 @@ class Job:
             (self.run / "test.json").write_text(json.dumps(measured, indent=2))
         return measured
 
+    def _load_teacher(self) -> bool:
+        """Return whether the teacher is trained: it came so, or it was read."""
+        path = self.folder / "teacher.safetensors"
+        if self.recipe.teacher_training is None:
+            return True
+        if not path.exists():
+            return False
+        _load(self.built.teacher, path, self._teacher_note())
+        return True
+
     def _teacher(self) -> nn.Module:
         """Train the teacher and keep it, or read it where that was done."""
         teacher, table = self.built.teacher, self.recipe.teacher_training
-        path = self.folder / "teacher.safetensors"
-        if table is None:
-            return teacher
-        if path.exists():
-            _load(teacher, path, self._teacher_note())
+        if table is None or self._load_teacher():
             return teacher
         _fit(
             table,
@@ -196,7 +203,7 @@ class Job:
             augment=make_augment(table),
             validation=None,
         )
-        _save(teacher, path, self._teacher_note())
+        _save(teacher, self.folder / "teacher.safetensors", self._teacher_note())
         return teacher
 
     def _reads_a_teacher(self) -> bool:

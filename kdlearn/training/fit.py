@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
 
-from kdlearn.core.checks import check_number, check_whole
+from kdlearn.core.checks import check_number, check_sizes, check_whole
 from kdlearn.data.samples import InMemory, Samples
 from kdlearn.data.views import Augment, LiveViews, Views, as_views
 from kdlearn.measure.metrics import accuracy, evaluate
@@ -106,7 +106,9 @@ def fit(
         >>> history.epochs[-1]["loss"] < history.epochs[0]["loss"]
         True
     """
-    _check(model, epochs, batch_size, learning_rate, seed, engine, checkpoints)
+    epochs, batch_size = check_sizes(epochs=epochs, batch_size=batch_size)
+    seed = check_whole(seed, "seed", least=-(2**63))
+    _check(model, learning_rate, engine, checkpoints)
     samples, views = Samples.of(train, "train"), as_views(augment)
     held_out = None if validation is None else Samples.of(validation, "validation")
     start = checkpoint_to_resume(checkpoints, resume, samples)
@@ -156,19 +158,7 @@ def _measured(
     return {name: evaluate(run.distiller.student, held_out, metric)}
 
 
-def _check(
-    model: Any,
-    epochs: Any,
-    batch_size: Any,
-    learning_rate: Any,
-    seed: Any,
-    engine: Any,
-    checkpoints: Any,
-) -> None:
-    check_whole(epochs, "epochs")
-    check_whole(batch_size, "batch_size")
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(f"seed is {seed!r}: expected a whole number.")
+def _check(model: Any, learning_rate: Any, engine: Any, checkpoints: Any) -> None:
     check_number(learning_rate, "learning_rate")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate is {learning_rate}: expected a finite number > 0.")
