@@ -239,8 +239,8 @@ def check_same_shape(
     check_pair(student, teacher, what, values)
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student {what} have shape {tuple(student.shape)} "
-            f"and teacher {what} {tuple(teacher.shape)}: {advice}."
+            f"student {what} have shape {tuple(student.shape)} and teacher {what} "
+            f"{tuple(teacher.shape)}: {advice}."
         )
 
 
@@ -365,13 +365,13 @@ def check_features(
     if same_channels and channels[0] != channels[1]:
         raise ValueError(
             f"student features have {channels[0]} channels and teacher features {channels[1]}: "
-            f"bring the student's to {channels[1]} with "
-            f"projectors.ConvProjector({channels[0]}, {channels[1]})."
+            f"bring the student's to {channels[1]} with projectors.ConvProjector({channels[0]}, "
+            f"{channels[1]})."
         )
     if same_size and student.shape[2:] != teacher.shape[2:]:
         raise ValueError(
-            f"features have different spatial sizes, {sizes}: "
-            "pick layers of one resolution or pool the larger."
+            f"features have different spatial sizes, {sizes}: pick layers of one resolution or "
+            "pool the larger."
         )
 
 
