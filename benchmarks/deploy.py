@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/deploy.py [--output kdlearn/results/deploy_cost.csv]
 
-The models are those of the chapter book/training/ship-it, with fresh weights, which cost what trained ones cost: a
-SmallCNN(16) as teacher, a SmallCNN(4), and three linear layers of width 512; on digits of 1 x 16 x 16. Each is timed
-in PyTorch, in PyTorch with dynamic int8, in ONNX Runtime, and there in dynamic and (the convolutions) static int8.
-Everything runs in one process on one thread, in a new random order each round; times are CPU times of the process, of
-CALLS calls together. The table has medians and quartiles over the rounds, in milliseconds per call.
+The models are those of the chapter book/training/ship-it, with fresh weights, which cost what
+trained ones cost: a SmallCNN(16) as teacher, a SmallCNN(4), and three linear layers of width 512;
+on digits of 1 x 16 x 16. Each is timed in PyTorch, in PyTorch with dynamic int8, in ONNX Runtime,
+and there in dynamic and (the convolutions) static int8. Everything runs in one process on one
+thread, in a new random order each round; times are CPU times of the process, of CALLS calls
+together. The table has medians and quartiles over the rounds, in milliseconds per call.
 """
 
 import argparse

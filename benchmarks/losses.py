@@ -2,17 +2,20 @@
 
     OMP_NUM_THREADS=1 python benchmarks/losses.py [--output kdlearn/results/loss_cost.csv]
 
-For images the student is a WRN-16-2 on a batch of 128 images of 3x32x32; for losses inside a transformer it has 2
-layers of width 128 and reads 16 sequences of 64 tokens from a vocabulary of 8,000. Losses on that vocabulary are
-compared with the forward KL: what share of a step they are depends on vocabulary and width alone. A loss is timed
-forward and backward, on tensors of the shapes that these networks have; the losses on gradients of the image are
-timed with the forward and the double backward pass that make these gradients. Everything runs on one thread, in a
-new random order each round; times are CPU times of the process. A share is taken within a round, so other work on the
-machine moves both of its sides; the tables have medians over the rounds, the file also quartiles.
+For images the student is a WRN-16-2 on a batch of 128 images of 3x32x32; for losses inside a
+transformer it has 2 layers of width 128 and reads 16 sequences of 64 tokens from a vocabulary of
+8,000. Losses on that vocabulary are compared with the forward KL: what share of a step they are
+depends on vocabulary and width alone. A loss is timed forward and backward, on tensors of the
+shapes that these networks have; the losses on gradients of the image are timed with the forward and
+the double backward pass that make these gradients. Everything runs on one thread, in a new random
+order each round; times are CPU times of the process. A share is taken within a round, so other work
+on the machine moves both of its sides; the tables have medians over the rounds, the file also
+quartiles.
 
-Three tables follow: soft targets with and without checks of values beside the line that everybody writes; losses on a
-vocabulary whole, in chunks and from hidden states, in time and in tensors of (tokens, vocabulary) alive at one time
-besides the inputs (`--tokens 4096 --vocabulary 32000` is a full size); NST and FSP by products.
+Three tables follow: soft targets with and without checks of values beside the line that everybody
+writes; losses on a vocabulary whole, in chunks and from hidden states, in time and in tensors of
+(tokens, vocabulary) alive at one time besides the inputs (`--tokens 4096 --vocabulary 32000` is a
+full size); NST and FSP by products.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""What one training step of a student costs with a teacher, as a multiple of a step on labels alone.
+"""What a training step costs with a teacher, as a multiple of a step on labels alone.
 
     OMP_NUM_THREADS=1 python benchmarks/step.py [--output kdlearn/results/step_cost.csv]
 
-Teacher WRN-40-2, student WRN-16-2, a batch of 128 images of 3x32x32, 100 classes; SGD with momentum, no augmentation.
-A step of kdlearn is the code that `kdlearn.training.fit` runs: zero the gradients, losses, backward, update; the loop
-by hand does the same without kdlearn, and torchdistill by its `DistillationBox`. It is left out where it is not
-installed: requirements.txt beside this file has the environment with it. Everything runs in one process on one thread,
-in a new random order each round; times are CPU times of the process. A ratio is taken within a round; the table has
-its median over the rounds, the file also quartiles.
+Teacher WRN-40-2, student WRN-16-2, a batch of 128 images of 3x32x32, 100 classes; SGD with
+momentum, no augmentation. A step of kdlearn is the code that `kdlearn.training.fit` runs: zero the
+gradients, losses, backward, update; the loop by hand does the same without kdlearn, and
+torchdistill by its `DistillationBox`. It is left out where it is not installed: requirements.txt
+beside this file has the environment with it. Everything runs in one process on one thread, in a new
+random order each round; times are CPU times of the process. A ratio is taken within a round; the
+table has its median over the rounds, the file also quartiles.
 """
 
 import argparse
@@ -103,7 +104,7 @@ def hand_job(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Ten
 def torchdistill_job(
     student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, *, attention: bool
 ) -> Step:
-    """Live distillation by torchdistill: the two calls that its training scripts make for a batch."""
+    """Live distillation by torchdistill: the two calls that its scripts make for a batch."""
     from torchdistill.core.distillation import DistillationBox
 
     logits = {f"{side}_module_path": "." for side in ("student", "teacher")}

@@ -78,7 +78,7 @@ def run_processes(
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         "MASTER_ADDR": HOST,
         "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 joins the store too, instead of opening one
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 joins the store, too
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         **environment,

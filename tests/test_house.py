@@ -1,4 +1,4 @@
-"""The house as a whole: which way imports run, what mirrors what, what the lists of files promise."""
+"""The house as a whole: which way imports run, what mirrors what, what lists promise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ PACKAGE = ROOT / "kdlearn"
 TESTS = ROOT / "tests"
 
 # Lowest first. A module imports from its own room and from lower levels, not from a neighbor on its
-# level. "kdlearn" is the front door, `kdlearn/__init__.py`; only the command asks there, its version.
+# level. "kdlearn" is the front door, `kdlearn/__init__.py`; only the command asks there, its
+# version.
 LEVELS = (
     ("core",),
     ("losses", "data", "models"),
@@ -39,7 +40,8 @@ LEVELS = (
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
-# What a function may import, since not everybody has it. Any other import stands on top of its file.
+# What a function may import, since not everybody has it. Any other import stands on top of its
+# file.
 OPTIONAL = {
     "datasets": "comes with the extra cifar",
     "fcntl": "exists on POSIX only",
@@ -53,7 +55,7 @@ TESTED_BY = {
     "drills/grader/worker.py": "drills/grader/test_run.py",  # the other end of run.py's pipe
     "drills/order.py": "drills/test_solutions.py",  # every file of tasks is in the order once
     "drills/tasks": "drills/test_solutions.py",  # one table: every drill keeps the same promises
-    "experiments": "experiments/test_running.py",  # each runs through the one function that runs all
+    "experiments": "experiments/test_running.py",  # one function runs all
     "show/widgets": "show/test_widgets.py",  # one browser, one page with all figures
 }
 # Tests of something else than one file of the package.
@@ -346,12 +348,18 @@ def test_one_version_everywhere() -> None:
 
 
 def requirements() -> list[str]:
-    """Every requirement of pyproject.toml: of the package, of its extras, of the tools."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"].values()
-    groups = project["dependency-groups"].values()
-    listed = [*project["project"]["dependencies"], *(each for extra in extras for each in extra)]
-    return listed + [each for group in groups for each in group if isinstance(each, str)]
+    """Every requirement of pyproject.toml: of the package and of its extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    return [*project["dependencies"], *(each for extra in extras for each in extra)]
+
+
+def pins(file: str) -> list[str]:
+    """The names that a file pins, each in one version and none in a build such as +cpu."""
+    rows = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    pinned = [row for row in rows if row and not row.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in pinned)
+    return [split(pin)[0] for pin in pinned]
 
 
 def normalized(name: str) -> str:
@@ -372,11 +380,8 @@ def test_a_readers_torch_and_numpy_are_never_replaced(name: str) -> None:
     assert all(re.fullmatch(r"(>=[0-9.]+)?", found) for found in ranges), ranges
 
 
-def test_constraints_have_one_version_of_everything_that_is_named() -> None:
-    rows = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [row for row in rows if row and not row.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in pins)  # no builds such as +cpu
-    names = [split(pin)[0] for pin in pins]
-    assert len(names) == len(set(names))
-    missing = {name for name, _ in map(split, requirements())} - set(names)
-    assert not missing, f"constraints.txt lacks {sorted(missing)}: its head says how to make it"
+def test_every_version_stands_in_one_place() -> None:
+    direct, transitive = pins("requirements.txt"), pins("constraints.txt")
+    assert len({*direct, *transitive}) == len(direct) + len(transitive)
+    missing = {name for name, _ in map(split, requirements())} - set(direct)
+    assert not missing, f"pin in requirements.txt: {sorted(missing)}"

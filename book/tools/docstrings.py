@@ -49,7 +49,7 @@ def items(lines: list[str]) -> list[str]:
 
 
 def blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Cut a docstring into its house's blocks (name, lines) and what is between them ("", lines)."""
+    """Cut a docstring into its blocks (name, lines) and what is between them ("", lines)."""
     name: str = ""
     part: list[str] = []
     for line in lines:

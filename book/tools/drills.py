@@ -1,10 +1,11 @@
 """The chapters of drills and of bugs, written from the exercises themselves.
 
-python book/tools/drills.py write     write drills-*.ipynb and find-the-bug.ipynb of book/implement, run them
-python book/tools/drills.py check     say which of them differ from the drills; exit code 1 if any does
+python book/tools/drills.py write     write drills-*.ipynb and find-the-bug.ipynb of book/implement,
+run them python book/tools/drills.py check     say which of them differ from the drills; exit code 1
+if any does
 
-The text of a drill has one home, its file in kdlearn/drills/tasks, and what surrounds the drills stands in
-book/implement/drills.toml. Nothing is edited in these notebooks.
+The text of a drill has one home, its file in kdlearn/drills/tasks, and what surrounds the drills
+stands in book/implement/drills.toml. Nothing is edited in these notebooks.
 """
 
 import ast
@@ -82,7 +83,8 @@ def cells_of(drill: Drill, number: int) -> list[Any]:
         new_code_cell(narrow(drill.starter())),
         check,
         new_markdown_cell(
-            f"{hints}\n\n{folded('Solution', answer)}\n\n{folded('Mistakes that the grader names', wrong)}"
+            f"{hints}\n\n{folded('Solution', answer)}\n\n"
+            f"{folded('Mistakes that the grader names', wrong)}"
         ),
     ]
 

@@ -1,9 +1,13 @@
-"""Checks at the border: what is let in gives a right and finite result, the rest is refused in words.
+"""Checks at the border: what is let in gives a right, finite result, the rest is refused.
 
 Each error tells what was given, what was expected and what to do. A wrong kind of thing is a
 ``TypeError``, a wrong value or shape a ``ValueError``. Kinds and shapes are always checked. Values
 (NaN, infinities, labels out of range) are not under ``torch.compile``, nor where the environment
 says ``KDLEARN_CHECKS=0`` when kdlearn is imported.
+
+In all of them ``name`` and ``what`` are what a message calls the thing, in the plural ("student
+logits"), ``values`` what it may hold, see :func:`check_tensor`, and ``advice`` a clause that says
+what to do.
 """
 
 import functools
@@ -33,7 +37,7 @@ def checks_values() -> bool:
 
 
 def check_tensor(tensor: Tensor, name: str, values: Values = "finite") -> None:
-    """Refuse what is not a floating-point tensor, is empty, or holds values that have no place there.
+    """Refuse what is no floating-point tensor, is empty, or holds values without a place there.
 
     Args:
         tensor: what to look at.
@@ -77,8 +81,8 @@ def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> 
         >>> check_values(torch.tensor([1.0, torch.inf]), "features")
         Traceback (most recent call last):
         ...
-        ValueError: features contain inf: float16 ends at 65,504, so compute them in float32 or bfloat16,
-            or look for a diverged model.
+        ValueError: features contain inf: float16 ends at 65,504, so compute them in float32 or
+            bfloat16, or look for a diverged model.
     """
     if not checks_values():
         return math.nan
@@ -94,8 +98,8 @@ def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> 
         )
     if low == -math.inf and not minus_infinity:
         raise ValueError(
-            f"{name} contain -inf: only logits and scores may, for what is ruled out; "
-            "look for a diverged model."
+            f"{name} contain -inf, which has a place only where a softmax leaves out what is ruled "
+            "out: write a finite number such as -1e4, or look for a diverged model."
         )
     return low
 
@@ -111,8 +115,8 @@ def check_logit_values(logits: Tensor, name: str) -> None:
         >>> check_logit_values(torch.tensor([[0.3, 0.7]]), "scores")
         Traceback (most recent call last):
         ...
-        ValueError: scores sum to 1 in each row, as probabilities do: give what stood before the softmax,
-            or the logarithms.
+        ValueError: scores sum to 1 in each row, as probabilities do: give what stood before the
+            softmax, or the logarithms.
     """
     low = check_values(logits, name, minus_infinity=True)
     if low == -math.inf and bool((logits == -math.inf).all(dim=-1).any()):
@@ -125,12 +129,7 @@ def check_logit_values(logits: Tensor, name: str) -> None:
 
 
 def check_no_probabilities(scores: Tensor, name: str) -> None:
-    """Refuse rows that are all at least 0 and sum to 1, which a softmax has gone over already.
-
-    Args:
-        scores: shape (..., C).
-        name: what to call them in a message, in the plural.
-    """
+    """Refuse rows that are all at least 0 and sum to 1, which a softmax has gone over already."""
     if not checks_values() or scores.shape[-1] == 1 or bool((scores.detach() < 0).any()):
         return
     sums = scores.detach().double().sum(dim=-1)
@@ -144,10 +143,6 @@ def check_no_probabilities(scores: Tensor, name: str) -> None:
 
 def check_overflow(lengths: Tensor, name: str) -> None:
     """Refuse lengths or squares that have become infinite, and would turn vectors into zeros.
-
-    Args:
-        lengths: computed from finite numbers.
-        name: what they were computed from, in the plural.
 
     Example:
         >>> check_overflow(torch.tensor([1e30]).square(), "features")
@@ -165,9 +160,6 @@ def check_overflow(lengths: Tensor, name: str) -> None:
 
 def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
     """Refuse the value of a loss that is infinite or NaN, and say what makes it so.
-
-    Args:
-        loss: a function, or a module's forward, that returns a scalar.
 
     Example:
         >>> finite_or_refused(torch.sum)(torch.tensor([3e38, 3e38]))
@@ -201,12 +193,6 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
 def check_pair(student: Tensor, teacher: Tensor, what: str, values: Values = "finite") -> None:
     """Check a student tensor and a teacher tensor, and that both live on one device.
 
-    Args:
-        student: the student's side.
-        teacher: the teacher's side.
-        what: what both are, in the plural, e.g. "logits".
-        values: what they may hold, see :func:`check_tensor`.
-
     Example:
         >>> check_pair(torch.ones(2, 3), torch.zeros(0, 3), "features")
         Traceback (most recent call last):
@@ -221,12 +207,6 @@ def check_pair(student: Tensor, teacher: Tensor, what: str, values: Values = "fi
 
 def check_device(first: Tensor, second: Tensor, first_name: str, second_name: str) -> None:
     """Refuse two tensors on different devices.
-
-    Args:
-        first: a tensor.
-        second: another tensor.
-        first_name: what to call the first one in a message, in the plural.
-        second_name: what to call the second one.
 
     Example:
         >>> check_device(torch.ones(1), torch.ones(1, device="meta"), "logits", "labels")
@@ -250,13 +230,6 @@ def check_same_shape(
 ) -> None:
     """Check a pair of tensors and that their shapes are equal.
 
-    Args:
-        student: the student's side.
-        teacher: the teacher's side.
-        what: what both are, in the plural, e.g. "hidden states".
-        advice: one clause that says what to do when the shapes differ.
-        values: what they may hold, see :func:`check_tensor`.
-
     Example:
         >>> check_same_shape(torch.ones(2, 3), torch.ones(2, 4), "states", "use a projector")
         Traceback (most recent call last):
@@ -273,11 +246,6 @@ def check_same_shape(
 
 def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") -> None:
     """Check two tensors of logits: shape (..., C) with C > 1, equal on both sides.
-
-    Args:
-        student: the student's logits, classes last.
-        teacher: the teacher's logits, same shape.
-        values: what they may hold, see :func:`check_tensor`.
 
     Example:
         >>> check_logits(torch.ones(2, 10), torch.ones(2, 100))
@@ -301,21 +269,19 @@ def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") ->
 
 
 def check_class_dimension(*sides: Tensor) -> None:
-    """Refuse logits without a batch, and images of logits whose classes may not be the last dimension.
+    """Refuse logits without a batch, and maps of logits whose classes may not come last.
 
     Four dimensions or more are taken as the view that ``movedim(1, -1)`` makes, which its strides
     tell from what a network for segmentation returns.
-
-    Args:
-        sides: logits, shape (..., C).
 
     Example:
         >>> check_class_dimension(torch.ones(2, 10, 8, 8).movedim(1, -1))
         >>> check_class_dimension(torch.ones(2, 10, 8, 8))
         Traceback (most recent call last):
         ...
-        ValueError: logits have shape (2, 10, 8, 8): classes must be the last dimension. Move them there
-            by logits.movedim(1, -1), or, where they are, make rows of the rest by logits.flatten(0, -2).
+        ValueError: logits have shape (2, 10, 8, 8): classes must be the last dimension. Move them
+            there by logits.movedim(1, -1), or, where they are, make rows of the rest by
+            logits.flatten(0, -2).
     """
     for logits in sides:
         if logits.dim() < 2:
@@ -335,10 +301,6 @@ def check_class_dimension(*sides: Tensor) -> None:
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
     """Check integer labels against the logits that they belong to.
-
-    Args:
-        labels: class numbers, shape (...).
-        logits: shape (..., C).
 
     Example:
         >>> check_labels(torch.tensor([0, 10]), torch.ones(2, 10))
@@ -427,9 +389,9 @@ def check_channels_first(student: Tensor, teacher: Tensor) -> None:
         >>> check_channels_first(torch.ones(2, 8, 8, 64), torch.ones(2, 32, 8, 8))
         Traceback (most recent call last):
         ...
-        ValueError: features of shape (2, 8, 8, 64) and (2, 32, 8, 8) do not show one picture in two sizes.
-            They must be (batch, channels, *spatial): kdlearn.losses.maps.channels_first brings tokens
-            and channels to that; otherwise transpose, crop or pool one side first.
+        ValueError: features of shape (2, 8, 8, 64) and (2, 32, 8, 8) do not show one picture in two
+            sizes. They must be (batch, channels, *spatial): kdlearn.losses.maps.channels_first
+            brings tokens and channels to that; otherwise transpose, crop or pool one side first.
     """
     ours, theirs = student.shape[2:], teacher.shape[2:]
     # Halving rounds, so a product of two sizes may be off by the larger of them.
@@ -449,10 +411,6 @@ def check_channels_first(student: Tensor, teacher: Tensor) -> None:
 
 def check_mask(mask: Tensor, shape: torch.Size) -> None:
     """Check a mask that is True where a token counts.
-
-    Args:
-        mask: the mask.
-        shape: the shape that it must have.
 
     Example:
         >>> check_mask(torch.tensor([[False, False]]), torch.Size([1, 2]))
@@ -477,10 +435,6 @@ def check_mask(mask: Tensor, shape: torch.Size) -> None:
 
 def check_number(value: float, name: str) -> None:
     """Refuse what is not one number: a text, None, a truth value, a tensor of several.
-
-    Args:
-        value: a Python or NumPy number, or a tensor with one element.
-        name: what to call it in the message.
 
     Example:
         >>> check_number("4", "temperature")
@@ -535,9 +489,6 @@ def check_sizes(**sizes: int) -> list[int]:
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that is not a positive, finite number.
 
-    Args:
-        temperature: the number that logits are divided by.
-
     Example:
         >>> check_temperature(0)
         Traceback (most recent call last):
@@ -555,10 +506,6 @@ def check_temperature(temperature: float) -> None:
 def check_fraction(value: float, name: str) -> None:
     """Refuse a mixing weight outside of [0, 1].
 
-    Args:
-        value: the weight.
-        name: what to call it in the message.
-
     Example:
         >>> check_fraction(9, "weight")
         Traceback (most recent call last):
@@ -572,11 +519,6 @@ def check_fraction(value: float, name: str) -> None:
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:
     """Refuse an option that is not one of the known words, as a recipe may name it.
-
-    Args:
-        value: what was asked for.
-        name: the option's name.
-        choices: the words that it knows.
 
     Example:
         >>> check_choice("codes", "convention", ("code", "paper"))

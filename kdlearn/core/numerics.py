@@ -60,7 +60,8 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
     if not _all_between(squares, 1e-30, 1e30):
-        # A direction does not depend on the scale, so the peak may count as a constant in the gradient.
+        # A direction does not depend on the scale, so the peak may count as a constant in the
+        # gradient.
         peak = vectors.detach().abs().amax(dim=dim, keepdim=True)
         vectors = vectors / peak.clamp_min(torch.finfo(vectors.dtype).tiny)
         squares = vectors.square().sum(dim=dim, keepdim=True)
@@ -105,7 +106,7 @@ def in_scale(values: Tensor) -> Tensor:
 
 
 def _all_between(values: Tensor, low: float, high: float) -> bool:
-    """Whether all values lie in a range. Said of the CPU alone: elsewhere it would have to be waited for."""
+    """Whether all values lie in a range; told of the CPU alone, since a GPU would have to wait."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     lowest, highest = torch.aminmax(values.detach())
@@ -148,7 +149,8 @@ def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
 
 
 def _is_finite(terms: Tensor) -> bool:
-    # Comparing each term with 0 takes a CPU longer than all the rest, so it is done where it must be.
+    # Comparing each term with 0 takes a CPU longer than all the rest, so it is done where it must
+    # be.
     if terms.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return math.isfinite(terms.detach().sum().item())

@@ -1,4 +1,4 @@
-"""Small data sets, made on the spot from scikit-learn's digits or from nothing; CIFAR alone is downloaded.
+"""Small data sets that need no download (CIFAR alone does); batches, samples and views.
 
 Everything is a tensor, and everything follows from a seed: the same call gives the same data, and
 no global random state is read or touched.

@@ -100,7 +100,8 @@ def as_batch(value: Any, name: str) -> Batch:
         value = (rest, value[labels[0]] if labels else None)
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(
-            f"{name} is {_described(value)}: expected (inputs, labels), a dict of named inputs with "
+            f"{name} is {_described(value)}: expected (inputs, labels), a dict of named inputs "
+            f"with "
             "'labels', or a kdlearn.data.Batch."
         )
     inputs, labels = value

@@ -20,14 +20,16 @@ def cifar(name: Literal["cifar10", "cifar100"], *, folder: str | Path | None = N
     """Load CIFAR through Hugging Face's ``datasets``, checked and normalized.
 
     Convention
-        Images are float32, shape (N, 3, 32, 32), with mean 0 and standard deviation 1 for each channel over the part
-        that is trained on. The last tenth of the training images is the validation split; the test split is the
-        official one. ``base`` numbers the images, test images after training images.
+        Images are float32, shape (N, 3, 32, 32), with mean 0 and standard deviation 1 for each
+        channel over the part that is trained on. The last tenth of the training images is the
+        validation split; the test split is the official one. ``base`` numbers the images, test
+        images after training images.
 
     Args:
         name: "cifar10" or "cifar100" (its 100 fine labels).
-        folder: a folder with ``train*.parquet`` and ``test*.parquet`` in the format of ``uoft-cs/cifar10``; without it
-            the data set is downloaded, with its checksums verified, and kept in the cache of ``datasets``.
+        folder: a folder with ``train*.parquet`` and ``test*.parquet`` in the format of
+            ``uoft-cs/cifar10``; without it the data set is downloaded, with its checksums verified,
+            and kept in the cache of ``datasets``.
 
     Raises:
         ImportError: ``datasets`` is not installed.
@@ -62,7 +64,8 @@ def _load(name: str, folder: str | Path | None) -> Any:
             return datasets.load_dataset(f"uoft-cs/{name}", verification_mode="all_checks")
         except (OSError, datasets.exceptions.DatasetsError) as error:
             raise ConnectionError(
-                f"{name} could not be downloaded ({type(error).__name__}): connect to the network, or name the folder "
+                f"{name} could not be downloaded ({type(error).__name__}): connect to the "
+                f"network, or name the folder "
                 "of its parquet files."
             ) from error
     found = {part: sorted(Path(folder).glob(f"{part}*.parquet")) for part in ("train", "test")}

@@ -14,19 +14,22 @@ from kdlearn.core.inputs import Inputs, evaluating, place, run
 def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
     r"""Ask a transformer for its attention maps, and name the taps that read them.
 
-    Fast attention kernels never form the map :math:`\sigma(QK^\top / \sqrt{d})`; a model that uses one gives ``None``
-    for it, or nothing at all. This asks for the slower form that does, runs the model once on an example, and looks
-    for outputs of modules that are maps: floating point, (B, heads, L, S), not negative, each row of sum 1.
+    Fast attention kernels never form the map :math:`\sigma(QK^\top / \sqrt{d})`; a model that uses
+    one gives ``None`` for it, or nothing at all. This asks for the slower form that does, runs the
+    model once on an example, and looks for outputs of modules that are maps: floating point, (B,
+        heads, L, S), not negative, each row of sum 1.
 
     Convention
-        Asked are Hugging Face models (``set_attn_implementation("eager")``), `nn.MultiheadAttention` also inside
-        `nn.TransformerEncoder` (weights wanted, one map a head), and modules with a switch ``fused_attn`` (timm). The
-        switches stay set: the model gives maps from now on, and computes the same logits up to rounding.
-        Names are in the order of computation and may be handed to `kdlearn.distill.Taps`, `kdlearn.distill.layer_term`
-        and `kdlearn.store.cache_teacher`. Where a tensor passes through several modules, the first is named. The
-        model runs in ``eval()`` and without gradient, and is put back into its mode.
-        In training, Hugging Face models give the map after dropout: with ``attention_probs_dropout_prob`` above 0, a
-        student's map is noisy and its rows do not sum to 1.
+        Asked are Hugging Face models (``set_attn_implementation("eager")``),
+        `nn.MultiheadAttention` also inside `nn.TransformerEncoder` (weights wanted, one map a
+        head), and modules with a switch ``fused_attn`` (timm). The switches stay set: the model
+        gives maps from now on, and computes the same logits up to rounding. Names are in the order
+        of computation and may be handed to `kdlearn.distill.Taps`, `kdlearn.distill.layer_term` and
+        `kdlearn.store.cache_teacher`. Where a tensor passes through several modules, the first is
+        named. The model runs in ``eval()`` and without gradient, and is put back into its mode.
+        In training, Hugging Face models give the map after dropout: with
+        ``attention_probs_dropout_prob`` above 0, a student's map is noisy and its rows do not sum
+        to 1.
 
     Args:
         model: the transformer.
@@ -57,9 +60,12 @@ def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
             handle.remove()
     if not found:
         raise ValueError(
-            f"no module of {type(model).__name__} gives an attention map (B, heads, L, S) with rows of sum 1. Where "
-            "its code calls scaled_dot_product_attention, no map exists: compute softmax(QK^T / sqrt(d)) in a module "
-            "of its own, such as nn.Softmax(dim=-1), and tap that. For Hugging Face models, load with "
+            f"no module of {type(model).__name__} gives an attention map (B, heads, L, S) with "
+            f"rows of sum 1. Where "
+            "its code calls scaled_dot_product_attention, no map exists: compute softmax(QK^T / "
+            "sqrt(d)) in a module "
+            "of its own, such as nn.Softmax(dim=-1), and tap that. For Hugging Face models, load "
+            "with "
             "attn_implementation='eager'."
         )
     return [name for name, _ in found.values()]
@@ -72,7 +78,8 @@ def _ask(model: nn.Module) -> None:
         if hasattr(module, "fused_attn"):
             setattr(module, "fused_attn", False)  # noqa: B010  an attribute that not every module has
         if isinstance(module, nn.TransformerEncoder):
-            # Nested tensors exist on the fast path alone, which skips the attention module and its hooks.
+            # Nested tensors exist on the fast path alone, which skips the attention module and its
+            # hooks.
             module.enable_nested_tensor = module.use_nested_tensor = False
         if isinstance(module, nn.MultiheadAttention) and _want_weights not in (
             module._forward_pre_hooks.values()
@@ -83,7 +90,8 @@ def _ask(model: nn.Module) -> None:
 def _want_weights(
     module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    # After query, key and value, callers may pass the options by position: (key_padding_mask, need_weights).
+    # After query, key and value, callers may pass the options by position: (key_padding_mask,
+    # need_weights).
     options = {**options, "average_attn_weights": False}
     if len(arguments) > 4:
         return (*arguments[:4], True, *arguments[5:]), options

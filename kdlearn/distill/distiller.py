@@ -38,7 +38,7 @@ class DistillationLoss(NamedTuple):
 
 
 class Distiller(nn.Module):
-    r"""Run student and teacher once on a batch and add up weighted terms, :math:`L = \sum_k w_k L_k`.
+    r"""Run student and teacher once and add up weighted terms, :math:`L = \sum_k w_k L_k`.
 
     Convention
         A teacher that is a module runs in ``eval()`` under ``no_grad``, also after ``train()``; its
@@ -59,9 +59,10 @@ class Distiller(nn.Module):
             normalization, names).
 
     Raises:
-        TypeError: the terms are no list of terms, or a model is neither a module nor stored outputs.
-        ValueError: no terms, names used twice, or student and teacher share weights or statistics.
-        KeyError: a model has no layer that a term names (the message lists the close ones).
+        TypeError: the terms are no list of terms, or a model is neither a module nor stored
+        outputs. ValueError: no terms, names used twice, or student and teacher share weights or
+        statistics. KeyError: a model has no layer that a term names (the message lists the close
+        ones).
 
     Source: the soft and the hard term, Hinton, Vinyals, Dean (2015), section 2; layer terms, Romero
     et al. (2015).

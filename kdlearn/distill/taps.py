@@ -18,18 +18,20 @@ _COMPILED_PREFIX = "_orig_mod."
 class Taps(Mapping[str, Any]):
     """Record the outputs of named modules during a forward pass.
 
-    A name is a module path, as ``model.named_modules()`` lists it: ``"group1"``, ``"layers.2.attention"``.
-    Where a module returns a tuple or a dict, brackets pick inside: ``"attention[1]"``, ``"encoder[states][0]"``.
+    A name is a module path, as ``model.named_modules()`` lists it: ``"group1"``,
+    ``"layers.2.attention"``. Where a module returns a tuple or a dict, brackets pick inside:
+    ``"attention[1]"``, ``"encoder[states][0]"``.
 
     Convention
-        A recorded tensor is the module's output as it was when the module returned. Later modules get a copy, so an
-        in-place successor (``nn.ReLU(inplace=True)``) cannot change it, and the graph from it to the logits is whole:
-        gradients of anything computed from either reach the layers below.
-        Each forward pass of the model forgets the values of the one before. A module that runs twice in one pass keeps
-        its last output. Nothing is detached: run the model under ``torch.no_grad()`` for a teacher.
-        The hooks exist inside the ``with`` block alone; the values stay readable after it, until
-        `forget` or the next run, and it can be entered again.
-        With ``torch.compile``, enter the block before the first call: later hooks are not seen by compiled code.
+        A recorded tensor is the module's output as it was when the module returned. Later modules
+        get a copy, so an in-place successor (``nn.ReLU(inplace=True)``) cannot change it, and the
+        graph from it to the logits is whole: gradients of anything computed from either reach the
+        layers below. Each forward pass of the model forgets the values of the one before. A module
+        that runs twice in one pass keeps its last output. Nothing is detached: run the model under
+        ``torch.no_grad()`` for a teacher. The hooks exist inside the ``with`` block alone; the
+        values stay readable after it, until `forget` or the next run, and it can be entered again.
+        With ``torch.compile``, enter the block before the first call: later hooks are not seen by
+        compiled code.
 
     Args:
         model: any module, plain or compiled.
@@ -38,8 +40,8 @@ class Taps(Mapping[str, Any]):
     Raises:
         TypeError: the model is no module.
         ValueError: no name is given, or a name has no such form.
-        KeyError: no module has this path (the message lists the close ones); at reading, nothing was recorded or the
-            output has no such part.
+        KeyError: no module has this path (the message lists the close ones); at reading, nothing
+            was recorded or the output has no such part.
 
     Example:
         >>> import torch
@@ -90,16 +92,20 @@ class Taps(Mapping[str, Any]):
         path, picks = self._picks[name]
         if path not in self._outputs:
             raise KeyError(
-                f"nothing recorded for {name!r}: the module has not run since these taps were opened. Call the model "
-                "inside the `with` block; a compiled model must meet its taps before its first call."
+                f"nothing recorded for {name!r}: the module has not run since these taps were "
+                f"opened. Call the model "
+                "inside the `with` block; a compiled model must meet its taps before its first "
+                "call."
             )
         value = self._outputs[path]
         for pick in picks:
             value = _pick(value, pick, name)
         if value is None:
             raise KeyError(
-                f"{name!r} is None: the module did not compute it. Attention maps exist in eager attention alone: call "
-                "kdlearn.distill.attention_layers(model, example) before, or load a Hugging Face model with "
+                f"{name!r} is None: the module did not compute it. Attention maps exist in eager "
+                f"attention alone: call "
+                "kdlearn.distill.attention_layers(model, example) before, or load a Hugging Face "
+                "model with "
                 "attn_implementation='eager'."
             )
         return value
@@ -119,7 +125,8 @@ class Taps(Mapping[str, Any]):
 
     def _recorder(self, path: str) -> Callable[[nn.Module, Any, Any], Any]:
         def record(module: nn.Module, arguments: Any, output: Any) -> Any:
-            # A module may return its own input or a view of it, which the caller can still change in place.
+            # A module may return its own input or a view of it, which the caller can still change
+            # in place.
             self._outputs[path] = map_tensors(
                 lambda tensor: tensor.clone() if _is_shared(tensor, arguments) else tensor, output
             )

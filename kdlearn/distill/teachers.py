@@ -1,4 +1,4 @@
-"""Where a teacher's outputs come from: the seam that lets losses work alike, live or from a store."""
+"""Where a teacher's outputs come from; losses work alike, live or from a store."""
 
 from __future__ import annotations
 

@@ -13,13 +13,14 @@ What every loss keeps, and its own page does not repeat:
   refused: a wrong kind of thing by a ``TypeError``; by a ``ValueError`` an empty batch, shapes or
   devices that do not fit, NaN, infinity, labels and options out of their range. A page lists under
   "Raises" only what is its own.
-* **Ruled out.** Logits and scores may hold minus infinity. What both sides rule out counts nothing,
-  as if it were cropped. Where a divergence would be infinite, or a row has nothing left to choose
-  from, the loss refuses.
+* **Ruled out.** Before a softmax, logits and scores may hold minus infinity. What both sides rule out
+  counts nothing, as if it were cropped. Where a divergence would be infinite, a row has nothing left
+  to choose from, or the number of classes is part of the formula (:func:`dist_loss`,
+  :func:`deit_soft_loss`, sigmoids), the loss refuses.
 * **Not twice.** Rows that are above 0 and sum to 1 have been through a softmax already: refused
   where logits or scores are expected.
-* **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation over
-  the batch in :func:`dist_loss`, refuse a batch of one.
+* **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation
+  over the batch in :func:`dist_loss`, refuse a batch of one.
 * **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
   too, and their gradient is 0.
 * **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,

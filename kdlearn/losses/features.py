@@ -228,7 +228,8 @@ def activation_boundary_loss(
 
 
 def _squares(values: Tensor, reduction: str) -> Tensor:
-    # One kernel each way, with no second tensor of the same size: what a large layer costs is memory traffic.
+    # One kernel each way, with no second tensor of the same size: what a large layer costs is
+    # memory traffic.
     return F.mse_loss(values, values.new_zeros(()).expand_as(values), reduction=reduction)
 
 
@@ -306,6 +307,11 @@ class VIDLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(student_channels=student_channels, teacher_channels=teacher_channels)
+        check_number(initial_variance, "initial_variance")
+        if not 1e-5 < initial_variance < math.inf:
+            raise ValueError(
+                f"initial_variance is {initial_variance}, expected a finite number above 1e-5."
+            )
         middle = teacher_channels if middle_channels is None else middle_channels
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, middle, 1, bias=False),

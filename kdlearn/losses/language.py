@@ -95,8 +95,8 @@ def reverse_kl(
     .. math:: L = \frac1N \sum_{n=1}^{N} \sum_v s_v^{(n)} \log \frac{s_v^{(n)}}{t_v^{(n)}}
 
     Convention
-        Direction: the student's probabilities in front, though it is the first argument as everywhere.
-        Normalized: softmax over the vocabulary at temperature T.
+        Direction: the student's probabilities in front, though it is the first argument as
+        everywhere. Normalized: softmax over the vocabulary at temperature T.
         Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
 
     Args:

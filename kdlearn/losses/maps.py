@@ -68,7 +68,7 @@ def _energy(features: Tensor, p: float) -> Tensor:
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """Sum of squares over channels; its gradient is one product, and takes a third of the time of two operators'."""
+    """Sum of squares over channels, whose gradient is one product: a third of the time."""
 
     generate_vmap_rule = True
 

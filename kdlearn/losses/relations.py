@@ -150,9 +150,9 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
               \epsilon}, \qquad p_{j|i} = \frac{1 + \cos(t_i, t_j)}{\sum_k 1 + \cos(t_i, t_k)}
 
     Convention
-        Direction: KL(teacher || student), p of the teacher, of each sample's neighbors, itself included.
-        Normalized: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row to
-            sum 1; so scaling a sample changes nothing, shifting does.
+        Direction: KL(teacher || student), p of the teacher, of each sample's neighbors, itself
+        included. Normalized: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row
+            to sum 1; so scaling a sample changes nothing, shifting does.
         Reduction: mean over B² entries, so B times smaller than the mean KL of a row.
             epsilon is 1e-7.
 

@@ -94,9 +94,9 @@ def mean_in_chunks(
 ) -> Tensor:
     """Return the mean over rows of what ``total`` makes of a chunk of them, with its gradient.
 
-    The gradient is computed with the value, chunk by chunk, while a chunk's tensors are still there:
-    nothing is computed twice, and what is kept for the backward pass is the gradient alone. It can
-    be differentiated once.
+    The gradient is computed with the value, chunk by chunk, while a chunk's tensors are still
+    there: nothing is computed twice, and what is kept for the backward pass is the gradient alone.
+    It can be differentiated once.
 
     Args:
         total: the sum over the rows of two tensors of logits (n, V); the teacher's has no gradient.
@@ -148,7 +148,8 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "the gradient of a loss in chunks cannot be differentiated: leave create_graph=True "
+                "the gradient of a loss in chunks cannot be differentiated: leave "
+                "create_graph=True "
                 "or chunk= out."
             )
         # The gradients are handed out as they lie there; a second backward pass makes them again.

@@ -330,8 +330,9 @@ def layer_map(
     r"""Which teacher layer each student layer learns from, counted from 0.
 
     Convention
-        "uniform": student layer i learns from teacher layer :math:`\lfloor (i+1) T / S \rfloor - 1`,
-            so the last learns from the last. Where S divides T this is TinyBERT's (i + 1) k - 1.
+        "uniform": student layer i learns from teacher layer :math:`\lfloor (i+1) T / S \rfloor -
+            1`, so the last learns from the last. Where S divides T this is TinyBERT's (i + 1) k -
+            1.
         "last": the student's layers learn from the teacher's last S layers, in order.
         A dict is checked and given back: student layer to teacher layer.
         Hidden states that begin with the embeddings are one further: add 1 to both sides and

@@ -88,23 +88,24 @@ def profile(
     r"""Measure what a model costs to keep and to run.
 
     Convention
-        Disk: the state as safetensors, weights that layers share once; where the state is not tensors alone (packed
-        int8 weights), as ``torch.save`` writes it; with ``file``, the size of that file.
-        FLOPs: multiplications and additions are counted one by one, so a linear layer without its bias has
-        2 x inputs x outputs. Matrix products, convolutions and attention are counted, by ``torch.utils.flop_counter``;
-        biases, normalizations and activations are not. None for operators that are not torch's own, such as int8
-        ones, as the counter would pass them over.
-        Time: of one call in evaluation mode without gradients, after 10 calls that are not timed. On a GPU the
-        clock waits for it. The number of threads stays as you set it.
-        Memory: the most bytes that tensors made in one call take up at one time, weights and inputs left out. What an
-        operator uses inside and frees again is not seen on the CPU; on a GPU it is ``torch.cuda.max_memory_allocated``
-        less what was allocated before.
-        A model that torch does not run (a session of ONNX Runtime) has time alone, and disk by ``file``.
+        Disk: the state as safetensors, weights that layers share once; where the state is not
+        tensors alone (packed int8 weights), as ``torch.save`` writes it; with ``file``, the size of
+        that file. FLOPs: multiplications and additions are counted one by one, so a linear layer
+        without its bias has 2 x inputs x outputs. Matrix products, convolutions and attention are
+        counted, by ``torch.utils.flop_counter``; biases, normalizations and activations are not.
+        None for operators that are not torch's own, such as int8 ones, as the counter would pass
+        them over. Time: of one call in evaluation mode without gradients, after 10 calls that are
+        not timed. On a GPU the clock waits for it. The number of threads stays as you set it.
+        Memory: the most bytes that tensors made in one call take up at one time, weights and inputs
+        left out. What an operator uses inside and frees again is not seen on the CPU; on a GPU it
+        is ``torch.cuda.max_memory_allocated`` less what was allocated before.
+        A model that torch does not run (a session of ONNX Runtime) has time alone, and disk by
+        ``file``.
 
     Args:
         model: a module, or anything that is called like one.
-        example: one sample or more, see `kdlearn.core.inputs.Inputs`, on its device. Rows are repeated to fill
-            a batch.
+        example: one sample or more, see `kdlearn.core.inputs.Inputs`, on its device. Rows are
+            repeated to fill a batch.
         batch_sizes: samples in a call.
         runs: timed calls for each size, at least 20.
         file: what is shipped, if that is not the model's state.
@@ -267,7 +268,8 @@ def _check(
 ) -> None:
     if not callable(model):
         raise TypeError(
-            f"a {type(model).__name__} cannot be called: give a module, or for a session of another "
+            f"a {type(model).__name__} cannot be called: give a module, or for a session of "
+            f"another "
             "library a function of one batch that runs it."
         )
     if count(example) == 0:
@@ -280,7 +282,8 @@ def _check(
     device = device_of(example)
     if device.type not in ("cpu", "cuda"):
         raise ValueError(
-            f"the example is on {device}: only the CPU and CUDA can be timed here. Move model and example to one."
+            f"the example is on {device}: only the CPU and CUDA can be timed here. Move model and "
+            f"example to one."
         )
 
 

@@ -142,7 +142,8 @@ def kl_to_teacher(
         temperature: T, above 0.
 
     Raises:
-        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is not above 0.
+        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is
+            not above 0.
 
     Example:
         >>> logits = torch.tensor([[1.0, 2.0, 3.0]])
@@ -281,7 +282,8 @@ def _check_logits(*sides: Tensor) -> None:
         check_values(logits, "logits", minus_infinity=True)
         if logits.dim() != 2:
             raise ValueError(
-                f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}: make rows of "
+                f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}: make rows "
+                f"of "
                 "tokens or pixels, and leave out what does not count."
             )
 

@@ -24,7 +24,8 @@ def finite(values: Tensor, name: str) -> Tensor:
         >>> finite(torch.tensor([1.0, float("nan")]), "logits")
         Traceback (most recent call last):
         ...
-        ValueError: logits hold NaN or infinity: a figure of them says nothing, look for a diverged run.
+        ValueError: logits hold NaN or infinity: a figure of them says nothing, look for a diverged
+            run.
     """  # noqa: E501
     tensor = torch.as_tensor(values).detach().to("cpu", torch.float64)
     if tensor.numel() == 0:
@@ -80,7 +81,8 @@ def as_maps(maps: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         >>> as_maps({"teacher": torch.ones(2, 8, 4, 4)}, count=2)
         Traceback (most recent call last):
         ...
-        ValueError: expected maps of teacher of shape (2, h, w), got (2, 8, 4, 4): kdlearn.losses.maps.activation_map makes them from features.
+        ValueError: expected maps of teacher of shape (2, h, w), got (2, 8, 4, 4):
+            kdlearn.losses.maps.activation_map makes them from features.
     """  # noqa: E501
     if not maps:
         raise ValueError("maps are empty: give at least one, by name.")
@@ -89,7 +91,8 @@ def as_maps(maps: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         if values.dim() != 3 or len(values) != count:
             raise ValueError(
                 f"expected maps of {name} of shape ({count}, h, w), got "
-                f"{tuple(values.shape)}: kdlearn.losses.maps.activation_map makes them from features."
+                f"{tuple(values.shape)}: kdlearn.losses.maps.activation_map makes them from "
+                f"features."
             )
         if (values < 0).any():
             raise ValueError(
@@ -113,7 +116,8 @@ def as_boxes(boxes: Tensor, count: int) -> Tensor:
         >>> as_boxes(torch.tensor([[4.0, 4.0, 20.0, 20.0]]), count=1)
         Traceback (most recent call last):
         ...
-        ValueError: boxes must be x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, as fractions of the image: divide pixels by the image's width and height.
+        ValueError: boxes must be x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, as
+            fractions of the image: divide pixels by the image's width and height.
     """  # noqa: E501
     frames = finite(boxes, "boxes")
     energy_in_box(torch.ones(count, 1, 1), frames)  # knows what a box is, and says it

@@ -43,7 +43,7 @@ class CacheError(RuntimeError):
 
 
 class CachedTeacher:
-    """A teacher's outputs read from disk; takes the teacher's place in a `kdlearn.distill.Distiller`.
+    """A teacher's outputs on disk; takes the teacher's place in a `kdlearn.distill.Distiller`.
 
     Made by `cache_teacher` and `open_cache`. Shards are memory-mapped: only the rows asked for are
     read.

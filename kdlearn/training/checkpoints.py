@@ -36,10 +36,11 @@ class Checkpoints:
     """Where and how often `kdlearn.training.fit` saves, and how to find what it saved.
 
     Convention
-        A checkpoint is a folder ``step-00000120`` with ``model.safetensors`` (the weights, to be used alone),
-        ``training.safetensors`` (optimizer, random states) and ``state.json`` (counters, history, checksums). It is
-        written under another name, flushed to the disk, and renamed: a folder with the right name is complete. Older
-        ones are removed only after the newer one stands. Nothing is pickled.
+        A checkpoint is a folder ``step-00000120`` with ``model.safetensors`` (the weights, to be
+        used alone), ``training.safetensors`` (optimizer, random states) and ``state.json``
+        (counters, history, checksums). It is written under another name, flushed to the disk, and
+        renamed: a folder with the right name is complete. Older ones are removed only after the
+            newer one stands. Nothing is pickled.
 
     Args:
         folder: of one run; made when it does not exist.
@@ -50,7 +51,8 @@ class Checkpoints:
     Raises:
         TypeError: ``every_minutes`` is no number.
         ValueError: an interval or ``keep`` is below its minimum.
-        CheckpointError: in reading: none there, damaged or foreign; in writing: the disk is full or closed.
+        CheckpointError: in reading: none there, damaged or foreign; in writing: the disk is full or
+            closed.
 
     Example:
         >>> import tempfile
@@ -84,7 +86,7 @@ class Checkpoints:
         return sorted(path for path in Path(self.folder).glob("step-*") if path.is_dir())
 
     def latest(self) -> Path:
-        """Give the newest checkpoint.
+        """Return the newest checkpoint.
 
         Raises:
             CheckpointError: there is none.
@@ -92,7 +94,8 @@ class Checkpoints:
         found = self.saved()
         if not found:
             raise CheckpointError(
-                f"{self.folder} holds no checkpoint: name the folder of a run that saved one, or start without resume."
+                f"{self.folder} holds no checkpoint: name the folder of a run that saved one, or "
+                f"start without resume."
             )
         return found[-1]
 
@@ -116,7 +119,7 @@ class Checkpoints:
             ) from error
 
     def is_due(self, step: int, seconds: float) -> bool:
-        """Tell whether to save after ``step`` steps, ``seconds`` after the last time."""
+        """Return whether to save after ``step`` steps, ``seconds`` after the last time."""
         by_steps = self.every_steps is not None and step % self.every_steps == 0
         return by_steps or (self.every_minutes is not None and seconds >= 60 * self.every_minutes)
 
@@ -226,8 +229,10 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
         return dict(pairs) if plain else {"$pairs": pairs}
     raise TypeError(
-        f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: expected tensors, numbers, "
-        "texts, None, or lists, tuples and dicts of them. Give the optimizer or schedule a state_dict() of these."
+        f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: "
+        f"expected tensors, numbers, "
+        "texts, None, or lists, tuples and dicts of them. Give the optimizer or schedule a "
+        "state_dict() of these."
     )
 
 

@@ -1,4 +1,4 @@
-"""How a step is computed: device, processes, precision, pieces. What is learned is not its business."""
+"""How a step is computed: device, processes, precision, pieces; not what is learned."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Run:
         return "the sum of the terms"
 
     def agree_on_buffers(self) -> None:
-        """Give every process the main one's statistics: they differ with the samples seen."""
+        """Copy the main process's statistics to all: they differ with the samples seen."""
         if self.processes > 1:
             self._agree(self.distiller.buffers())
 

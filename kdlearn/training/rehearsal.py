@@ -63,7 +63,7 @@ def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], flo
 
 
 def _explained(error: Exception, batch: Batch, name: str) -> Exception:
-    """Say what torch means where its words do not name the data."""
+    """Return what torch means where its words do not name the data."""
     kinds = {str(tensor.dtype) for tensor in tensors_in(batch.inputs)}
     if "torch.uint8" in kinds:
         return TypeError(

@@ -1,4 +1,4 @@
-"""Each notebook alone in an empty folder, against a wheel of the package, compared with its outputs."""
+"""Each notebook alone in an empty folder, against a wheel, compared with its outputs."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Numbers in prose against the outputs of their chapter: false ones are planted and must be found."""
+"""Numbers in prose against the outputs of their chapter: planted false ones are found."""
 
 from pathlib import Path
 

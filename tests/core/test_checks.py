@@ -21,7 +21,7 @@ def test_great_numbers_are_finite_also_where_their_sum_is_not():
 def test_infinities_are_no_features_and_minus_infinity_is_a_logit():
     mixed = torch.tensor([[-torch.inf, 1.0]])
     checks.check_tensor(mixed, "logits", "logits")
-    with pytest.raises(ValueError, match="^features contain -inf: only logits and scores may"):
+    with pytest.raises(ValueError, match="^features contain -inf, which has a place only"):
         checks.check_tensor(mixed, "features")
     for values in ("finite", "logits"):
         with pytest.raises(ValueError, match="^logits contain inf: float16 ends at 65,504"):
@@ -234,7 +234,8 @@ def test_labels_have_the_shape_of_the_rows():
             (2, 3, 4),
             (2, 5, 4),
             {"same_channels": True},
-            "student features have 3 channels and teacher features 5: bring the student's to 5 with "
+            "student features have 3 channels and teacher features 5: bring the student's to 5 "
+            "with "
             "projectors.ConvProjector(3, 5).",
         ),
         (

@@ -1,4 +1,4 @@
-"""The grader graded: every mistake is caught and named, every right solution passes, whatever the seed."""
+"""The grader graded: mistakes are caught and named, right solutions pass, for any seed."""
 
 import ast
 import inspect

@@ -330,3 +330,24 @@ def test_vid_tells_what_does_not_fit():
         loss(torch.ones(2, 3, 4, 4), torch.ones(3, 4, 4, 4))
     with pytest.raises(ValueError, match="NaN"):
         loss(torch.full((2, 3, 4, 4), torch.nan), torch.ones(2, 4, 4, 4))
+
+
+@pytest.mark.parametrize("variance", [0, 1e-5, float("inf"), float("nan")])
+def test_vid_starts_with_a_variance(variance):
+    with pytest.raises(ValueError, match="initial_variance is .*, expected a finite number above"):
+        losses.VIDLoss(2, 3, initial_variance=variance)
+
+
+@pytest.mark.parametrize("module", [losses.VIDLoss, losses.MGDLoss])
+def test_a_network_in_a_loss_has_channels(module):
+    with pytest.raises(ValueError, match="student_channels is 0: expected a whole number >= 1"):
+        module(0, 3)
+    with pytest.raises(ValueError, match="teacher_channels is 0: expected a whole number >= 1"):
+        module(3, 0)
+
+
+@pytest.mark.parametrize("margin", ["1", None, True])
+def test_a_margin_is_a_number(margin):
+    x = torch.zeros(2, 3)
+    with pytest.raises(TypeError, match="margin is .*: expected one number"):
+        losses.activation_boundary_loss(x, x, margin=margin)

@@ -1,4 +1,4 @@
-"""Means over rows, whole and in chunks: the same numbers, and no tensor of all logits on the way."""
+"""Means over rows, whole and in chunks: the same numbers, no tensor of all logits."""
 
 from functools import partial
 

@@ -336,7 +336,8 @@ elif sys.argv[1] == "resume":
 else:
     model = trained(Engine(accumulate=2), validation=task(9))
 if sys.argv[1] != "stop":
-    save_file(model.state_dict(), {folder!r} + "/" + sys.argv[1] + os.environ["RANK"] + ".safetensors")
+    name = sys.argv[1] + os.environ["RANK"] + ".safetensors"
+    save_file(model.state_dict(), {folder!r} + "/" + name)
 """
 
 
