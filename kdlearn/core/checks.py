@@ -184,7 +184,8 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
                     f"numbers are too large for {value.dtype} or too far apart: look for a "
                     "diverged model, scale them down, or give float64"
                 )
-            raise ValueError(f"{loss.__name__} is {value.item()}: {why}.")
+            name = loss.__qualname__.removesuffix(".forward")
+            raise ValueError(f"{name} is {value.item()}: {why}.")
         return value
 
     return checked
