@@ -162,10 +162,11 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
     """Refuse the value of a loss that is infinite or NaN, and say what makes it so.
 
     Example:
-        >>> finite_or_refused(torch.sum)(torch.tensor([3e38, 3e38]))
+        >>> loss = finite_or_refused(torch.nn.functional.mse_loss)
+        >>> loss(torch.tensor([3e38]), torch.tensor([0.0]))
         Traceback (most recent call last):
         ...
-        ValueError: sum is inf: numbers are too large for torch.float32 or too far apart:
+        ValueError: mse_loss is inf: numbers are too large for torch.float32 or too far apart:
             look for a diverged model, scale them down, or give float64.
     """
 
@@ -184,7 +185,8 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
                     f"numbers are too large for {value.dtype} or too far apart: look for a "
                     "diverged model, scale them down, or give float64"
                 )
-            raise ValueError(f"{loss.__name__} is {value.item()}: {why}.")
+            name = loss.__qualname__.removesuffix(".forward")
+            raise ValueError(f"{name} is {value.item()}: {why}.")
         return value
 
     return checked
