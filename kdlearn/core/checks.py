@@ -130,7 +130,7 @@ def check_logit_values(logits: Tensor, name: str) -> None:
 
 def check_no_probabilities(scores: Tensor, name: str) -> None:
     """Refuse rows that are all at least 0 and sum to 1, which a softmax has gone over already."""
-    if not checks_values() or scores.shape[-1] == 1 or bool((scores.detach() < 0).any()):
+    if not checks_values() or scores.shape[-1] == 1 or scores.detach().amin().item() < 0:
         return
     sums = scores.detach().double().sum(dim=-1)
     # Rows of padding are all 0; half precision and its sums are some thousandths off.

@@ -422,3 +422,17 @@ def test_logits_of_images_have_their_classes_last(name):
     rest = {"cross_entropy": (tokens[..., 0],), "uld_loss": (images,)}.get(name, (stored, tokens))
     with pytest.raises(ValueError, match=r"classes must be the last dimension"):
         getattr(losses, name)(images, *rest)
+
+
+@pytest.mark.parametrize("skew", [0, 0.1, 1])
+def test_mixtures_leave_out_what_both_rule_out(skew):
+    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64)
+    ruled_out = torch.full((3, 1), -torch.inf, dtype=torch.float64)
+    given = torch.cat([student, ruled_out], -1).requires_grad_()
+    loss = losses.skew_kl(given, torch.cat([teacher, ruled_out], -1), skew=skew)
+    (slope,) = torch.autograd.grad(loss, given)
+    exact = student.requires_grad_()
+    expected = losses.skew_kl(exact, teacher, skew=skew)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(slope[:, :4], torch.autograd.grad(expected, exact)[0])
+    assert slope[:, 4].abs().max() == 0
