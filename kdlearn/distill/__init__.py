@@ -9,7 +9,7 @@ from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher, TeacherOutputs
 from kdlearn.distill.terms import (
     Term,
-    cross_entropy,
+    label_cross_entropy,
     label_term,
     layer_term,
     logit_term,
@@ -31,7 +31,7 @@ __all__ = [
     "Term",
     "Want",
     "attention_layers",
-    "cross_entropy",
+    "label_cross_entropy",
     "label_term",
     "layer_term",
     "logit_term",

@@ -108,7 +108,7 @@ class Term:
         return self.weight * torch.stack(losses).sum()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Compare logits with labels, :math:`-\frac{1}{N}\sum_n \log \sigma(z^{(n)})_{y^{(n)}}`.
 
     Convention
@@ -125,7 +125,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         IndexError: a label is no class.
 
     Example:
-        >>> cross_entropy(torch.zeros(2, 3, 5), torch.tensor([[1, 2, -100], [0, -100, 4]])).item()
+        >>> label_cross_entropy(
+        ...     torch.zeros(2, 3, 5), torch.tensor([[1, 2, -100], [0, -100, 4]])
+        ... ).item()
         1.6094...
     """
     classes = logits.shape[1] if logits.dim() == 4 else logits.shape[-1]
@@ -155,7 +157,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def label_term(
     weight: float = 1.0,
-    loss: Callable[[Tensor, Any], Tensor] = cross_entropy,
+    loss: Callable[[Tensor, Any], Tensor] = label_cross_entropy,
     name: str = "labels",
 ) -> Term:
     r"""Compare the student's logits with the labels, :math:`w\,\mathrm{loss}(z_s, y)`.

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdlearn import losses
 from kdlearn.data import cifar, cluttered_digits, warped_digits
-from kdlearn.distill.terms import cross_entropy
+from kdlearn.distill.terms import label_cross_entropy
 from kdlearn.models import SlimWRN, SmallCNN
 
 DATA: Mapping[str, Callable[..., Any]] = {
@@ -168,7 +168,7 @@ def loss(name: str) -> Loss:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
         raise ValueError(f"there is no loss {name!r}; close are {', '.join(close)}")
-    function = cross_entropy if name == LABELS else getattr(losses, name)
+    function = label_cross_entropy if name == LABELS else getattr(losses, name)
     tensors = tuple(
         p.name
         for p in inspect.signature(function).parameters.values()

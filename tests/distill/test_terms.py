@@ -10,7 +10,7 @@ from kdlearn.distill import (
     Outputs,
     Term,
     Want,
-    cross_entropy,
+    label_cross_entropy,
     label_term,
     layer_term,
     logit_term,
@@ -65,12 +65,14 @@ def test_cross_entropy_knows_where_the_classes_are(shape):
     labels.view(-1)[0] = -100
     kept = labels != -100
     expected = -rows.log_softmax(-1)[kept].gather(-1, labels[kept][:, None]).mean()
-    torch.testing.assert_close(cross_entropy(logits, labels), expected)
+    torch.testing.assert_close(label_cross_entropy(logits, labels), expected)
 
 
 def test_cross_entropy_takes_probabilities():
     assert math.isclose(
-        cross_entropy(torch.zeros(2, 4), torch.full((2, 4), 0.25)).item(), math.log(4), rel_tol=1e-6
+        label_cross_entropy(torch.zeros(2, 4), torch.full((2, 4), 0.25)).item(),
+        math.log(4),
+        rel_tol=1e-6,
     )
 
 
@@ -85,7 +87,7 @@ def test_cross_entropy_takes_probabilities():
 )
 def test_labels_that_are_none_are_explained(labels, error, said):
     with pytest.raises(error, match=said):
-        cross_entropy(torch.zeros(2, 3), labels)
+        label_cross_entropy(torch.zeros(2, 3), labels)
 
 
 def test_a_mask_needs_outputs_that_know_their_batch():
