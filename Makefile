@@ -45,7 +45,8 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 test: check browser unit book slow ## everything: checks, unit tests, doctests, notebooks, site, browser
 
 unit: $(STAMP) ## unit tests and doctests, in a few minutes
-	$(call step,Unit tests,$(PYTEST) kdlearn tests $(SLOW:%=--ignore %),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+	$(call step,Unit tests,$(PYTEST) --cov=kdlearn --cov-report= kdlearn tests $(SLOW:%=--ignore %),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+	$(call step,Refusals,$(BIN)/python tests/raises.py,Write the test beside its module that makes each of them happen.)
 
 slow: $(STAMP)
 	$(call step,Notebooks and site and experiments,$(PYTEST) $(SLOW),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)

@@ -130,7 +130,7 @@ def check_logit_values(logits: Tensor, name: str) -> None:
 
 def check_no_probabilities(scores: Tensor, name: str) -> None:
     """Refuse rows that are all at least 0 and sum to 1, which a softmax has gone over already."""
-    if not checks_values() or scores.shape[-1] == 1 or bool((scores.detach() < 0).any()):
+    if not checks_values() or scores.shape[-1] == 1 or scores.detach().amin().item() < 0:
         return
     sums = scores.detach().double().sum(dim=-1)
     # Rows of padding are all 0; half precision and its sums are some thousandths off.
@@ -162,10 +162,11 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
     """Refuse the value of a loss that is infinite or NaN, and say what makes it so.
 
     Example:
-        >>> finite_or_refused(torch.sum)(torch.tensor([3e38, 3e38]))
+        >>> loss = finite_or_refused(torch.nn.functional.mse_loss)
+        >>> loss(torch.tensor([3e38]), torch.tensor([0.0]))
         Traceback (most recent call last):
         ...
-        ValueError: sum is inf: numbers are too large for torch.float32 or too far apart:
+        ValueError: mse_loss is inf: numbers are too large for torch.float32 or too far apart:
             look for a diverged model, scale them down, or give float64.
     """
 
@@ -184,7 +185,8 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
                     f"numbers are too large for {value.dtype} or too far apart: look for a "
                     "diverged model, scale them down, or give float64"
                 )
-            raise ValueError(f"{loss.__name__} is {value.item()}: {why}.")
+            name = loss.__qualname__.removesuffix(".forward")
+            raise ValueError(f"{name} is {value.item()}: {why}.")
         return value
 
     return checked
@@ -239,8 +241,8 @@ def check_same_shape(
     check_pair(student, teacher, what, values)
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student {what} have shape {tuple(student.shape)} "
-            f"and teacher {what} {tuple(teacher.shape)}: {advice}."
+            f"student {what} have shape {tuple(student.shape)} and teacher {what} "
+            f"{tuple(teacher.shape)}: {advice}."
         )
 
 
@@ -365,13 +367,13 @@ def check_features(
     if same_channels and channels[0] != channels[1]:
         raise ValueError(
             f"student features have {channels[0]} channels and teacher features {channels[1]}: "
-            f"bring the student's to {channels[1]} with "
-            f"projectors.ConvProjector({channels[0]}, {channels[1]})."
+            f"bring the student's to {channels[1]} with projectors.ConvProjector({channels[0]}, "
+            f"{channels[1]})."
         )
     if same_size and student.shape[2:] != teacher.shape[2:]:
         raise ValueError(
-            f"features have different spatial sizes, {sizes}: "
-            "pick layers of one resolution or pool the larger."
+            f"features have different spatial sizes, {sizes}: pick layers of one resolution or "
+            "pool the larger."
         )
 
 

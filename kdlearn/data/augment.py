@@ -136,9 +136,8 @@ class RandomCropFlip:
         _check_images(images)
         if self.padding >= min(images.shape[2:]):
             raise ValueError(
-                f"padding is {self.padding} and the images have {min(images.shape[2:])} pixels: a "
-                f"mirrored border is "
-                "smaller than the image."
+                f"padding is {self.padding} and the images have {min(images.shape[2:])} pixels: "
+                "a mirrored border is smaller than the image."
             )
         padded = F.pad(images, [self.padding] * 4, mode="reflect")
         views = _windows(padded, images.shape[2:], 2 * self.padding, generator)

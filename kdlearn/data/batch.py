@@ -101,8 +101,7 @@ def as_batch(value: Any, name: str) -> Batch:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(
             f"{name} is {_described(value)}: expected (inputs, labels), a dict of named inputs "
-            f"with "
-            "'labels', or a kdlearn.data.Batch."
+            "with 'labels', or a kdlearn.data.Batch."
         )
     inputs, labels = value
     if not isinstance(inputs, Tensor | Mapping):

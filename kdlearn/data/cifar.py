@@ -65,8 +65,7 @@ def _load(name: str, folder: str | Path | None) -> Any:
         except (OSError, datasets.exceptions.DatasetsError) as error:
             raise ConnectionError(
                 f"{name} could not be downloaded ({type(error).__name__}): connect to the "
-                f"network, or name the folder "
-                "of its parquet files."
+                "network, or name the folder of its parquet files."
             ) from error
     found = {part: sorted(Path(folder).glob(f"{part}*.parquet")) for part in ("train", "test")}
     missing = [part for part, paths in found.items() if not paths]

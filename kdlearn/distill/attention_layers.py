@@ -61,11 +61,9 @@ def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
     if not found:
         raise ValueError(
             f"no module of {type(model).__name__} gives an attention map (B, heads, L, S) with "
-            f"rows of sum 1. Where "
-            "its code calls scaled_dot_product_attention, no map exists: compute softmax(QK^T / "
-            "sqrt(d)) in a module "
-            "of its own, such as nn.Softmax(dim=-1), and tap that. For Hugging Face models, load "
-            "with "
+            "rows of sum 1. Where its code calls scaled_dot_product_attention, no map exists: "
+            "compute softmax(QK^T / sqrt(d)) in a module of its own, such as "
+            "nn.Softmax(dim=-1), and tap that. For Hugging Face models, load with "
             "attn_implementation='eager'."
         )
     return [name for name, _ in found.values()]

@@ -93,9 +93,8 @@ class Taps(Mapping[str, Any]):
         if path not in self._outputs:
             raise KeyError(
                 f"nothing recorded for {name!r}: the module has not run since these taps were "
-                f"opened. Call the model "
-                "inside the `with` block; a compiled model must meet its taps before its first "
-                "call."
+                "opened. Call the model inside the `with` block; a compiled model must meet its "
+                "taps before its first call."
             )
         value = self._outputs[path]
         for pick in picks:
@@ -103,10 +102,8 @@ class Taps(Mapping[str, Any]):
         if value is None:
             raise KeyError(
                 f"{name!r} is None: the module did not compute it. Attention maps exist in eager "
-                f"attention alone: call "
-                "kdlearn.distill.attention_layers(model, example) before, or load a Hugging Face "
-                "model with "
-                "attn_implementation='eager'."
+                "attention alone: call kdlearn.distill.attention_layers(model, example) before, "
+                "or load a Hugging Face model with attn_implementation='eager'."
             )
         return value
 

@@ -93,7 +93,11 @@ class Term:
         """
         options = {} if self.mask is None else {"mask": self.mask(_batch_of(student, self.name))}
         picks = self.arguments(student, teacher, labels)
-        losses = [self.loss(*picked, **options) for picked in picks]
+        try:
+            losses = [self.loss(*picked, **options) for picked in picks]
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in term {self.name!r}")
+            raise
         for loss in losses:
             if not isinstance(loss, Tensor) or loss.dim():
                 given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__

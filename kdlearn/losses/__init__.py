@@ -13,9 +13,9 @@ What every loss keeps, and its own page does not repeat:
   refused: a wrong kind of thing by a ``TypeError``; by a ``ValueError`` an empty batch, shapes or
   devices that do not fit, NaN, infinity, labels and options out of their range. A page lists under
   "Raises" only what is its own.
-* **Ruled out.** Before a softmax, logits and scores may hold minus infinity. What both sides rule out
-  counts nothing, as if it were cropped. Where a divergence would be infinite, a row has nothing left
-  to choose from, or the number of classes is part of the formula (:func:`dist_loss`,
+* **Ruled out.** Before a softmax, logits and scores may hold minus infinity. What both sides rule
+  out counts nothing, as if it were cropped. Where a divergence would be infinite, a row has nothing
+  left to choose from, or the number of classes is part of the formula (:func:`dist_loss`,
   :func:`deit_soft_loss`, sigmoids), the loss refuses.
 * **Not twice.** Rows that are above 0 and sum to 1 have been through a softmax already: refused
   where logits or scores are expected.

@@ -149,8 +149,7 @@ class _Chunked(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "the gradient of a loss in chunks cannot be differentiated: leave "
-                "create_graph=True "
-                "or chunk= out."
+                "create_graph=True or chunk= out."
             )
         # The gradients are handed out as they lie there; a second backward pass makes them again.
         gradients = ctx.gradients or _value_and_gradients(ctx, ctx.saved_tensors)[1]

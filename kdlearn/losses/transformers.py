@@ -28,8 +28,8 @@ def _check_scores(student: Tensor, teacher: Tensor) -> None:
     check_pair(student, teacher, "scores", "any")
     if student.dim() != 4 or teacher.dim() != 4:
         raise ValueError(
-            "scores need shape (batch, heads, queries, keys), got "
-            f"{tuple(student.shape)} and {tuple(teacher.shape)}: take them before the softmax."
+            f"scores need shape (batch, heads, queries, keys), got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}: take them before the softmax."
         )
     if student.shape[1] != teacher.shape[1]:
         raise ValueError(

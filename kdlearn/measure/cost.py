@@ -269,8 +269,7 @@ def _check(
     if not callable(model):
         raise TypeError(
             f"a {type(model).__name__} cannot be called: give a module, or for a session of "
-            f"another "
-            "library a function of one batch that runs it."
+            "another library a function of one batch that runs it."
         )
     if count(example) == 0:
         raise ValueError("the example holds no samples: give at least one, such as images[:1].")

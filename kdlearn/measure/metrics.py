@@ -283,8 +283,7 @@ def _check_logits(*sides: Tensor) -> None:
         if logits.dim() != 2:
             raise ValueError(
                 f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}: make rows "
-                f"of "
-                "tokens or pixels, and leave out what does not count."
+                "of tokens or pixels, and leave out what does not count."
             )
 
 

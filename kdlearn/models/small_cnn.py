@@ -53,8 +53,8 @@ class SmallCNN(nn.Module):
         if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < 8:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}: expected (batch, {self.channels}, "
-                f"height, width) of at "
-                "least 8 pixels; make the network with channels= of the images, or enlarge them."
+                "height, width) of at least 8 pixels; make the network with channels= of the "
+                "images, or enlarge them."
             )
         features = self.group3(self.group2(self.group1(images)))
         return self.classifier(self.pool(features).flatten(1))

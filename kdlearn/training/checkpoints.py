@@ -230,9 +230,8 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return dict(pairs) if plain else {"$pairs": pairs}
     raise TypeError(
         f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: "
-        f"expected tensors, numbers, "
-        "texts, None, or lists, tuples and dicts of them. Give the optimizer or schedule a "
-        "state_dict() of these."
+        "expected tensors, numbers, texts, None, or lists, tuples and dicts of them. Give the "
+        "optimizer or schedule a state_dict() of these."
     )
 
 

@@ -105,9 +105,9 @@ def test_a_value_that_is_not_finite_is_refused_with_its_cause():
 
     checked = checks.finite_or_refused(loss)
     assert checked(ONES, ONES) == 6
-    with pytest.raises(ValueError, match="^loss is inf: numbers are too large for torch.float32"):
+    with pytest.raises(ValueError, match="loss is inf: numbers are too large for torch.float32"):
         checked(1e30 * ONES, teacher=1e30 * ONES)
-    with pytest.raises(ValueError, match="^loss is -inf: what one side rules out by -inf"):
+    with pytest.raises(ValueError, match="loss is -inf: what one side rules out by -inf"):
         checked(ONES, teacher=-torch.inf * ONES)
 
 

@@ -163,3 +163,8 @@ def test_a_digest_sees_order_values_types_and_labels():
 def test_what_cannot_be_read_is_told(data, error, said):
     with pytest.raises(error, match=said):
         Samples.of(data, "train")
+
+
+def test_other_inputs_for_the_same_samples_are_counted():
+    with pytest.raises(ValueError, match="3 inputs for 10 samples"):
+        Samples.of((X, Y)).with_inputs(X[:3], 0)

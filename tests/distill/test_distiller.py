@@ -223,3 +223,34 @@ def test_labels_alone_need_no_teacher(batch):
     assert torch.equal(alone(*batch).total, expected)
     with pytest.raises(KeyError, match="teacher: there is none, and a term reads its logits"):
         Distiller(network(2), None, [logit_term("soft", soft_target_loss)])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Distiller(network(2), network(2), label_term()), "terms must be a list of terms"),
+        (lambda: Distiller(network(2), network(2), [soft_target_loss]), "make them with label_t"),
+        (
+            lambda: Distiller("student", network(2), [label_term()]),
+            "student is 'student'",
+        ),
+        (lambda: Distiller(network(2), 3, [label_term()]), "teacher is 3: expected a trained mod"),
+        (lambda: Distiller(network(2), nn.Linear, [label_term()]), "expected a trained module"),
+        (lambda: label_term(0.5, "cross_entropy"), "has the loss 'cross_entropy': expected a func"),
+        (lambda: logit_term(soft_target_loss, "soft"), "the name, a text, comes before the loss"),
+        (lambda: label_term("much"), "the weight of term 'labels' is 'much'"),
+    ],
+)
+def test_an_argument_of_another_kind_says_what_to_pass(make, says):
+    with pytest.raises(TypeError, match=says):
+        make()
+
+
+def test_an_unknown_layer_of_the_student_names_the_side():
+    with pytest.raises(KeyError, match="student: the model has no module 'rleu'"):
+        Distiller(network(2), network(4), [layer_term("x", F.mse_loss, {"rleu": "relu"})])
+
+
+def test_a_model_that_is_stored_or_missing_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="there is no model, see .source"):
+        _ = Distiller(network(2)).teacher

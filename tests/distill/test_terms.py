@@ -86,3 +86,10 @@ def test_cross_entropy_takes_probabilities():
 def test_labels_that_are_none_are_explained(labels, error, said):
     with pytest.raises(error, match=said):
         cross_entropy(torch.zeros(2, 3), labels)
+
+
+def test_a_mask_needs_outputs_that_know_their_batch():
+    term = logit_term("kl", losses.forward_kl, mask=lambda batch: batch.mask)
+    alone = Outputs(torch.zeros(2, 3, 5))
+    with pytest.raises(ValueError, match="'kl' has a mask, which needs outputs that know"):
+        term.compute(alone, alone, None)

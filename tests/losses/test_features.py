@@ -351,3 +351,10 @@ def test_a_margin_is_a_number(margin):
     x = torch.zeros(2, 3)
     with pytest.raises(TypeError, match="margin is .*: expected one number"):
         losses.activation_boundary_loss(x, x, margin=margin)
+
+
+@pytest.mark.parametrize("module", [losses.VIDLoss, losses.MGDLoss])
+def test_a_network_in_a_loss_refuses_what_overflows(module):
+    student, teacher = torch.randn(1, 2, 3, 3), torch.full((1, 2, 3, 3), 1e30)
+    with pytest.raises(ValueError, match=f"^{module.__name__} is inf: numbers are too large"):
+        module(2, 2)(student, teacher)

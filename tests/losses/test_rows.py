@@ -67,6 +67,9 @@ def test_next_tokens_have_the_cross_entropy_of_torch_and_forget_what_the_mask_dr
         losses.cross_entropy(student, labels[:, :3], mask=MASK)
     with pytest.raises(TypeError, match="labels must be a tensor of torch.int64, got list"):
         losses.cross_entropy(student, labels.tolist(), mask=MASK)
+    for chunk in (None, 3):
+        with pytest.raises(ValueError, match="^student logits contain NaN"):
+            losses.cross_entropy(student * torch.nan, labels.clamp_min(0), chunk=chunk)
     with pytest.raises(ValueError, match="cross_entropy is inf: what one side rules out"):
         losses.cross_entropy(student, torch.full((2, 4), 2))
 

@@ -220,3 +220,8 @@ def test_it_prints_as_a_table():
 def test_bad_input_says_what_to_do(change, error, message):
     with pytest.raises(error, match=message):
         profile(**{"model": nn.Linear(3, 2), "example": torch.zeros(1, 3), **change})
+
+
+def test_another_device_cannot_be_timed():
+    with pytest.raises(ValueError, match="the example is on meta: only the CPU and CUDA"):
+        profile(nn.Linear(2, 2), torch.ones(1, 2, device="meta"))

@@ -235,3 +235,15 @@ def test_a_model_is_evaluated_on_any_data_with_any_metric():
     assert error > 0
     with pytest.raises(TypeError, match="metric returned .*: expected one number"):
         evaluate(model, (images, labels), lambda logits, labels: logits)
+
+
+def test_boxes_and_maps_that_do_not_fit_are_told():
+    maps = torch.ones(2, 4, 4)
+    with pytest.raises(ValueError, match=r"expected boxes of shape \(2, 4\), got \(1, 4\)"):
+        pointing_game(maps, BOX)
+    with pytest.raises(ValueError, match="the maps hold NaN"):
+        pointing_game(maps * float("nan"), BOX.expand(2, 4))
+    with pytest.raises(ValueError, match="divide pixels by the image's width"):
+        pointing_game(maps, 16 * BOX.expand(2, 4))
+    with pytest.raises(ValueError, match="features .B, C, H, W. become maps"):
+        energy_in_box(torch.ones(2, 3, 4, 4), BOX.expand(2, 4))

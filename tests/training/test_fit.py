@@ -2,6 +2,7 @@ import copy
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -263,3 +264,33 @@ def test_the_history_prints_a_row_an_epoch_and_plots():
     assert len(lines) == 4
     assert f"{100 * history.epochs[2]['validation_accuracy']:.1f} %" in lines[3]
     assert str(History()) == "no epoch yet"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"engine": {"accumulate": 2}}, TypeError, r"expected a Engine, as in engine=Engine\("),
+        ({"checkpoints": "runs"}, TypeError, r"as in checkpoints=Checkpoints\("),
+        ({"optimizer": "adam"}, TypeError, "optimizer is 'adam': expected an Optimizer"),
+        ({"learning_rate": math.inf}, ValueError, "learning_rate is inf"),
+        ({"learning_rate": "fast"}, TypeError, "learning_rate is 'fast'"),
+        ({"seed": 0.5}, TypeError, "seed is 0.5"),
+        ({"epochs": True}, TypeError, "epochs is True"),
+        ({"augment": "shift"}, TypeError, "augment is 'shift': expected a function"),
+    ],
+)
+def test_an_option_of_another_kind_is_told(change, error, says):
+    with pytest.raises(error, match=says):
+        fit(network(), TRAIN, **({"progress": False} | change))
+
+
+def test_a_class_in_place_of_a_model_is_told():
+    with pytest.raises(TypeError, match=r"expected a Module, as in model=Module\("):
+        fit(nn.Linear, TRAIN, progress=False)
+
+
+def test_whole_numbers_of_numpy_are_taken():
+    settings = {"epochs": np.int64(2), "batch_size": np.int32(30), "seed": np.uint8(3)}
+    history = fit(network(), TRAIN, progress=False, **settings)
+    again = fit(network(), TRAIN, epochs=2, batch_size=30, seed=3, progress=False)
+    assert history.epochs == again.epochs
