@@ -3,11 +3,13 @@
 * The repository's address comes from pyproject.toml, its one place.
 * MathJax is served by the site itself, without the parts that no page uses.
 * A bibliography is a plain list to screen readers; docutils' roles for it are not valid ARIA.
-* A table can be reached by keyboard, since a wide one scrolls inside itself.
+* A table can be reached by keyboard, since a wide one scrolls inside itself; the lines of a long
+  signature are no list.
 * The package's docstrings are rewritten (docstrings.py), and names in single backticks are links.
 """
 
 import importlib.metadata
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sphinx.util.nodes import make_refnode
 from sphinx.writers.html5 import HTML5Translator
 
 SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
+SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 UNUSED_MATHJAX = [
     "[!t]*.js",  # the bundles of other inputs and outputs
     "tex-[!c]*.js",
@@ -89,12 +92,19 @@ def link_by_name(
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
 
 
-def let_keys_reach_tables(
+def mend_body(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Make every table of a page focusable."""
+    """Make every table of a page focusable, and the parameters of a signature plain lines."""
     if "body" in context:
-        context["body"] = context["body"].replace("<table ", '<table tabindex="0" ')
+        body = context["body"].replace("<table ", '<table tabindex="0" ')
+        context["body"] = SIGNATURE.sub(without_list, body)
+
+
+def without_list(signature: re.Match[str]) -> str:
+    """Return a signature whose lines are no list; Sphinx's has descriptions without terms."""
+    text = signature[0].replace("<dl>", '<div class="sig-lines">').replace("</dl>", "</div>")
+    return text.replace("<dd>", "<div>").replace("</dd>", "</div>")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -102,7 +112,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
     app.connect("config-inited", set_address, priority=10)
-    app.connect("html-page-context", let_keys_reach_tables)
+    app.connect("html-page-context", mend_body)
     app.connect("build-finished", copy_mathjax)
     app.connect("autodoc-process-docstring", docstrings.rewrite, priority=10)
     app.connect("autodoc-process-signature", docstrings.mend_signature)
