@@ -171,7 +171,6 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 from test_resume import distiller, jitter, task
 from kdlearn.training.checkpoints import Checkpoints
-from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
 torch.set_num_threads(1)
 model = distiller()
