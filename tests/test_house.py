@@ -45,12 +45,16 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 OPTIONAL = {
     "datasets": "comes with the extra cifar",
     "fcntl": "exists on POSIX only",
+    "mcp": "comes with the extra mcp",
     "resource": "exists on POSIX only",
 }
 
 # Files, or folders of files, that another test than their mirror covers.
 TESTED_BY = {
     "drills/bugs": "drills/test_bugs.py",  # one table: every bug keeps the same promises
+    "drills/grader/probes.py": "drills/test_families.py",  # what no family explains
+    "drills/grader/report.py": "drills/test_families.py",  # the words of every diagnosis
+    "drills/grader/search.py": "drills/test_families.py",  # every switch and many pairs are found
     "drills/grader/drill.py": "drills/test_solutions.py",  # the form that every drill fills in
     "drills/grader/worker.py": "drills/grader/test_run.py",  # the other end of run.py's pipe
     "drills/order.py": "drills/test_solutions.py",  # every file of tasks is in the order once

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdlearn.drills import CHAPTERS, find
 from kdlearn.drills.bugs import NAMES, find_bug
 from kdlearn.drills.bugs.bug import Bug
-from kdlearn.drills.commands import IMPORTS
-from kdlearn.drills.grader.drill import Drill
+from kdlearn.drills.grader.drill import IMPORTS, Drill
+from kdlearn.drills.grader.grade import grade
 from kdlearn.drills.order import Chapter
 
 WIDTH = 76
@@ -66,26 +67,54 @@ def spoken(diagnosis: str) -> str:
     return text.replace("{{", "{").replace("}}", "}")
 
 
+def attempt(drill: Drill) -> str:
+    """A wrong solution with what the grader says of it, recorded."""
+    source = TEXTS["attempts"][drill.id]
+    space: dict[str, Any] = {}
+    exec(f"{IMPORTS}\n{source}", space)
+    with warnings.catch_warnings(action="ignore"):  # the attempt may well be warned of
+        said = str(grade(drill, space[drill.function], seed=1))
+    lines = [
+        wrapped
+        for line in said.splitlines()
+        for wrapped in textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    ]
+    answer = "\n".join(lines)
+    return f"```python\n{source.rstrip()}\n```\n\n```text\n{answer}\n```"
+
+
+def known(drill: Drill) -> str:
+    """All mistakes that the grader can name, switch by switch."""
+    switches = {**drill.knobs, **({"what no number shows": drill.effects} if drill.effects else {})}
+    lines = []
+    for switch, faults in switches.items():
+        lines.append(f"**{switch}**")
+        lines += [
+            f"- *{fault.id}*: {spoken(fault.text)}" + (f" Seen {fault.seen}." if fault.seen else "")
+            for fault in faults
+        ]
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
 def cells_of(drill: Drill, number: int) -> list[Any]:
-    """Task, starter, check, and the folded help of one drill."""
+    """Task, starter, check, a recorded attempt, and the folded help of one drill."""
     task = f"## {number}. {drill.title}\n\n*{drill.level}, {drill.minutes} minutes*\n\n{drill.task}"
     hints = "\n\n".join(folded(f"Hint {n}", hint) for n, hint in enumerate(drill.hints, 1))
-    wrong = "\n".join(
-        f"- **{mistake.id}**: {spoken(mistake.diagnosis)}"
-        + (f" Seen in: {mistake.seen}." if mistake.seen else "")
-        for mistake in drill.mistakes
-    )
     answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{drill.explanation}"
     check = new_code_cell(f'check("{drill.id}", {drill.function})')
     check.metadata["tags"] = ["nbval-check-output"]
+    folds = [
+        folded("A recorded attempt, and what the grader says", attempt(drill)),
+        hints,
+        folded("Solution, and what an interviewer listens for", answer),
+        folded("Mistakes that the grader names", known(drill)),
+    ]
     return [
         new_markdown_cell(task),
         new_code_cell(narrow(drill.starter())),
         check,
-        new_markdown_cell(
-            f"{hints}\n\n{folded('Solution', answer)}\n\n"
-            f"{folded('Mistakes that the grader names', wrong)}"
-        ),
+        new_markdown_cell("\n\n".join(folds)),
     ]
 
 

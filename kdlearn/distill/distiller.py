@@ -60,9 +60,9 @@ class Distiller(nn.Module):
 
     Raises:
         TypeError: the terms are no list of terms, or a model is neither a module nor stored
-        outputs. ValueError: no terms, names used twice, or student and teacher share weights or
-        statistics. KeyError: a model has no layer that a term names (the message lists the close
-        ones).
+            outputs.
+        ValueError: no terms, names used twice, or student and teacher share weights or statistics.
+        KeyError: a model has no layer that a term names (the message lists the close ones).
 
     Source: the soft and the hard term, Hinton, Vinyals, Dean (2015), section 2; layer terms, Romero
     et al. (2015).

@@ -1,29 +1,25 @@
-"""The command ``kdlearn drill``: the drills in a terminal and an editor."""
+"""The command ``kdlearn drill``: the drills in a terminal, an editor, and an assistant."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from kdlearn.drills import desk
+from kdlearn.drills import desk, served
 from kdlearn.drills.grader.drill import Drill
+from kdlearn.drills.grader.report import Report
 from kdlearn.drills.order import find, names
 
 app = typer.Typer(help="Programming drills with a grader.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="a drill, such as kd-loss")]
-
-IMPORTS = """import math
-from collections.abc import Callable
-from typing import Any
-
-import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
-from torch.optim import Optimizer
-"""
-"""What a solution may use without importing it, in the book and in a file."""
+File = Annotated[Path, typer.Argument(help="a file that `start` wrote")]
+Seconds = Annotated[float, typer.Option(min=1, help="time for all checks together")]
+Json = Annotated[bool, typer.Option("--json", help="print the report as JSON, one line a check")]
 
 
 @app.command("list")
@@ -43,26 +39,37 @@ def start(
         _stop(f"{file} is there already: check it, or move it away first.")
     if not folder.is_dir():
         _stop(f"there is no folder {folder}: make it first.")
-    file.write_text(starter(drill), encoding="utf-8")
+    file.write_text(desk.starter(drill), encoding="utf-8")
     typer.echo(f"{drill.title}, {drill.minutes} minutes. {drill.task}")
     typer.echo(f"Complete {file}, then: kdlearn drill check {file}")
 
 
 @app.command()
-def check(
-    file: Annotated[Path, typer.Argument(help="a file that `start` wrote")],
-    seconds: Annotated[float, typer.Option(min=1, help="time for all checks together")] = 20,
-) -> None:
-    """Grade a file; ends with code 1 if it is not right yet."""
-    name = file.stem.replace("_", "-")
-    if name not in names():
-        _stop(f"{file.name} is named after no drill: expected a name such as kd_loss.py.")
-    if not file.is_file():
-        _stop(f"{file} is not there: make it with kdlearn drill start {name}.")
-    report = desk.graded(name, file, seconds=seconds)
-    typer.echo(str(report))
+def check(file: File, seconds: Seconds = 20, as_json: Json = False) -> None:
+    """Grade a file; ends with code 0 if it is right, 1 if it is not yet, 2 if there is nothing to grade."""
+    report = _report(file, seconds, as_json)
     if not report.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    file: File,
+    seconds: Seconds = 20,
+    as_json: Json = False,
+    checks: Annotated[int, typer.Option(help="end after so many checks; 0 for none")] = 0,
+) -> None:
+    """Grade a file now and each time that it is saved, until it is right; Ctrl-C ends it."""
+    seen = -1
+    for number in itertools.count(1):
+        while (changed := file.stat().st_mtime_ns if file.is_file() else 0) == seen:
+            time.sleep(0.2)
+        seen = changed
+        report = _report(file, seconds, as_json)
+        if report.passed:
+            return
+        if number == checks:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -77,10 +84,24 @@ def solution(name: Name) -> None:
     desk.solution(_found(name).id)
 
 
-def starter(drill: Drill) -> str:
-    """The text of a file to complete."""
-    task = "\n".join(f"# {line}" for line in drill.task.splitlines())
-    return f"{task}\n\n{IMPORTS}\n\n{drill.starter()}"
+@app.command()
+def serve() -> None:
+    """Serve task, hints and checks to an assistant over MCP; never the solution. Needs kdlearn[mcp]."""
+    try:
+        served.serve()
+    except ImportError:
+        _stop('an MCP server needs the package mcp: pip install "kdlearn[mcp]".')
+
+
+def _report(file: Path, seconds: float, as_json: bool) -> Report:
+    name = file.stem.replace("_", "-")
+    if name not in names():
+        _stop(f"{file.name} is named after no drill: expected a name such as kd_loss.py.")
+    if not file.is_file():
+        _stop(f"{file} is not there: make it with kdlearn drill start {name}.")
+    report = desk.graded(name, file, seconds=seconds)
+    typer.echo(json.dumps(report.as_dict()) if as_json else str(report))
+    return report
 
 
 def _found(name: str) -> Drill:

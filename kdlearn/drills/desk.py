@@ -6,16 +6,16 @@ import secrets
 from pathlib import Path
 
 from kdlearn.drills.grader import progress
-from kdlearn.drills.grader.drill import Solution
-from kdlearn.drills.grader.grade import Report
+from kdlearn.drills.grader.drill import IMPORTS, Drill, Solution
+from kdlearn.drills.grader.report import Report
 from kdlearn.drills.grader.run import run
 from kdlearn.drills.order import CHAPTERS, find, names
 
 
 def check(name: str, solution: Solution | Path | str, *, seconds: float = 20) -> None:
-    """Grade your solution, print what passed, and name what is wrong.
+    """Grade your solution, print what passed, name what is wrong, and show the smallest case where it shows.
 
-    Your code runs in a process of its own with a limit of time and memory, on inputs that are drawn anew each time. An
+    Your code runs in a process of its own with limits of time and memory, on inputs that are drawn anew each time. An
     endless loop, a crash or an exit is told in a sentence.
 
     Args:
@@ -38,7 +38,7 @@ def check(name: str, solution: Solution | Path | str, *, seconds: float = 20) ->
 
 
 def graded(name: str, solution: Solution | Path | str, *, seconds: float = 20) -> Report:
-    """Do what `check` does, and give the report in place of printing it."""
+    """Do what `check` does, and return the report in place of printing it."""
     drill = find(name)
     if isinstance(solution, str | Path):
         solution = Path(solution)
@@ -53,7 +53,7 @@ def graded(name: str, solution: Solution | Path | str, *, seconds: float = 20) -
         )
     report = run(drill, solution, seed=secrets.randbits(31), seconds=seconds)
     if report.written:
-        progress.checked(name, passed=report.passed)
+        progress.checked(name, passed=report.passed and not report.borrowed)
     return report
 
 
@@ -63,11 +63,21 @@ def hint(name: str) -> None:
     Raises:
         KeyError: there is no such drill.
     """
+    print(next_hint(name))
+
+
+def next_hint(name: str) -> str:
+    """Return the next of a drill's three hints.
+
+    Raises:
+        KeyError: there is no such drill.
+    """
     drill = find(name)
     number = progress.next_hint(name, len(drill.hints))
-    print(f"Hint {number} of {len(drill.hints)}: {drill.hints[number - 1]}")
+    text = f"Hint {number} of {len(drill.hints)}: {drill.hints[number - 1]}"
     if number == len(drill.hints):
-        print(f"That was the last one; solution({name!r}) shows the whole.")
+        text += f"\nThat was the last one; solution({name!r}) shows the whole."
+    return text
 
 
 def solution(name: str) -> None:
@@ -79,6 +89,12 @@ def solution(name: str) -> None:
     drill = find(name)
     progress.saw_solution(name)
     print(f"{drill.source()}\n{drill.explanation}")
+
+
+def starter(drill: Drill) -> str:
+    """Return the text of a file to complete."""
+    task = "\n".join(f"# {line}" for line in drill.task.splitlines())
+    return f"{task}\n\n{IMPORTS}\n\n{drill.starter()}"
 
 
 def status() -> None:

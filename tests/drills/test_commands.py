@@ -1,15 +1,13 @@
 """The drills in a terminal."""
 
+import json
+import threading
+
 import pytest
 from typer.testing import CliRunner
 
 from kdlearn.cli import app
 from kdlearn.drills import find, names
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("KDLEARN_HOME", str(tmp_path / "home"))
 
 
 def drill(*words):
@@ -31,13 +29,36 @@ def test_from_start_to_solved(tmp_path):
     task = file.read_text().split("def ")[0]
     file.write_text(task + find("kd-loss").source())
     right = drill("check", file)
-    assert right.exit_code == 0 and "6 of 6" in right.output
+    assert right.exit_code == 0 and "9 of 9" in right.output
     assert f"1 of {len(names())} solved" in drill("list").output
 
 
 def test_help_is_on_the_way():
     assert "Hint 1 of 3" in drill("hint", "kd-loss").output
     assert "def kd_loss" in drill("solution", "kd-loss").output
+
+
+def test_a_report_can_be_read_by_a_program(tmp_path):
+    drill("start", "rapid-fire", "--folder", tmp_path)
+    file = tmp_path / "rapid_fire.py"
+    file.write_text(file.read_text() + "    return [True for letter in letters]\n")
+    result = drill("check", file, "--json")
+    report = json.loads(result.output)
+    assert result.exit_code == 1 and not report["passed"]
+    assert "attention-copied" in [one["id"] for one in report["diagnoses"]]
+
+
+def test_a_file_is_watched_until_it_is_right(tmp_path):
+    file = tmp_path / "rapid_fire.py"
+    file.write_text("def judge(letters):\n    return [True for letter in letters]\n")
+    assert drill("watch", file, "--checks", 1).exit_code == 1
+    later = threading.Timer(
+        3, file.write_text, [find("rapid-fire").source().replace("list[str]", "list")]
+    )
+    later.start()
+    result = drill("watch", file)
+    later.join()
+    assert result.exit_code == 0 and result.output.count("checks passed") == 2
 
 
 def test_a_file_is_never_overwritten(tmp_path):

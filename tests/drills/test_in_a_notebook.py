@@ -5,7 +5,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from kdlearn.drills import find, names
-from kdlearn.drills.commands import IMPORTS
+from kdlearn.drills.grader.drill import IMPORTS
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,11 @@ def outputs(tmp_path_factory):
 
 
 def test_a_right_function_passes(outputs):
-    assert outputs[1].startswith("kd-loss: 6 of 6 checks passed.")
+    assert outputs[1].startswith("kd-loss: 9 of 9 checks passed.")
 
 
 def test_a_wrong_one_is_named(outputs):
-    assert "Diagnosis: your loss is C = 10 times too small" in outputs[2]
+    assert "Diagnosis: your loss is C = 3 times too small" in outputs[2]
 
 
 def test_the_kernel_survives_an_endless_loop_and_an_exit(outputs):

@@ -1,9 +1,9 @@
-"""Copy inputs, run a solution on them, and say whether two outcomes are the same."""
+"""Copy inputs, say whether two outcomes are the same, and show them."""
 
 from __future__ import annotations
 
 import copy
-import traceback
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -14,10 +14,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Case
 
-TOLERANCE = 1e-6
-"""Relative; solutions are compared in float64, and may be written in any order of operations."""
+TOLERANCE = {torch.float64: (1e-6, 1e-9), torch.float32: (2e-3, 1e-5)}
+"""Relative and absolute, by precision; solutions may be written in any order of operations."""
 
 
 @dataclass(frozen=True)
@@ -25,84 +25,23 @@ class Raised:
     """An exception in place of a result.
 
     Attributes:
-        kind: the exception's class.
+        kinds: the names of the exception's class and of those above it; the first is its own.
         message: its first line.
-        line: of the solution's own source, from 1; 0 if it was not in there.
+        line: the text of the line of the solution where it came from.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
     message: str
-    line: int = field(default=0, compare=False)
+    line: str = field(default="")
 
-
-@dataclass(frozen=True)
-class Observation:
-    """What a solution did with one case.
-
-    Attributes:
-        aspects: what is compared, by name; an exception is the aspect "value".
-        reached: the arguments that got a gradient although they must not.
-        changed: the arguments that were changed although they must not be.
-    """
-
-    aspects: Mapping[str, Any]
-    reached: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-
-
-def observe(drill: Drill, solution: Solution, case: Case) -> Observation:
-    """Run a solution on a copy of a case.
-
-    The global random state of torch is the same for each run, and gradients are taken of one fixed weighted sum of the
-    result's elements.
-    """
-    given = copied(case)
-    followed = drill.gradients + drill.detached
-    leaves = {name: _leaves(given[name]) for name in followed}
-    for name in followed:
-        # Clones, as work in place on a leaf would raise instead of showing as a change.
-        clones = [leaf.clone() for leaf in leaves[name]]
-        given[name] = clones if isinstance(given[name], list) else clones[0]
-    kept = copied({name: case[name] for name in case if name not in drill.changes})
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
-        try:
-            result = drill.call(solution, given)
-            aspects = dict(drill.observe(given, result))
-            reached: tuple[str, ...] = ()
-            if followed:
-                found = iter(
-                    _gradients(result, [leaf for name in followed for leaf in leaves[name]])
-                )
-                by_name = {name: [next(found) for _ in leaves[name]] for name in followed}
-                aspects |= {
-                    f"gradient of {name}": by_name[name]
-                    if len(leaves[name]) > 1
-                    else by_name[name][0]
-                    for name in drill.gradients
-                }
-                reached = tuple(
-                    name for name in drill.detached if any(g is not None for g in by_name[name])
-                )
-        except (Exception, SystemExit) as error:
-            return Observation({"value": described(error, solution)})
-    changed = tuple(name for name, before in kept.items() if not same(before, given[name]))
-    return Observation(aspects, reached, changed)
-
-
-def described(error: BaseException, solution: Solution) -> Raised:
-    """Say what was raised, and in which line of the solution."""
-    code = getattr(solution, "__code__", None)
-    line = 0
-    for frame in traceback.extract_tb(error.__traceback__):
-        if code is not None and frame.filename == code.co_filename and frame.lineno:
-            line = frame.lineno - code.co_firstlineno + 1
-    message = str(error).strip() or "no message"
-    return Raised(type(error).__name__, message.splitlines()[0], max(line, 0))
+    def __str__(self) -> str:
+        return f"{self.kinds[0]}: {self.message}"
 
 
 def copied(case: Case) -> Case:
     """Copy a case so that nothing done to the copy is seen in the original; what is shared stays shared."""
+    if not any(isinstance(value, nn.Module | Optimizer) for value in case.values()):
+        return {name: _copy(value) for name, value in case.items()}
     generators = {name: value for name, value in case.items() if isinstance(value, Generator)}
     rest = {name: value for name, value in case.items() if name not in generators}
     twins = {name: Generator().set_state(g.get_state()) for name, g in generators.items()}
@@ -127,26 +66,29 @@ def same(one: Any, other: Any) -> bool:
         False
     """
     if isinstance(one, nn.Module) and isinstance(other, nn.Module):
-        return same(_state_of(one), _state_of(other))
+        return same(dict(one.state_dict()), dict(other.state_dict()))
     if isinstance(one, Optimizer) and isinstance(other, Optimizer):
         return same(one.state_dict(), other.state_dict())
     if isinstance(one, Generator) and isinstance(other, Generator):
         return torch.equal(one.get_state(), other.get_state())
-    if _is_number(one) and _is_number(other):
-        return _close(torch.as_tensor(one), torch.as_tensor(other))
+    if isinstance(one, int) and isinstance(other, int):
+        return one == other
+    if is_number(one) and is_number(other):
+        return _close(_tensor(one), _tensor(other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return set(one) == set(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         pairs = zip(one, other, strict=False)
         return len(one) == len(other) and all(same(left, right) for left, right in pairs)
+    if isinstance(one, Raised) and isinstance(other, Raised):
+        return one.kinds[0] in other.kinds or other.kinds[0] in one.kinds
     if type(one) is not type(other):
         return False
-    if isinstance(one, str | set | Raised | None):
+    if isinstance(one, str | set | frozenset | None):
         return bool(one == other)
     if type(one).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]
-        return (
-            True  # a function or an object without a value of its own: there is nothing to compare
-        )
+        # A function or an object without a value of its own: there is nothing to compare.
+        return True
     return bool(one == other)
 
 
@@ -154,13 +96,13 @@ def shown(value: Any) -> str:
     """Show a value in a few characters.
 
     Example:
-        >>> shown(torch.tensor([0.25, 0.75])), shown(torch.zeros(8, 8)), shown(1.5)
-        ('[0.25, 0.75]', '[0, 0, 0, ...] of shape (8, 8)', '1.5')
+        >>> shown(torch.tensor([[0.25, 0.75]])), shown(torch.zeros(8, 8)), shown(1.5)
+        ('[[0.25, 0.75]]', '[0, 0, 0, ...] of shape (8, 8)', '1.5')
     """
     if isinstance(value, Raised):
-        return f"{value.kind} ({value.message})"
+        return str(value)
     if isinstance(value, Tensor):
-        if value.numel() > 4:
+        if value.numel() > 12:
             first = ", ".join(shown(number) for number in value.detach().flatten()[:3].tolist())
             return f"[{first}, ...] of shape {tuple(value.shape)}"
         value = value.detach().tolist()
@@ -168,62 +110,81 @@ def shown(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return "[" + ", ".join(shown(part) for part in value) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(shown(part) for part in value) + ")"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, nn.Module | Generator | Optimizer) or callable(value):
+        return f"a {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def numbers_of(value: Any) -> Tensor | None:
-    """The numbers in a value as one float64 vector; None if it is not a number or a tensor of numbers."""
-    if not _is_number(value):
+    """Return all numbers in a value as one float64 vector; None if it holds none.
+
+    Example:
+        >>> numbers_of({"a": 1, "b": [2.0]}).tolist()
+        [1.0, 2.0]
+    """
+    if is_number(value):
+        return _tensor(value).double().flatten()
+    parts = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list | tuple):
         return None
-    return torch.as_tensor(value).detach().double().flatten()
+    vectors = [vector for vector in map(numbers_of, parts) if vector is not None]
+    return torch.cat(vectors) if vectors else None
 
 
-def _leaves(value: Tensor | list[Tensor]) -> list[Tensor]:
-    parts = value if isinstance(value, list) else [value]
-    return [part.detach().clone().requires_grad_() for part in parts]
+def is_finite(value: Any) -> bool:
+    """Say whether all numbers in a value are finite.
+
+    Example:
+        >>> is_finite({"a": 1.0}), is_finite(math.nan)
+        (True, False)
+    """
+    vector = numbers_of(value)
+    return vector is None or bool(vector.isfinite().all())
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Say whether a value is a number or an array of numbers."""
     return isinstance(value, Tensor | Real | np.ndarray | np.generic)
+
+
+def size_of(case: Case) -> float:
+    """Return how many numbers a case shows; infinity where it holds what cannot be shown.
+
+    Example:
+        >>> size_of({"x": torch.zeros(2, 3), "T": 2.0})
+        7.0
+    """
+    vectors = [numbers_of(value) for value in case.values()]
+    return float(sum(math.inf if vector is None else len(vector) for vector in vectors))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Generator):
+        return Generator().set_state(value.get_state())
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def _tensor(value: Any) -> Tensor:
+    precise = torch.float64 if isinstance(value, float) else None
+    return torch.as_tensor(value, dtype=precise).detach()
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    one, other = one.detach().double(), other.detach().double()
-    return torch.allclose(one, other, rtol=TOLERANCE, atol=1e-9, equal_nan=True)
-
-
-def _state_of(module: nn.Module) -> dict[str, Any]:
-    return {
-        "state": module.state_dict(),
-        "training": [part.training for part in module.modules()],
-        "trained": [parameter.requires_grad for parameter in module.parameters()],
-        "hooks": [len(part._forward_hooks) for part in module.modules()],
-    }
-
-
-def _gradients(result: Any, inputs: list[Tensor]) -> list[Tensor | None]:
-    parts = [part for part in _tensors(result) if part.requires_grad]
-    if not parts:
-        return [None] * len(inputs)
-    total = sum((_weights(part) * part).sum() for part in parts)
-    assert isinstance(total, Tensor)
-    return list(torch.autograd.grad(total, inputs, allow_unused=True))
-
-
-def _weights(part: Tensor) -> Tensor:
-    if part.dim() == 0:
-        return torch.ones_like(part)
-    return torch.linspace(0.5, 1.5, part.numel(), dtype=part.dtype).reshape(part.shape)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [part for one in value.values() for part in _tensors(one)]
-    if isinstance(value, list | tuple):
-        return [part for one in value for part in _tensors(one)]
-    return []
+    if one.dtype == other.dtype == torch.float64:
+        return torch.allclose(one, other, *TOLERANCE[torch.float64], equal_nan=True)
+    if one.dtype == other.dtype and not one.is_floating_point():
+        return torch.equal(one, other)
+    coarse = one.dtype == other.dtype == torch.float32
+    relative, absolute = TOLERANCE[torch.float32 if coarse else torch.float64]
+    return torch.allclose(
+        one.double(), other.double(), rtol=relative, atol=absolute, equal_nan=True
+    )

@@ -1,124 +1,40 @@
-"""Compare a solution with the reference, and name what is wrong with it."""
+"""Compare a solution with the reference, name what is wrong with it, and show the smallest case where it is."""
 
 from __future__ import annotations
 
 import dis
 import inspect
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+import string
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Generator, Tensor
+from kdlearn.drills.grader import probes
+from kdlearn.drills.grader.compare import (
+    Raised,
+    copied,
+    is_finite,
+    numbers_of,
+    same,
+    shown,
+    size_of,
+)
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Solution
+from kdlearn.drills.grader.observe import Observation, left_behind, misfit
+from kdlearn.drills.grader.report import Diagnosis, Outcome, Report
+from kdlearn.drills.grader.search import Found, Inputs, Runs, explained, misfit_explained
 
-from kdlearn.drills.grader.compare import Observation, Raised, numbers_of, observe, same, shown
-from kdlearn.drills.grader.drill import Case, Drill, Solution
-
-GENERAL = {
-    "signature": "your function takes {given}; expected {function}{expected}.",
-    "raises": "your function raises {error}{where}.",
-    "exits": "your function calls sys.exit{where}: return a value instead; an exit would end the reader's session.",
-    "memory": "your function asks for more memory than it may have{where}: look for a tensor of an extra dimension.",
-    "nothing-returned": "your function returns None for some inputs: is a return missing in a branch?",
-    "wrong-kind": "your function returns {given}, expected {expected}.",
-    "wrong-shape": "your result has shape {given}, expected {expected}.",
-    "inputs-changed": "your function changes its argument {name}: work on a copy, and avoid operations that end in _.",
-    "teacher-gradient": "{name} received a gradient: the teacher is a constant here. Use {name}.detach() or no_grad().",
-    "no-gradient": "no gradient arrives at {name}: .item(), .detach(), .data, argmax or no_grad() cuts the graph.",
-    "scale": "your {aspect} is the right one times {factor}: a reduction or a factor is off, the rest is right.",
-    "not-finite": "your {aspect} is infinite or NaN where the right one is {expected}: a log or an exp left the "
-    "range of numbers. Work with log_softmax or logsumexp.",
-    "extreme": "your {aspect} is wrong for extreme inputs: {given} instead of {expected}.",
-    "different": "your {aspect} differs: {given} instead of {expected}, and no known mistake gives these numbers. "
-    "Work one small case by hand.",
+RAISED = {
+    "SystemExit": "your function calls sys.exit{where}: return a value instead; an exit would end the session.",
+    "MemoryError": "your function asks for more memory than it may have{where}: look for a tensor of an extra "
+    "dimension.",
+    "BlockingIOError": "your function starts more processes or threads than it may{where}.",
 }
-"""What can be said of a solution of any drill."""
+"""What is said of exceptions that have a meaning of their own."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One check of a solution.
-
-    Attributes:
-        title: what was checked.
-        passed: whether it held.
-        detail: what was seen where it did not.
-    """
-
-    title: str
-    passed: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What is wrong with a solution.
-
-    Attributes:
-        id: a mistake's name, of the drill or of `GENERAL`.
-        message: the sentence for its writer.
-    """
-
-    id: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that was found out about a solution.
-
-    Attributes:
-        drill: the drill's name.
-        outcomes: every check, in order; none for a solution that is not written yet.
-        diagnoses: what is wrong, the most telling first; none for a right solution.
-        notes: what does not count but should be known, such as printing.
-    """
-
-    drill: str
-    outcomes: tuple[Outcome, ...] = ()
-    diagnoses: tuple[Diagnosis, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def written(self) -> bool:
-        """Whether there was anything to check."""
-        return bool(self.outcomes or self.diagnoses)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the solution is right."""
-        return self.written and not self.diagnoses
-
-    def __str__(self) -> str:
-        if not self.written:
-            return f"{self.drill}: not written yet."
-        good = sum(outcome.passed for outcome in self.outcomes)
-        lines = [f"{self.drill}: {good} of {len(self.outcomes)} checks passed."]
-        if not self.outcomes:
-            lines = [f"{self.drill}: could not be checked."]
-        for outcome in self.outcomes:
-            mark = "passed" if outcome.passed else "FAILED"
-            lines.append(f"  {mark}  {outcome.title}")
-            if outcome.detail:
-                lines.append(f"          {outcome.detail}")
-        lines += [f"Diagnosis: {diagnosis.message}" for diagnosis in self.diagnoses]
-        return "\n".join(lines + [f"Note: {note}" for note in self.notes])
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain lists and dicts; `from_dict` takes them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Report:
-        """Make a report again."""
-        return cls(
-            values["drill"],
-            tuple(Outcome(**one) for one in values["outcomes"]),
-            tuple(Diagnosis(**one) for one in values["diagnoses"]),
-            tuple(values["notes"]),
-        )
+CAN_BE_A_SETTING = ("wrong-shape", "wrong-kind", "wrong-length", "other-keys")
+"""Results of another kind that a setting of the switches may give too."""
 
 
 def is_empty(solution: Solution) -> bool:
@@ -138,25 +54,23 @@ def is_empty(solution: Solution) -> bool:
     return all(one.opname in idle for one in code) and constants[-1:] == [None]
 
 
-def grade(drill: Drill, solution: Solution, *, seed: int, source: str = "") -> Report:
+def grade(drill: Drill, solution: Solution, *, seed: int) -> Report:
     """Check a solution in this process.
 
-    The solution is run on inputs drawn from ``seed``. What differs from the reference is compared with the drill's
-    mistakes: where one of them does the same on every input, it is named. Numbers that are wrong by a factor are named
-    so; failed properties speak for themselves.
+    First what would make numbers meaningless: other arguments, exceptions, another kind of result. Then what the
+    solution does besides its result. Then its numbers: a name is given only to a setting of the drill's switches that
+    gives the same values and gradients on all inputs, and on inputs drawn anew.
 
     Args:
         drill: the drill.
         solution: a function that is called as the reference is.
         seed: of the inputs.
-        source: the solution's text, to show the line where it fails.
 
     Example:
         >>> from kdlearn.drills import find
-        >>> kd = find("kd-loss")
-        >>> print(
-        ...     grade(kd, lambda student_logits, teacher_logits, *, temperature: 0.0, seed=0).passed
-        ... )
+        >>> def zero(student_logits, teacher_logits, *, temperature):
+        ...     return 0.0
+        >>> grade(find("kd-loss"), zero, seed=0).passed
         False
     """
     if is_empty(solution):
@@ -164,106 +78,44 @@ def grade(drill: Drill, solution: Solution, *, seed: int, source: str = "") -> R
     wrong = _wrong_signature(drill, solution)
     if wrong:
         return Report(drill.id, (Outcome("takes the arguments", False),), (wrong,))
-    seen = _Sessions(drill, solution, seed)
-    first = seen.own[0].aspects.get("value")
-    if isinstance(first, Raised) and first.kind == "NotImplementedError":
+    inputs = Inputs.of(drill, seed)
+    right = Runs(drill, drill.reference, inputs)
+    mine = Runs(drill, solution, inputs, right)
+    first = mine.on("ordinary", 0).result
+    if isinstance(first, Raised) and first.kinds[0] == "NotImplementedError":
         return Report(drill.id)
-    outcomes, faults = _compared(drill, seen)
-    faults += _failed_properties(drill, solution, seed, outcomes)
-    return Report(drill.id, tuple(outcomes), tuple(_named(drill, seen, faults, source)))
-
-
-@dataclass(frozen=True)
-class _Fault:
-    """Where a solution departs from the reference: how to look it up, and what to say if no mistake explains it."""
-
-    key: tuple[str, str]
-    fallback: Diagnosis
-    strength: int = 0
-
-
-class _Sessions:
-    """The cases with what the reference, the solution and, when asked for, each mistake does with them."""
-
-    def __init__(self, drill: Drill, solution: Solution, seed: int) -> None:
-        self.drill = drill
-        generator = Generator().manual_seed(seed)
-        ordinary = list(drill.cases(generator))
-        self.cases: list[Case] = ordinary + list(
-            drill.extremes(generator) if drill.extremes else ()
+    stopped = _no_numbers(drill, mine, right)
+    if stopped:
+        return Report(drill.id, (Outcome("runs, and returns what is asked for", False),), *stopped)
+    effects = _effects(mine, right)
+    outcomes = _outcomes(mine, right, effects)
+    if all(outcome.passed for outcome in outcomes):
+        return Report(
+            drill.id, outcomes, borrowed=_is_borrowed(drill, solution, inputs.ordinary[0])
         )
-        self.ordinary = len(ordinary)
-        self.own = self.run(solution)
-        self.right = self.run(drill.reference)
-
-    def run(self, solution: Solution) -> list[Observation]:
-        return [observe(self.drill, solution, case) for case in self.cases]
-
-    def group(self, number: int) -> str:
-        return "ordinary" if number < self.ordinary else "extreme"
-
-    def departures(self, given: list[Observation]) -> set[tuple[str, str]]:
-        """Where something other than the reference does: pairs of group and aspect."""
-        found = set()
-        for number, (one, right) in enumerate(zip(given, self.right, strict=True)):
-            group = self.group(number)
-            for aspect in _aspects(right, one):
-                if not same(one.aspects.get(aspect), right.aspects.get(aspect)):
-                    found.add((group, aspect))
-            found |= {("gradient", name) for name in one.reached}
-            found |= {("changed", name) for name in one.changed}
-        return found
-
-    def explained(
-        self, mine: set[tuple[str, str]], rival: list[Observation]
-    ) -> set[tuple[str, str]]:
-        """The departures of the solution that a mistake shows too."""
-        found = {key for key in mine if self.alike(self.own, rival, key)}
-        if found == mine:
-            return found
-        # At the edge of numbers different mistakes look alike, and one NaN is like any other: no evidence alone.
-        groups = {group for group, _ in mine}, {group for group, _ in found}
-        edge_only = "ordinary" in groups[0] and "ordinary" not in groups[1]
-        return {
-            key
-            for key in found
-            if self.has_numbers(key) and not (edge_only and key[0] == "extreme")
-        }
-
-    def has_numbers(self, key: tuple[str, str]) -> bool:
-        """Whether the solution gave something else than infinity and NaN there, in every case."""
-        values = [
-            one.aspects.get(key[1]) for n, one in enumerate(self.own) if self.group(n) == key[0]
-        ]
-        vectors = [vector for vector in map(numbers_of, values) if vector is not None]
-        return all(bool(vector.isfinite().any()) for vector in vectors)
-
-    def alike(self, one: list[Observation], other: list[Observation], key: tuple[str, str]) -> bool:
-        """Whether two do the same as far as a departure goes."""
-        group, name = key
-        if group == "gradient":
-            return [name in a.reached for a in one] == [name in b.reached for b in other]
-        if group == "changed":
-            return [name in a.changed for a in one] == [name in b.changed for b in other]
-        return all(
-            same(a.aspects.get(name), b.aspects.get(name))
-            for number, (a, b) in enumerate(zip(one, other, strict=True))
-            if self.group(number) == group
-        )
-
-
-def _aspects(*observations: Observation) -> list[str]:
-    return list(dict.fromkeys(name for one in observations for name in one.aspects))
+    numbers, found = _numbers(drill, mine, right, effects)
+    named = {diagnosis.id for diagnosis in numbers}
+    # What the named setting does besides its numbers is its consequence.
+    follows = _effects(found.runs, right) if effects and found and found.wrong else {}
+    causes = [
+        Diagnosis(name, text)
+        for name, text in effects.items()
+        if name not in follows and name not in named and "parameters-exchanged" not in named
+    ]
+    return Report(drill.id, outcomes, (*causes, *numbers), _smallest(mine, right))
 
 
 def _wrong_signature(drill: Drill, solution: Solution) -> Diagnosis | None:
     expected = inspect.signature(drill.reference)
+    if not callable(solution):
+        return Diagnosis(
+            "wrong-kind", f"{shown(solution)} is no function: expected {drill.function}."
+        )
     try:
         given = inspect.signature(solution)
-    except (TypeError, ValueError):
-        return _general("wrong-kind", given=shown(solution), expected="a function")
-    try:
         drill.call(given.bind, dict.fromkeys(expected.parameters))
+    except ValueError:
+        return None  # a function that does not tell its parameters, as of TorchScript
     except TypeError:
         bare = expected.replace(
             parameters=[
@@ -272,220 +124,288 @@ def _wrong_signature(drill: Drill, solution: Solution) -> Diagnosis | None:
             ],
             return_annotation=expected.empty,
         )
-        return _general("signature", given=given, function=drill.function, expected=bare)
+        said = f"your function takes {given}; expected {drill.function}{bare}."
+        return Diagnosis("signature", said)
     return None
 
 
-def _compared(drill: Drill, seen: _Sessions) -> tuple[list[Outcome], list[_Fault]]:
-    """Every check that compares with the reference, and what it found."""
-    outcomes: list[Outcome] = []
-    faults: list[_Fault] = []
-    error = seen.own[0].aspects.get("value")
-    if isinstance(error, Raised) and not isinstance(seen.right[0].aspects.get("value"), Raised):
-        fault = _Fault(("ordinary", "value"), _raised(error), strength=3)
-        return [Outcome("runs on this drill's inputs", False, shown(error))], [fault]
-    departures = seen.departures(seen.own)
-    groups = ["ordinary"] + ["extreme"] * (len(seen.cases) > seen.ordinary)
-    for group in groups:
-        where = "" if group == "ordinary" else " for extreme inputs"
-        for aspect in _aspects(
-            *(one for n, one in enumerate(seen.right) if seen.group(n) == group)
-        ):
-            broken = (group, aspect) in departures
-            detail = ""
-            if broken:
-                fault, detail = _fault(drill, seen, group, aspect)
-                faults.append(fault)
-            outcomes.append(Outcome(f"gives the right {aspect}{where}", not broken, detail))
-    for name in drill.detached:
-        broken = ("gradient", name) in departures
-        outcomes.append(Outcome(f"sends no gradient to {name}", not broken))
-        if broken:
-            message = _general("teacher-gradient", name=name)
-            faults.append(_Fault(("gradient", name), message, strength=2))
-    kept = [name for name in seen.cases[0] if name not in drill.changes]
-    changed = [name for name in kept if ("changed", name) in departures]
-    outcomes.append(Outcome("leaves its inputs as they were", not changed))
-    faults += [
-        _Fault(("changed", name), _general("inputs-changed", name=name), strength=2)
-        for name in changed
+def _no_numbers(
+    drill: Drill, mine: Runs, right: Runs
+) -> tuple[tuple[Diagnosis, ...], tuple[str, ...]] | None:
+    """Whether there is something that keeps results from being compared: what to say, and the case."""
+    pairs = zip(mine.all("ordinary"), right.all("ordinary"), mine.inputs.ordinary, strict=True)
+    for one, other, case in pairs:
+        if isinstance(one.result, Raised) and not isinstance(other.result, Raised):
+            if _exchanged(drill, mine.solution):
+                return (_exchanged_names(drill, mine.solution),), ()
+            named = explained(mine, right, ())
+            if named and named.wrong:
+                return tuple(_named(drill, named)), _case_shown(case, one, other)
+            return (Diagnosis("raises", _raised(one.result)),), _case_shown(case, one, other)
+        wrong = misfit(drill, other.result, one.result)
+        if wrong:
+            found = misfit_explained(mine, right) if wrong[0] in CAN_BE_A_SETTING else None
+            said = _named(drill, found) if found else [Diagnosis(*wrong)]
+            return tuple(said), _case_shown(case, one, other)
+    return None
+
+
+def _effects(runs: Runs, right: Runs) -> dict[str, str]:
+    """All that a solution does besides its numbers, on any input."""
+    found: dict[str, str] = {}
+    late: dict[str, str] = {}
+    for group in ("ordinary", "edges"):
+        for one, other in zip(runs.all(group), right.all(group), strict=True):
+            if not isinstance(one.result, Raised):
+                found = left_behind(one, other) | found
+            elif isinstance(other.result, Raised):
+                late |= left_behind(one, other)
+    for name, text in late.items():
+        if name not in found:
+            found[f"{name}-after-error"] = f"where an exception is raised, {text}"
+    return found
+
+
+def _outcomes(mine: Runs, right: Runs, effects: Mapping[str, str]) -> tuple[Outcome, ...]:
+    names = list(dict.fromkeys(name for one in right.all("ordinary") for name in one.numbers))
+    pairs = list(zip(mine.all("ordinary"), right.all("ordinary"), strict=True))
+    outcomes = [
+        Outcome(
+            f"gives the right {name}",
+            all(same(one.numbers.get(name), other.numbers.get(name)) for one, other in pairs),
+        )
+        for name in names
     ]
-    return outcomes, faults
+    for edge, one, other in zip(
+        mine.inputs.edges, mine.all("edges"), right.all("edges"), strict=True
+    ):
+        outcomes.append(Outcome(f"is right for {edge.title}", same(one.numbers, other.numbers)))
+    return (*outcomes, Outcome("does nothing besides", not effects))
 
 
-def _fault(drill: Drill, seen: _Sessions, group: str, aspect: str) -> tuple[_Fault, str]:
-    """The first case where an aspect is wrong, in words."""
-    numbers = [n for n in range(len(seen.cases)) if seen.group(n) == group]
-    number = next(
-        n
-        for n in numbers
-        if not same(seen.own[n].aspects.get(aspect), seen.right[n].aspects.get(aspect))
-    )
-    given, expected = seen.own[number].aspects.get(aspect), seen.right[number].aspects.get(aspect)
-    raised = seen.own[number].aspects.get("value")
-    sizes = ", ".join(
-        f"{name} = {shown(value)}" for name, value in drill.sizes(seen.cases[number]).items()
-    )
-    detail = f"{shown(given)} instead of {shown(expected)}" + (f" ({sizes})" if sizes else "")
-    told = {"aspect": aspect, "given": shown(given), "expected": shown(expected)}
-    make = partial(_Fault, (group, aspect))
-    if isinstance(raised, Raised) and aspect == "value":
-        return make(_raised(raised), strength=3), shown(raised)
-    if isinstance(raised, Raised):
-        return make(_raised(raised)), "nothing, as an exception was raised"
-    if given is None:
-        if aspect.startswith("gradient of "):
-            return make(_general("no-gradient", name=aspect[12:]), strength=2), detail
-        return make(_general("nothing-returned"), strength=2), detail
-    mine, right = numbers_of(given), numbers_of(expected)
-    if mine is None or right is None:
-        kinds = {"given": _kind(given), "expected": _kind(expected)}
-        if kinds["given"] != kinds["expected"]:
-            return make(_general("wrong-kind", **kinds), strength=2), detail
-        return make(_general("different", **told)), detail
-    if isinstance(given, Tensor) and isinstance(expected, Tensor) and given.shape != expected.shape:
-        shapes = {"given": tuple(given.shape), "expected": tuple(expected.shape)}
-        return make(_general("wrong-shape", **shapes), strength=2), detail
-    if right.isfinite().all() and not mine.isfinite().all():
-        return make(_general("not-finite", **told), strength=2), detail
-    if group == "extreme":
-        return make(_general("extreme", **told)), detail
-    factor = _factor(drill, seen, seen.right, aspect)
-    if factor:
-        return make(_general("scale", aspect=aspect, factor=factor), strength=1), detail
-    return make(_general("different", **told)), detail
-
-
-def _factor(drill: Drill, seen: _Sessions, others: list[Observation], aspect: str) -> str | None:
-    """The factor between the solution and others, as a product of powers of sizes, if there is one for all cases."""
-    logs, rows = [], []
-    names = list(drill.sizes(seen.cases[0]))
-    for number in range(seen.ordinary):
-        mine = numbers_of(seen.own[number].aspects.get(aspect))
-        right = numbers_of(others[number].aspects.get(aspect))
-        if mine is None or right is None or mine.shape != right.shape or not len(mine):
-            return None
-        ratio = (mine * right).sum() / (right * right).sum()
-        if not ratio > 0 or not same(mine, ratio * right):
-            return None
-        logs.append(math.log(ratio))
-        sizes = drill.sizes(seen.cases[number])
-        rows.append([1.0, *(math.log(sizes[name]) for name in names)])
-    table, wanted = torch.tensor(rows, dtype=torch.float64), torch.tensor(logs, dtype=torch.float64)
-    solved = torch.linalg.lstsq(table, wanted[:, None], driver="gelsd").solution.flatten()
-    powers = (2 * solved[1:]).round() / 2  # B, 1/C, T², 1/√L
-    constant = (wanted - table[:, 1:] @ powers).mean()
-    if not torch.allclose(table[:, 1:] @ powers + constant, wanted, atol=1e-6):
-        return None
-    words = [_power(name, power) for name, power in zip(names, powers.tolist(), strict=True)]
-    left = float(constant.exp())
-    if abs(left - 1) > 1e-6:
-        words.insert(0, f"{left:.4g}")
-    return " · ".join(word for word in words if word) or None
-
-
-def _power(name: str, power: float) -> str:
-    if power == 0:
-        return ""
-    size = {0.5: f"√{name}", 1: name, 2: f"{name}²"}.get(abs(power), f"{name}^{abs(power):g}")
-    return size if power > 0 else f"1/{size}"
-
-
-def _failed_properties(
-    drill: Drill, solution: Solution, seed: int, outcomes: list[Outcome]
-) -> list[_Fault]:
-    faults = []
-    for prop in drill.properties:
-        try:
-            holds = prop.holds(solution, Generator().manual_seed(seed))
-            detail = ""
-        except (Exception, SystemExit) as error:
-            holds, detail = False, f"{type(error).__name__}: {error}".splitlines()[0]
-        outcomes.append(Outcome(prop.title, holds, detail))
-        if not holds:
-            faults.append(
-                _Fault(("property", prop.id), Diagnosis(prop.id, prop.diagnosis), strength=2)
-            )
-    return faults
-
-
-def _named(drill: Drill, seen: _Sessions, faults: Sequence[_Fault], source: str) -> list[Diagnosis]:
-    """Find the mistake that explains all faults; else the mistakes that explain some; else say what was seen."""
-    open_faults = [fault for fault in faults if fault.key[0] != "property"]
-    named: list[Diagnosis] = []
-    if open_faults:
-        mine = {fault.key for fault in open_faults}
-        rivals = [(mistake, seen.run(mistake.solution)) for mistake in drill.mistakes]
-        explained = [
-            # Best explains most; among equals, the one that does the fewest other things.
-            (mistake, seen.explained(mine, runs), runs)
-            for mistake, runs in rivals
+def _numbers(
+    drill: Drill, mine: Runs, right: Runs, effects: Mapping[str, str]
+) -> tuple[list[Diagnosis], Found | None]:
+    """What is wrong with the numbers, and the setting that gives them."""
+    ordinary = mine.agrees(right, "ordinary")
+    if ordinary and mine.agrees(right, "edges"):
+        return [], None
+    if not ordinary and _exchanged(drill, mine.solution):
+        return [_exchanged_names(drill, mine.solution)], None
+    found = explained(mine, right, effects)
+    said = _named(drill, found) if found and found.wrong else []
+    if found is None and not ordinary:
+        scaled = _scaled(drill, mine, right)
+        if scaled:
+            return scaled, None
+        if effects:
+            return [], None
+        cut = [
+            name
+            for name in drill.gradients
+            if mine.on("ordinary", 0).numbers.get(f"gradient of {name}") is None
         ]
-        explained.sort(key=lambda one: (-len(one[1]), len(seen.departures(one[2]) - mine)))
-        while open_faults and explained and explained[0][1]:
-            mistake, keys, _ = explained[0]
-            named.append(Diagnosis(mistake.id, _filled(drill, seen, mistake.diagnosis)))
-            open_faults = [fault for fault in open_faults if fault.key not in keys]
-            left = {fault.key for fault in open_faults}
-            explained = sorted(
-                ((other, found & left, runs) for other, found, runs in explained[1:]),
-                key=lambda one: -len(one[1]),
+        if cut and mine.on("ordinary", 0).numbers:
+            text = (
+                f"no gradient arrives at {', '.join(cut)}: .item(), .detach(), .data, argmax, no_grad() or a new "
+                "torch.tensor(...) cuts the graph."
             )
-        for fault in open_faults:
-            scaled = [
-                (mistake, _factor(drill, seen, runs, fault.key[1]))
-                for mistake, runs in rivals
-                if fault.key[0] == "ordinary" and fault.fallback.id == "different"
-            ]
-            for mistake, factor in scaled:
-                if factor:
-                    if mistake.id not in {diagnosis.id for diagnosis in named}:
-                        text = f"{_filled(drill, seen, mistake.diagnosis)} Besides, it is times {factor}."
-                        named.append(Diagnosis(mistake.id, text))
-                    open_faults = [other for other in open_faults if other is not fault]
-                    break
-    explained_ids = {diagnosis.id for diagnosis in named}
-    properties = [fault for fault in faults if fault.key[0] == "property"]
-    rest = sorted(open_faults + properties, key=lambda fault: -fault.strength)
-    strongest = max((fault.strength for fault in rest), default=0)
-    # What a named mistake or a factor explains in full may also break a property, which then is its symptom.
-    clear = all(fault.fallback.id == "scale" for fault in open_faults)
-    for fault in rest:
-        # A vague finding beside a telling one would only confuse.
-        vague = fault.strength == 0 and (strongest > 0 or named)
-        symptom = fault.key[0] == "property" and clear and (named or open_faults)
-        if not vague and not symptom and fault.fallback.id not in explained_ids:
-            named.append(fault.fallback)
-            explained_ids.add(fault.fallback.id)
-    return [_with_line(diagnosis, seen, source) for diagnosis in named]
+            said.append(Diagnosis("no-gradient", text))
+            if all(
+                same(one.numbers.get("value"), other.numbers.get("value"))
+                for one, other in zip(mine.all("ordinary"), right.all("ordinary"), strict=True)
+            ):
+                return said, None
+        ordinary_case = mine.inputs.ordinary[0]
+        if not is_finite(mine.on("ordinary", 0).numbers):
+            story = probes.origin(mine, ordinary_case, mine.on("ordinary", 0))
+            return [
+                *said,
+                Diagnosis("not-finite", f"your result is not finite: {story or 'NaN'}."),
+            ], None
+        telling, where = probes.facts(mine, right)
+        lead = "no setting of this drill's switches, alone or with another, gives your numbers."
+        text = " ".join([lead, *telling, *where])
+        return [*said, Diagnosis("narrowed-down" if telling else "unexplained", text)], None
+    return said + _edges(mine, right, found), found
 
 
-def _filled(drill: Drill, seen: _Sessions, text: str) -> str:
-    sizes = drill.sizes(seen.cases[0])
-    return text.format(**{name: f"{value:g}" for name, value in sizes.items()}) if sizes else text
+def _edges(mine: Runs, right: Runs, found: Found | None) -> list[Diagnosis]:
+    """What goes wrong at edges that the named setting does not explain; two at most."""
+    said: list[Diagnosis] = []
+    for number, edge in enumerate(mine.inputs.edges):
+        one, other = mine.on("edges", number), right.on("edges", number)
+        if same(one.numbers, other.numbers):
+            continue
+        named = found is not None and bool(found.wrong)
+        if found is not None and named:
+            theirs = found.runs.on("edges", number)
+            broken = isinstance(one.result, Raised) or not is_finite(one.numbers)
+            if same(one.numbers, theirs.numbers) or not broken:
+                continue
+        if len(said) < 2:
+            what = _at_edge(mine, edge, one, other)
+            said.append(Diagnosis("edge", f"for {edge.title} {what} {edge.hint}".strip()))
+    return said
 
 
-def _raised(error: Raised) -> Diagnosis:
-    where = f" in line {error.line} of your function" if error.line else ""
-    if error.kind == "SystemExit":
-        return _general("exits", where=where)
-    if error.kind == "MemoryError" or "can't allocate memory" in error.message:
-        return _general("memory", where=where)
-    return _general("raises", error=f"{error.kind}: {error.message}", where=where)
+def _at_edge(mine: Runs, edge: Edge, one: Observation, other: Observation) -> str:
+    if isinstance(one.result, Raised):
+        instead = (
+            f", expected {_article(other.result.kinds[0])}"
+            if isinstance(other.result, Raised)
+            else ""
+        )
+        return _raised(one.result).rstrip(".") + instead + "."
+    if isinstance(other.result, Raised):
+        return f"your function returns {shown(one.result)}, expected {_article(other.result.kinds[0])}."
+    wrong = misfit(mine.drill, other.result, one.result)
+    if wrong:
+        return wrong[1]
+    names = probes.parts(one.numbers, other.numbers)
+    name = next((found for found in names if not is_finite(one.numbers.get(found))), names[0])
+    given, wanted = one.numbers.get(name), other.numbers.get(name)
+    if not is_finite(given) and is_finite(wanted):
+        story = probes.origin(mine, edge.case, one)
+        return f"your {name} is not finite" + (f": {story}." if story else ".")
+    return f"your {name} is {shown(given)}, the right one {shown(wanted)}."
 
 
-def _with_line(diagnosis: Diagnosis, seen: _Sessions, source: str) -> Diagnosis:
-    errors = [one.aspects.get("value") for one in seen.own]
-    line = next((error.line for error in errors if isinstance(error, Raised)), 0)
-    lines = source.splitlines()
-    if diagnosis.id not in ("raises", "memory", "exits") or not 0 < line <= len(lines):
-        return diagnosis
-    return Diagnosis(diagnosis.id, f"{diagnosis.message} That line is: {lines[line - 1].strip()}")
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
 
 
-def _general(id: str, **values: Any) -> Diagnosis:
-    return Diagnosis(id, GENERAL[id].format(**values))
+def _named(drill: Drill, found: Found) -> list[Diagnosis]:
+    sizes = drill.sizes(drill.example())
+    order = [fault for fault in drill.faults if fault in found.wrong]
+    said = [Diagnosis(fault, _filled(drill.faults[fault].text, sizes)) for fault in order]
+    for other in found.others[:1]:
+        more = " ".join(_filled(drill.faults[fault].text, sizes) for fault in sorted(other))
+        last = said[-1]
+        said[-1] = Diagnosis(
+            last.id, f"{last.message} (The same numbers also come of this: {more})"
+        )
+    return said
 
 
-def _kind(value: Any) -> str:
-    return "a number or tensor" if numbers_of(value) is not None else f"a {type(value).__name__}"
+def _filled(text: str, sizes: Mapping[str, float]) -> str:
+    if not any(field for _, field, _, _ in string.Formatter().parse(text)):
+        return text
+    return text.format(**{name: f"{value:g}" for name, value in sizes.items()})
+
+
+def _scaled(drill: Drill, mine: Runs, right: Runs) -> list[Diagnosis]:
+    """The right numbers, or those of one fault, times a factor."""
+    factor = probes.factor(mine, right)
+    if factor:
+        said = f"your result is the right one times {factor}: a reduction or a factor is off, the rest is right."
+        return [Diagnosis("scale", said)]
+    for wrong in drill.settings(1):
+        rival = Runs(drill, drill.member(wrong), mine.inputs, right)
+        factor = probes.factor(mine, rival)
+        if factor and not factor.startswith("-"):
+            (named,) = _named(drill, Found(wrong, rival))
+            return [Diagnosis(named.id, f"{named.message} Besides, it is times {factor}.")]
+    return []
+
+
+def _exchanged(drill: Drill, solution: Solution) -> bool:
+    """Whether a solution names the same parameters in another order."""
+    try:
+        given = [
+            name
+            for name, one in inspect.signature(solution).parameters.items()
+            if one.kind != one.KEYWORD_ONLY
+        ]
+    except (TypeError, ValueError):
+        return False
+    expected = [
+        name
+        for name, one in inspect.signature(drill.reference).parameters.items()
+        if one.kind != one.KEYWORD_ONLY
+    ]
+    return given != expected and sorted(given) == sorted(expected)
+
+
+def _exchanged_names(drill: Drill, solution: Solution) -> Diagnosis:
+    expected = ", ".join(inspect.signature(drill.reference).parameters)
+    given = ", ".join(inspect.signature(solution).parameters)
+    said = f"your parameters stand in another order: ({given}), and they are given as ({expected})."
+    return Diagnosis("parameters-exchanged", said)
+
+
+def _raised(error: Raised) -> str:
+    where = f", in the line: {error.line}" if error.line else ""
+    if "can't allocate memory" in error.message:
+        return RAISED["MemoryError"].format(where=where)
+    if error.kinds[0] in RAISED:
+        return RAISED[error.kinds[0]].format(where=where)
+    return f"your function raises {error}{where}."
+
+
+def _smallest(mine: Runs, right: Runs) -> tuple[str, ...]:
+    """The smallest input on which something is wrong."""
+    wrong: list[tuple[float, Case, Observation, Observation, str]] = []
+    for group in ("ordinary", "edges"):
+        pairs = zip(mine.all(group), right.all(group), getattr(mine.inputs, group), strict=True)
+        for one, other, chosen in pairs:
+            case = chosen.case if isinstance(chosen, Edge) else chosen
+            title = f"{chosen.title}: " if isinstance(chosen, Edge) else ""
+            if not same(one.numbers, other.numbers):
+                wrong.append((size_of(case), case, one, other, title))
+    if not wrong:
+        return ()
+    _, case, one, other, title = min(wrong, key=lambda found: found[0])
+    return _case_shown(case, one, other, title)
+
+
+def _case_shown(
+    case: Case, one: Observation, other: Observation, title: str = ""
+) -> tuple[str, ...]:
+    """An input, what came, what is right, and where they part."""
+    given = ", ".join(f"{name} = {shown(value)}" for name, value in case.items())
+    lines = [f"{title}{given}"]
+    if isinstance(one.result, Raised) or not one.numbers:
+        came = f"it raises {one.result}" if isinstance(one.result, Raised) else shown(one.result)
+        return (*lines, f"yours: {came}", f"right: {shown(other.result)}")
+    names = probes.parts(one.numbers, other.numbers)
+    for name in names[:2]:
+        mine, right = one.numbers.get(name), other.numbers.get(name)
+        lines.append(f"{name}: yours {shown(mine)}, right {shown(right)}{_parting(mine, right)}")
+    good = [name for name in other.numbers if name not in names]
+    return (*lines, *([f"right there: {', '.join(good)}"] if good else []))
+
+
+def _parting(mine: Any, right: Any) -> str:
+    """The first row in which two results part, where some rows agree."""
+    one, other = numbers_of(mine), numbers_of(right)
+    if one is None or other is None or one.shape != other.shape or getattr(right, "dim", int)() < 1:
+        return ""
+    rows = len(right)
+    good = [row for row in range(rows) if same(mine[row], right[row])]
+    bad = [row for row in range(rows) if row not in good]
+    return f"; rows {', '.join(map(str, good))} agree, {bad[0]} does not" if good and bad else ""
+
+
+def _is_borrowed(drill: Drill, solution: Solution, case: Case) -> bool:
+    """Whether a solution calls this package's own functions."""
+    given, seen = copied(case), []
+    own = drill.reference.__module__
+
+    def look(frame: Any, event: str, argument: Any) -> None:
+        name = frame.f_globals.get("__name__", "")
+        if event == "call" and name.startswith("kdlearn."):
+            code = frame.f_code
+            if name.startswith(("kdlearn.losses", "kdlearn.measure")) or (
+                name == own
+                and code.co_name == drill.function
+                and code is not getattr(solution, "__code__", None)
+            ):
+                seen.append(name)
+
+    sys.setprofile(look)
+    try:
+        drill.call(solution, given)
+    finally:
+        sys.setprofile(None)
+    return bool(seen)

@@ -4,8 +4,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import GAPS, MAPS, gap_of, map_of
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def attention_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -19,6 +20,30 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
         for features in (student, teacher.detach())
     ]
     return (maps[0] - maps[1]).square().mean()
+
+
+def example() -> Case:
+    """Two images of two by three positions; the student has two channels, the teacher three."""
+    student = [
+        [[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], [[-1.0, 2.0, 0.0], [0.0, 0.5, 1.0]]],
+        [[[0.0, 3.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, -1.0, 1.0], [2.0, 0.0, 1.0]]],
+    ]
+    teacher = [
+        [
+            [[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]],
+            [[1.0, 1.0, 0.0], [0.0, 0.0, -1.0]],
+            [[0.0, 0.0, 1.0], [0.0, 2.0, 0.0]],
+        ],
+        [
+            [[0.0, 1.0, 0.0], [0.0, 0.0, 4.0]],
+            [[1.0, 0.0, 0.0], [-2.0, 0.0, 1.0]],
+            [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]],
+        ],
+    ]
+    return {
+        "student": torch.tensor(student, dtype=torch.float64),
+        "teacher": torch.tensor(teacher, dtype=torch.float64),
+    }
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -37,6 +62,38 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
+def edges() -> list[Edge]:
+    """One image, one position, small activations."""
+    case = example()
+    student, teacher = case["student"], case["teacher"]
+    return [
+        Edge("a batch of one image", {"student": student[:1], "teacher": teacher[:1]}),
+        Edge("student features three times as large", case | {"student": 3 * student}),
+        Edge(
+            "a student that equals its teacher",
+            case | {"student": teacher.clone()},
+            "A root has no derivative at 0.",
+        ),
+        Edge(
+            "activations of 1e-4",
+            case | {"student": 1e-4 * student},
+            "A guard that is added is too large there.",
+        ),
+        Edge("float32 features", {"student": student.float(), "teacher": teacher.float()}),
+    ]
+
+
+def family(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
+    """The loss with its switches."""
+    raw = {"not-normalized"}
+    theirs = map_of(wrong | raw if "teacher-not-normalized" in wrong else wrong, teacher.detach())
+    ours = map_of(wrong | raw if "student-not-normalized" in wrong else wrong, student)
+    if "attention-copied" in wrong:
+        ours = theirs + 0 * ours
+    times = student.shape[1] if "times-channels" in wrong else 1
+    return times * gap_of(wrong, ours, theirs)
+
+
 drill = Drill(
     id="at-loss",
     title="The attention-transfer loss",
@@ -48,9 +105,10 @@ drill = Drill(
     level="core",
     hints=(
         "What is compared: features, or something without channels?",
-        "Both maps have length 1 for each sample. Then it is a squared distance; say over what you average.",
-        "q = F.normalize(f.square().sum(1).flatten(1), dim=1) for both; (q_s - q_t).square().mean(), the teacher "
-        "detached",
+        "A student with activations half as large should have the same loss. Which step sees to that, and for what "
+        "is it done one by one: images, rows, the batch?",
+        "Two maps of length 1 are compared by a squared difference. Over which two dimensions do you average, and "
+        "which side is a constant?",
     ),
     explanation=(
         "O(B (Cs + Ct) H W). The squared distance of two vectors of length 1 is 2 - 2 cos, so this is (2 - 2 cos) "
@@ -61,7 +119,27 @@ drill = Drill(
         "ICLR 2017, equation 2 and their code."
     ),
     reference=attention_transfer_loss,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=MAPS
+    | GAPS
+    | switches(
+        """
+        # sides
+        - attention-copied: your loss is 0 whatever the student looks at: the teacher's map stands in the student's
+          place. Attention transfer compares the student's own map with the teacher's.
+          Seen claimed: a circulating article, which applies the teacher's attention to the student once
+        - teacher-not-normalized: the teacher's map is not normalized, and the student's is: no student can reach it.
+        - student-not-normalized: the student's map is not normalized, and the teacher's is: the student is asked for
+          activations of one size.
+        # channels
+        - times-channels: your loss is multiplied by the student's channels, as if a sum over channels had to be made
+          up for: after normalizing, sum and mean are the same.
+          Seen claimed: szagoruyko/attention-transfer issue 34
+        """
+    ),
     sizes=lambda case: {
         "B": len(case["student"]),
         "Cs": case["student"].shape[1],
@@ -70,151 +148,3 @@ drill = Drill(
     gradients=("student",),
     detached=("teacher",),
 )
-
-
-def _map(features: Tensor) -> Tensor:
-    """A normalized map, flat."""
-    return F.normalize(features.square().sum(1).flatten(1), dim=1)
-
-
-@drill.alternative
-def by_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """The cosine of energies."""
-    energies = [side.pow(2).mean(1).flatten(1) for side in (student, teacher.detach())]
-    cosine = F.cosine_similarity(energies[0], energies[1], dim=1)
-    return (2 - 2 * cosine).mean() / energies[0].shape[1]
-
-
-@drill.alternative
-def by_einsum(student: Tensor, teacher: Tensor) -> Tensor:
-    """Einsum, norms by hand, F.mse_loss."""
-    with torch.no_grad():
-        target = torch.einsum("bchw,bchw->bhw", teacher, teacher)
-        target = target / target.square().sum((1, 2), keepdim=True).sqrt()
-    mine = torch.einsum("bchw,bchw->bhw", student, student)
-    return F.mse_loss(mine / mine.square().sum((1, 2), keepdim=True).sqrt(), target)
-
-
-@drill.must(
-    "gives the same loss for student features three times as large",
-    "not-normalized",
-    "scaling the student's features by 3 changes your loss: the maps are not normalized, so small activations are "
-    "rewarded.",
-)
-def ignores_scale(solution: Solution, generator: Generator) -> bool:
-    """Whether the student's scale cancels."""
-    student, teacher = draws.normal(generator, 3, 2, 4, 5), draws.normal(generator, 3, 4, 4, 5)
-    return bool(torch.allclose(solution(student, teacher), solution(3 * student, teacher)))
-
-
-@drill.must(
-    "is the mean of what each sample gives alone",
-    "normalized-over-batch",
-    "the loss of one image depends on the other images of the batch: the maps are normalized over the batch.",
-)
-def sample_by_sample(solution: Solution, generator: Generator) -> bool:
-    """Whether samples are independent."""
-    student, teacher = draws.normal(generator, 3, 2, 4, 5), draws.normal(generator, 3, 4, 4, 5)
-    pairs = zip(student.split(1), teacher.split(1), strict=True)
-    alone = torch.stack([torch.as_tensor(solution(s, t)) for s, t in pairs]).mean()
-    return bool(torch.allclose(torch.as_tensor(solution(student, teacher)), alone))
-
-
-@drill.mistake(
-    "not-normalized",
-    "scaling the student's features by 3 changes your loss: the maps are not normalized, so small activations are "
-    "rewarded. Bring each sample's map to length 1.",
-)
-def not_normalized(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compare energies."""
-    gap = student.square().sum(1) - teacher.detach().square().sum(1)
-    return gap.square().mean()
-
-
-@drill.mistake(
-    "normalized-over-batch",
-    "the loss of one image depends on the other images of the batch: the maps are normalized over the batch. "
-    "Flatten each sample's positions, and normalize those.",
-)
-def over_batch(student: Tensor, teacher: Tensor) -> Tensor:
-    """Normalize over the first dimension."""
-    maps = [
-        F.normalize(side.square().sum(1).flatten(1), dim=0) for side in (student, teacher.detach())
-    ]
-    return (maps[0] - maps[1]).square().mean()
-
-
-@drill.mistake(
-    "paper-norm",
-    "this is the paper's form, a norm that is not squared, for each sample: beta belongs to one of the two forms "
-    "and cannot be carried over. The task asks for the mean of squares.",
-    seen="szagoruyko/attention-transfer issues 32 and 34",
-)
-def paper(student: Tensor, teacher: Tensor) -> Tensor:
-    """Take the norm over positions, not squared."""
-    return (_map(student) - _map(teacher.detach())).norm(dim=1).mean()
-
-
-@drill.mistake(
-    "sum-over-positions",
-    "the squares are summed over positions: your loss is P = {P} times too large, and would weigh large maps more "
-    "than the mean does.",
-)
-def summed(student: Tensor, teacher: Tensor) -> Tensor:
-    """Sum over positions, average over the batch."""
-    return (_map(student) - _map(teacher.detach())).square().sum(1).mean()
-
-
-@drill.mistake(
-    "times-channels",
-    "your loss is multiplied by the student's channels, as if a sum over channels had to be made up for: after "
-    "normalizing, sum and mean are the same.",
-    seen="szagoruyko/attention-transfer issue 34",
-)
-def times_channels(student: Tensor, teacher: Tensor) -> Tensor:
-    """Make up for what cancels."""
-    return student.shape[1] * attention_transfer_loss(student, teacher)
-
-
-@drill.mistake(
-    "attention-copied",
-    "your loss is 0 whatever the student looks at: the teacher's map stands in the student's place, or a "
-    "normalization over channels has made every map flat. Attention transfer compares the student's own map with the "
-    "teacher's.",
-    seen="a circulating article, which applies the teacher's attention to the student once",
-)
-def copied(student: Tensor, teacher: Tensor) -> Tensor:
-    """Let the student have the teacher's map."""
-    return (_map(teacher.detach()) - _map(teacher.detach())).square().mean() + 0 * student.sum()
-
-
-@drill.mistake(
-    "features-averaged",
-    "channels are averaged with their signs: activations of opposite sign cancel, and what is compared is no "
-    "energy. Square first.",
-)
-def averaged(student: Tensor, teacher: Tensor) -> Tensor:
-    """Average features over channels."""
-    maps = [F.normalize(side.mean(1).flatten(1), dim=1) for side in (student, teacher.detach())]
-    return (maps[0] - maps[1]).square().mean()
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher.detach().",
-)
-def live_teacher(student: Tensor, teacher: Tensor) -> Tensor:
-    """Leave the teacher in the graph."""
-    return (_map(student) - _map(teacher)).square().mean()
-
-
-@drill.mistake(
-    "not-squared",
-    "the absolute values are summed, not their squares: that is the map for p = 1, and the task asks for p = 2.",
-)
-def absolute(student: Tensor, teacher: Tensor) -> Tensor:
-    """Sum absolute values."""
-    maps = [
-        F.normalize(side.abs().sum(1).flatten(1), dim=1) for side in (student, teacher.detach())
-    ]
-    return (maps[0] - maps[1]).square().mean()

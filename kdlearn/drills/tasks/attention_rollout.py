@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def attention_rollout(attentions: list[Tensor]) -> Tensor:
@@ -20,6 +20,13 @@ def attention_rollout(attentions: list[Tensor]) -> Tensor:
     return rollout
 
 
+def example() -> Case:
+    """One sequence of two tokens, two layers, two heads."""
+    first = [[[0.5, 0.5], [0.2, 0.8]], [[1.0, 0.0], [0.4, 0.6]]]
+    second = [[[0.9, 0.1], [0.3, 0.7]], [[0.6, 0.4], [0.0, 1.0]]]
+    return {"attentions": [torch.tensor([layer], dtype=torch.float64) for layer in (first, second)]}
+
+
 def cases(generator: Generator) -> list[Case]:
     """Stacks of several depths, heads and lengths."""
     return [
@@ -33,6 +40,77 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
+def edges() -> list[Edge]:
+    """One layer, one head, one token."""
+    layers = example()["attentions"]
+    return [
+        Edge("one layer", {"attentions": layers[:1]}),
+        Edge("one head", {"attentions": [layer[:, :1] for layer in layers]}),
+        Edge("one token", {"attentions": [torch.ones(2, 2, 1, 1).double()] * 2}),
+        Edge("float32", {"attentions": [layer.float() for layer in layers]}),
+    ]
+
+
+def family(wrong: Wrong, attentions: list[Tensor]) -> Tensor:
+    """Rollout with its switches."""
+    eye = torch.eye(attentions[0].shape[-1], dtype=attentions[0].dtype)
+    if "ones-for-identity" in wrong:
+        eye = torch.ones_like(eye)
+    heads = {
+        "heads-averaged-late": lambda one: one,
+        "strongest-head": lambda one: one.amax(1),
+        "weakest-head": lambda one: one.amin(1),
+        "first-head": lambda one: one[:, 0],
+        "heads-summed": lambda one: one.sum(1),
+    }
+    joined = next((heads[name] for name in heads if name in wrong), lambda one: one.mean(1))
+    layers = []
+    for number, attention in enumerate(attentions):
+        layer = joined(attention)
+        if "attention-transposed" in wrong:
+            layer = layer.mT
+        bare = {"no-residual", "residual-once"} & wrong
+        bare |= (
+            {"residual-at-first-only"} & wrong if number else {"residual-in-all-but-first"} & wrong
+        )
+        if "rows-not-normalized" in wrong:
+            layer = layer + eye
+        elif "residual-halved-only" in wrong:
+            layer = layer / 2 + eye
+        elif not bare:
+            layer = (layer + eye) / 2
+        layers.append(layer)
+    if "last-layer-only" in wrong:
+        layers = layers[-1:]
+    if "first-layer-only" in wrong:
+        layers = layers[:1]
+    if "first-layer-left-out" in wrong:
+        layers = layers[1:] or [torch.eye(len(eye), dtype=eye.dtype).expand_as(layers[0])]
+    if "last-layer-left-out" in wrong:
+        layers = layers[:-1] or [torch.eye(len(eye), dtype=eye.dtype).expand_as(layers[0])]
+    if "first-layer-twice" in wrong:
+        layers = [layers[0], *layers]
+    result = layers[0]
+    for layer in layers[1:]:
+        if {"layers-averaged", "layers-added"} & wrong:
+            result = result + layer
+        elif "multiplied-element-wise" in wrong:
+            result = result * layer
+        else:
+            result = result @ layer if "order-reversed" in wrong else layer @ result
+    if "layers-averaged" in wrong:
+        result = result / len(layers)
+    if "residual-once" in wrong:
+        result = (result + eye) / 2
+    if "heads-averaged-late" in wrong:
+        result = result.mean(1)
+    if "normalized-afterwards" in wrong:
+        result = result.softmax(-1)
+    if "columns-normalized" in wrong:
+        result = result / result.sum(-2, keepdim=True)
+    return result.mT if "transposed" in wrong else result
+
+
 drill = Drill(
     id="attention-rollout",
     title="Attention rollout",
@@ -44,8 +122,9 @@ drill = Drill(
     level="core",
     hints=(
         "What would the map of a layer be if its attention did nothing and only the residual connection passed?",
-        "A layer is 0.5 A + 0.5 I, A being the mean over heads. Its rows say where a position takes from.",
-        "Start with I; for each layer from the first on: rollout = (0.5 * A.mean(1) + 0.5 * I) @ rollout",
+        "To what must each row of the result sum? Check that after every step that you write.",
+        "The last layer's rows are the positions that you ask about. On which side of the product does its matrix "
+        "stand?",
     ),
     explanation=(
         "One product of L x L matrices a layer: O(N L³) time for N layers, O(L²) memory an image or sentence. "
@@ -57,98 +136,53 @@ drill = Drill(
         "Abnar and Zuidema, ACL 2020."
     ),
     reference=attention_rollout,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # residual
+        - no-residual: the residual connection is missing: attention alone spreads with each layer, until every
+          position seems to see the same mixture. Mix each layer with the identity.
+        - rows-not-normalized: the rows do not sum to 1: after adding the identity they sum to 2, and the sums grow as
+          powers of 2 with the layers. Halve each layer, or divide by the row's sum.
+        - residual-once: the identity is mixed in once, after the product: each layer has its own residual connection.
+        - residual-at-first-only: the identity is mixed into the first layer alone: each layer has its own residual
+          connection.
+        - residual-in-all-but-first: the first layer is taken without its residual connection.
+        - residual-halved-only: the attention is halved and the identity is added in full: mix both in equal parts.
+        - ones-for-identity: a matrix of ones is mixed in, not the identity: the residual connection passes each
+          position to itself.
+        # order
+        - order-reversed: the product is in the wrong order: the later layer belongs on the left, as its columns are
+          what the earlier product's rows describe.
+        - transposed: the result is transposed: rows are the positions of the last layer, columns the input tokens.
+        - attention-transposed: each layer's map is transposed: its rows say where a position takes from.
+        # layers
+        - last-layer-only: this is the last layer's map alone: it says which hidden positions are read, and those have
+          mixed the tokens already.
+        - first-layer-only: this is the first layer's map alone: the later layers mix what it gives.
+        - layers-averaged: the layers are averaged, not multiplied: what a layer reads was mixed by the ones before.
+        - layers-added: the layers are added, not multiplied: what a layer reads was mixed by the ones before.
+        - multiplied-element-wise: the layers are multiplied element by element: following attention through layers is
+          a product of matrices.
+        - first-layer-left-out: the first layer is left out of the product.
+        - last-layer-left-out: the last layer is left out of the product.
+        - first-layer-twice: the first layer is in the product twice: the loop begins with it again.
+        # heads
+        - heads-averaged-late: the heads are averaged after the product: that follows head 1 through head 1 only,
+          while each layer mixes all heads of the one before. Average them in each layer first.
+        - strongest-head: the strongest head is taken in place of the mean: the rows no longer sum to 1. That is a
+          known variant, and not what the task asks for.
+        - weakest-head: the smallest entry over the heads is taken in place of the mean: the rows no longer sum to 1.
+        - first-head: only the first head is used: average them.
+        - heads-summed: the heads are summed, not averaged: rows sum to their number.
+        # afterwards
+        - normalized-afterwards: each row is brought to sum 1 at the end by a softmax: rows of such a product sum to 1
+          already.
+        - columns-normalized: the columns are brought to sum 1, not the rows.
+        """
+    ),
+    sizes=lambda case: {"layers": len(case["attentions"]), "L": case["attentions"][0].shape[-1]},
 )
-
-
-@drill.alternative
-def with_einsum(attentions: list[Tensor]) -> Tensor:
-    """From the last layer down."""
-    length = attentions[0].shape[-1]
-    result = torch.eye(length, dtype=attentions[0].dtype).repeat(len(attentions[0]), 1, 1)
-    for attention in reversed(attentions):
-        mixed = (attention.mean(1) + torch.eye(length)) / 2
-        result = torch.einsum("bij,bjk->bik", result, mixed)
-    return result
-
-
-@drill.alternative
-def with_normalization(attentions: list[Tensor]) -> Tensor:
-    """Add the identity, then divide each row by its sum."""
-    stacked = torch.stack(attentions).mean(dim=2) + torch.eye(attentions[0].shape[-1])
-    stacked = stacked / stacked.sum(dim=-1, keepdim=True)
-    result = stacked[0]
-    for layer in stacked[1:]:
-        result = layer.matmul(result)
-    return result
-
-
-@drill.mistake(
-    "no-residual",
-    "the residual connection is missing: attention alone spreads with each layer, until every position seems to "
-    "see the same mixture. Mix each layer with the identity.",
-)
-def attention_alone(attentions: list[Tensor]) -> Tensor:
-    """Multiply the maps alone."""
-    result = attentions[0].mean(1)
-    for attention in attentions[1:]:
-        result = attention.mean(1) @ result
-    return result
-
-
-@drill.mistake(
-    "order-reversed",
-    "the product is in the wrong order: the later layer belongs on the left, as its columns are what the earlier "
-    "product's rows describe.",
-)
-def reversed_order(attentions: list[Tensor]) -> Tensor:
-    """Put the later layer on the right."""
-    return attention_rollout(attentions[::-1])
-
-
-@drill.mistake(
-    "rows-not-normalized",
-    "the rows do not sum to 1: after adding the identity they sum to 2, and the sums grow as powers of 2 with the "
-    "layers. Halve each layer, or divide by the row's sum.",
-)
-def not_halved(attentions: list[Tensor]) -> Tensor:
-    """Add the identity and leave it so."""
-    identity = torch.eye(attentions[0].shape[-1], dtype=attentions[0].dtype)
-    result = identity
-    for attention in attentions:
-        result = (attention.mean(1) + identity) @ result
-    return result
-
-
-@drill.mistake(
-    "heads-averaged-late",
-    "the heads are averaged after the product: that follows head 1 through head 1 only, while each layer mixes "
-    "all heads of the one before. Average them in each layer first.",
-)
-def late_mean(attentions: list[Tensor]) -> Tensor:
-    """Roll out each head by itself."""
-    identity = torch.eye(attentions[0].shape[-1], dtype=attentions[0].dtype)
-    result = (attentions[0] + identity) / 2
-    for attention in attentions[1:]:
-        result = (attention + identity) / 2 @ result
-    return result.mean(dim=1)
-
-
-@drill.mistake(
-    "last-layer-only",
-    "this is the last layer's map alone: it says which hidden positions are read, and those have mixed the tokens "
-    "already.",
-)
-def last_layer(attentions: list[Tensor]) -> Tensor:
-    """Look at the last layer."""
-    return 0.5 * attentions[-1].mean(1) + 0.5 * torch.eye(attentions[-1].shape[-1])
-
-
-@drill.mistake(
-    "strongest-head",
-    "the strongest head is taken in place of the mean: the rows no longer sum to 1. That is a known variant, and "
-    "not what the task asks for.",
-)
-def strongest(attentions: list[Tensor]) -> Tensor:
-    """Take the maximum over heads."""
-    return attention_rollout([attention.amax(1, keepdim=True) for attention in attentions])

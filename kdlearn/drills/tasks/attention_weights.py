@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
@@ -19,6 +19,16 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     allowed = mask[:, None, None, :]
     scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1).masked_fill(~allowed, 0)
+
+
+def example() -> Case:
+    """Two sequences of three keys, one head of two numbers, two queries."""
+    queries = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[1.0, 1.0], [-1.0, 0.0]]])
+    keys = torch.tensor(
+        [[[1.0, 1.0], [0.0, 1.0], [2.0, 0.0]], [[0.0, 1.0], [3.0, 0.0], [1.0, -1.0]]]
+    )
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+    return {"queries": queries[:, None].double(), "keys": keys[:, None].double(), "mask": mask}
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -37,12 +47,80 @@ def cases(generator: Generator) -> list[Case]:
     return made
 
 
-def extremes(generator: Generator) -> list[Case]:
-    """A sequence in which nothing may be attended."""
-    case = cases(generator)[0]
-    mask = case["mask"].clone()
-    mask[0] = False
-    return [case | {"mask": mask}]
+def edges() -> list[Edge]:
+    """Rows in which nothing may be attended, everything may, as many queries as keys."""
+    case = example()
+    queries, keys, mask = case["queries"], case["keys"], case["mask"]
+    none = mask.clone()
+    none[0] = False
+    scores = {"queries": 5 * queries, "keys": 5 * keys}
+    return [
+        Edge(
+            "a sequence in which nothing may be attended",
+            case | {"mask": none},
+            "A softmax of nothing but -inf is NaN.",
+        ),
+        Edge("a mask that hides nothing", case | {"mask": torch.ones_like(mask)}),
+        Edge("one query", case | {"queries": queries[:, :, :1]}),
+        Edge("one sequence", {"queries": queries[:1], "keys": keys[:1], "mask": mask[:1]}),
+        Edge(
+            "large scores",
+            case | scores,
+            "A hidden key needs a score far below every other: -inf, or the lowest number.",
+        ),
+        Edge(
+            "large negative scores",
+            case | {"queries": -5 * queries.abs() - 5, "keys": 5 * keys.abs() + 5},
+            "A hidden key needs a score far below every other: -inf, or the lowest number.",
+        ),
+        Edge("float32", case | {"queries": queries.float(), "keys": keys.float()}),
+    ]
+
+
+def family(wrong: Wrong, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """The weights with their switches."""
+    width, allowed = queries.shape[-1], mask[:, None, None, :]
+    if "mask-inverted" in wrong:
+        allowed = ~allowed
+    scales = {
+        "not-scaled": 1.0,
+        "divided-by-width": width,
+        "multiplied-by-root": width**-0.5,
+        "scaled-by-keys": keys.shape[-2] ** 0.5,
+        "scaled-by-queries": queries.shape[-2] ** 0.5,
+        "scaled-by-model": (width * queries.shape[1]) ** 0.5,
+        "scaled-afterwards": 1.0,
+    }
+    scores = queries @ keys.mT / next((scales[n] for n in scales if n in wrong), math.sqrt(width))
+    if "energy-map" in wrong:
+        strength = keys.square().sum(-1) * allowed[:, 0]
+        share = strength / strength.sum(-1, keepdim=True).clamp(min=1e-300)
+        return share[:, :, None].expand(-1, -1, queries.shape[2], -1) + 0 * scores
+    low = {"hidden-scores-zero": 0.0, "hidden-scores-small": -10.0, "nan-rows": -torch.inf}
+    fill = next((low[name] for name in low if name in wrong), torch.finfo(scores.dtype).min)
+    if "mask-added" in wrong:
+        scores = scores + allowed
+    elif not {"masked-after-softmax", "mask-ignored"} & wrong:
+        scores = scores.masked_fill(~allowed, fill)
+    dims = {"softmax-over-queries": 2, "softmax-over-heads": 1, "softmax-over-batch": 0}
+    weights = scores.softmax(next((dims[name] for name in dims if name in wrong), -1))
+    if "softmax-missing" in wrong:
+        weights = scores
+    if "sigmoid" in wrong:
+        weights = scores.sigmoid()
+    if "softmax-twice" in wrong:
+        weights = weights.softmax(-1)
+    if "scaled-afterwards" in wrong:
+        weights = weights / math.sqrt(width)
+    open_end = {
+        "nan-rows",
+        "uniform-rows",
+        "mask-ignored",
+        "hidden-scores-zero",
+        "hidden-scores-small",
+        "mask-added",
+    }
+    return weights if open_end & wrong else weights.masked_fill(~allowed, 0)
 
 
 drill = Drill(
@@ -54,9 +132,10 @@ drill = Drill(
     hints=(
         "Which of the three dimensions B, L, S does the softmax run over, and where does the mask go: before or "
         "after it?",
-        "Scores are divided by the root of the width of a head. Hidden keys get a score that the softmax turns into 0.",
-        "scores = Q @ K.transpose(-2, -1) / sqrt(D), masked_fill(~mask[:, None, None, :], lowest), softmax(-1), "
-        "then zeros",
+        "The product of two vectors of D independent entries has which variance? That says by what a score is "
+        "divided.",
+        "What is the softmax of a row in which every score is -inf? The last sentence of the docstring is about "
+        "such a row.",
     ),
     explanation=(
         "O(B h L S D) time, O(B h L S) memory: the memory is why fast kernels never form this matrix, and why a "
@@ -67,112 +146,53 @@ drill = Drill(
         "NeurIPS 2017, section 3.2.1."
     ),
     reference=attention_weights,
+    example=example,
     cases=cases,
-    extremes=extremes,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # scale
+        - not-scaled: the scores are not divided by the root of the width: wide heads give large scores, and the
+          softmax puts everything on one key, where its gradient is 0.
+        - divided-by-width: the scores are divided by the width, not by its root: attention becomes nearly uniform.
+        - multiplied-by-root: the scores are multiplied by the root of the width, not divided.
+        - scaled-by-keys: the scores are divided by the root of the number of keys: it is the width of a head, the
+          last dimension of the queries.
+        - scaled-by-queries: the scores are divided by the root of the number of queries: it is the width of a head,
+          the last dimension.
+        - scaled-by-model: the scores are divided by the root of the whole model's width (heads times D): each head
+          has its own width D.
+        - scaled-afterwards: the root of the width divides the weights, not the scores: rows no longer sum to 1.
+        # softmax
+        - softmax-over-queries: the softmax runs over the queries: columns sum to 1, so the queries compete for a key.
+          It belongs on the last dimension.
+        - softmax-over-heads: the softmax runs over the heads: it belongs on the last dimension, the keys.
+        - softmax-over-batch: the softmax runs over the batch: it belongs on the last dimension, the keys.
+        - softmax-twice: softmax is applied twice: the second one makes the rows nearly uniform.
+          Seen asked: mit-han-lab/once-for-all issue 5, for logits
+        - softmax-missing: there is no softmax: these are scores, not weights.
+        - sigmoid: a sigmoid stands in place of the softmax: rows do not sum to 1.
+        - energy-map: this is an activation map, the energy of the keys: it is the same for every query.
+          Self-attention compares each query with each key.
+        # mask
+        - masked-after-softmax: the mask is applied after the softmax: what hidden keys got is lost, and the rows sum
+          to less than 1.
+        - mask-inverted: the mask is inverted: True marks keys that may be attended here. Libraries differ in this;
+          look it up each time.
+        - mask-ignored: the mask is not used: padded keys are attended to.
+        - hidden-scores-zero: hidden keys get the score 0, which is no small one: exp(0) is 1. Give them the lowest
+          number there is.
+        - hidden-scores-small: hidden keys get a score such as -1 or -10: they keep a part of the weight.
+        - mask-added: the mask is added to the scores as 0 and 1: it raises the score of seen keys by 1, and hides
+          nothing.
+        # empty rows
+        - nan-rows: a row in which nothing may be attended is NaN: the softmax of nothing but -inf. One such row makes
+          the loss of the whole batch NaN; return zeros there.
+        - uniform-rows: a row in which nothing may be attended is uniform, the softmax of equal scores: the task asks
+          for zeros there.
+        """
+    ),
+    sizes=lambda case: {"S": case["keys"].shape[2], "D": case["keys"].shape[3]},
     gradients=("queries", "keys"),
 )
-
-
-@drill.alternative
-def with_inf(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Exponentials and their sum."""
-    scores = torch.einsum("bhld,bhsd->bhls", queries, keys) / queries.shape[-1] ** 0.5
-    scores = scores - scores.amax(-1, keepdim=True).detach()
-    powers = scores.exp() * mask[:, None, None, :]
-    total = powers.sum(-1, keepdim=True)
-    return powers / torch.where(total == 0, torch.ones_like(total), total)
-
-
-@drill.alternative
-def scaled_first(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Scale the queries, and add the mask to the scores."""
-    bias = torch.zeros(mask.shape, dtype=queries.dtype).masked_fill(~mask, -1e9)[:, None, None]
-    weights = torch.softmax((queries * queries.shape[-1] ** -0.5) @ keys.mT + bias, dim=-1)
-    return torch.where(mask[:, None, None], weights, torch.zeros_like(weights))
-
-
-def _weights(queries: Tensor, keys: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """The right weights with another scale."""
-    return attention_weights(queries * scale * math.sqrt(queries.shape[-1]), keys, mask)
-
-
-@drill.mistake(
-    "not-scaled",
-    "the scores are not divided by the root of the width: wide heads give large scores, and the softmax puts "
-    "everything on one key, where its gradient is 0.",
-)
-def unscaled(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Leave the scores as they are."""
-    return _weights(queries, keys, mask, 1.0)
-
-
-@drill.mistake(
-    "divided-by-width",
-    "the scores are divided by the width, not by its root: attention becomes nearly uniform.",
-)
-def by_width(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Divide by D."""
-    return _weights(queries, keys, mask, 1 / queries.shape[-1])
-
-
-@drill.mistake(
-    "masked-after-softmax",
-    "the mask is applied after the softmax: what hidden keys got is lost, and the rows sum to less than 1.",
-)
-def masked_late(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Set hidden weights to zero at the end only."""
-    return attention_weights(queries, keys, torch.ones_like(mask)) * mask[:, None, None]
-
-
-@drill.mistake(
-    "softmax-over-queries",
-    "the softmax runs over the queries: columns sum to 1, so the queries compete for a key. It belongs on the "
-    "last dimension.",
-)
-def over_queries(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Normalize the wrong dimension."""
-    scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
-    return scores.softmax(dim=-2) * mask[:, None, None]
-
-
-@drill.mistake(
-    "mask-inverted",
-    "the mask is inverted: True marks keys that may be attended here. Libraries differ in this; look it up each time.",
-)
-def inverted(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Hide what may be seen."""
-    return attention_weights(queries, keys, ~mask)
-
-
-@drill.mistake(
-    "softmax-twice",
-    "softmax is applied twice: the second one makes the rows nearly uniform.",
-    seen="asked in mit-han-lab/once-for-all issue 5, for logits",
-)
-def twice(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Apply softmax to weights."""
-    weights = attention_weights(queries, keys, mask)
-    return weights.softmax(-1) * mask[:, None, None]
-
-
-@drill.mistake(
-    "energy-map",
-    "this is an activation map, the energy of the keys: it is the same for every query. Self-attention compares "
-    "each query with each key.",
-)
-def energy(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """The normalized energy of each key."""
-    strength = keys.square().sum(-1) * mask[:, None]
-    share = strength / strength.sum(-1, keepdim=True)
-    return share[:, :, None].expand(-1, -1, queries.shape[2], -1) + 0 * queries.sum()
-
-
-@drill.mistake(
-    "nan-rows",
-    "a row in which nothing may be attended is NaN: the softmax of nothing but -inf. One such row makes the loss "
-    "of the whole batch NaN; return zeros there.",
-)
-def nan_rows(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Fill with minus infinity."""
-    scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
-    return scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Generator, Tensor, nn
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Fault, Network, Wrong, switches
 
 
 def capture_features(model: nn.Module, name: str, images: Tensor) -> Tensor:
@@ -28,21 +27,87 @@ def capture_features(model: nn.Module, name: str, images: Tensor) -> Tensor:
     return captured[0]
 
 
+def _case(generator: Generator, batch: int, inputs: int, width: int, name: str) -> Case:
+    model = Network(
+        nn.Sequential(nn.Linear(inputs, width), nn.ReLU(inplace=True)),
+        nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, 2)),
+    ).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    return {"model": model, "name": name, "images": draws.normal(generator, batch, inputs)}
+
+
+def example() -> Case:
+    """Two images, a layer before work in place."""
+    return _case(Generator().manual_seed(0), 2, 3, 3, "0.0")
+
+
 def cases(generator: Generator) -> list[Case]:
     """Layers before and after work in place, at two depths."""
-    made = []
-    for batch, inputs, width in ((3, 4, 5), (2, 6, 3), (4, 3, 4)):
-        model = nn.Sequential(
-            nn.Sequential(nn.Linear(inputs, width), nn.ReLU(inplace=True)),
-            nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, 2)),
-        ).double()
-        for parameter in model.parameters():
-            nn.init.normal_(parameter, generator=generator)
-        for name in ("0.0", "1.0"):
-            made.append(
-                {"model": model, "name": name, "images": draws.normal(generator, batch, inputs)}
-            )
-    return made
+    return [
+        _case(generator, batch, inputs, width, name)
+        for batch, inputs, width in ((3, 4, 5), (2, 6, 3), (4, 3, 4))
+        for name in ("0.0", "0.1", "1.0")
+    ]
+
+
+class Silent(nn.Module):
+    """A layer that fails."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Raise."""
+        raise RuntimeError("this layer fails")
+
+
+def edges() -> list[Edge]:
+    """A model that raises after the layer, a whole block, the model's last layer, one image."""
+    case, broken = example(), example()
+    broken["model"].add_module("2", Silent())
+    return [
+        Edge(
+            "a model whose forward raises",
+            broken,
+            "Let the exception through, and clean up in a finally block.",
+        ),
+        Edge("a block as the layer", case | {"name": "0"}),
+        Edge("the last layer", case | {"name": "1.2"}),
+        Edge("a batch of one image", case | {"images": case["images"][:1]}),
+    ]
+
+
+def watch(case: Case, calls: list[Call]) -> list[str]:
+    """How often the model ran."""
+    if not calls:
+        return ["not-run-as-a-whole"]
+    return ["run-twice"] if len(calls) > 1 else []
+
+
+def family(wrong: Wrong, model: nn.Module, name: str, images: Tensor) -> Tensor:
+    """The capture with its switches."""
+    names = [found for found, part in model.named_modules() if not list(part.children())]
+    if "next-layer" in wrong and name in names:
+        name = names[min(names.index(name) + 1, len(names) - 1)]
+    if "first-layer" in wrong:
+        name = names[0]
+    layer = model.get_submodule(name)
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        taken = inputs[0] if "input-captured" in wrong else output
+        if "detached" in wrong:
+            taken = taken.detach()
+        seen.append(taken if "overwritten" in wrong else taken.clone())
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        result: Tensor = model(images)
+    finally:
+        handle.remove()
+    if "layer-alone" in wrong:
+        return (
+            layer(images).clone() if images.shape[1] == getattr(layer, "in_features", 0) else result
+        )
+    return result if "model-output" in wrong else seen[0]
 
 
 drill = Drill(
@@ -55,11 +120,11 @@ drill = Drill(
     minutes=8,
     level="core",
     hints=(
-        "Modules can call a function of yours when they have run. Who removes it afterwards?",
-        "model.get_submodule(name).register_forward_hook(f), with f(module, inputs, output); handle.remove() in "
-        "finally.",
-        "Keep output.clone(), not output and not output.detach(): a later ReLU(inplace=True) writes into the same "
-        "memory.",
+        "Modules can call a function of yours when they have run. Who removes it afterwards, also if the model "
+        "raises?",
+        "Which three arguments does a forward hook get, and which of them is the layer's value?",
+        "A later layer may work in place on the very tensor that you keep. What must you keep, so that it stays as "
+        "it was and a gradient still flows through it?",
     ),
     explanation=(
         "One forward pass, and one copy of the features. Three traps. A hook that stays is called in every later "
@@ -70,152 +135,34 @@ drill = Drill(
         "better: kdlearn's Taps."
     ),
     reference=capture_features,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # kept
+        - detached: the captured features carry no gradient: a loss on them would not train the student. Clone, do not
+          detach.
+        - overwritten: the features are those after the next layer: nn.ReLU(inplace=True) wrote into the tensor that
+          you kept. Keep a clone.
+        # what
+        - input-captured: this is the input of the submodule, not its output: a forward hook gets (module, inputs,
+          output).
+        - model-output: this is the output of the whole model, not of the layer that was asked for.
+        - next-layer: this is the output of the layer after the one that was asked for.
+        - first-layer: this is the output of the first layer, whatever name says.
+        - layer-alone: the submodule alone ran on the images: its input in the model is what the layers before it
+          give.
+        """
+    ),
+    effects=(
+        Fault("run-twice", "the model runs more than once: one pass gives the layer's output too."),
+        Fault(
+            "not-run-as-a-whole",
+            "the model itself is not run, only parts of it: what its own forward does is left out.",
+        ),
+    ),
+    watch=watch,
     gradients=("images",),
 )
-
-
-@drill.alternative
-def as_a_context(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """The handle of a hook is a context manager."""
-    box: dict[str, Tensor] = {}
-
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        box["output"] = 1 * output
-
-    with dict(model.named_modules())[name].register_forward_hook(keep):
-        model(images)
-    return box["output"]
-
-
-@drill.alternative
-def by_wrapping(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Replace the submodule's forward for one call."""
-    layer = model.get_submodule(name)
-    seen: list[Tensor] = []
-    original = layer.forward
-
-    def spying(*arguments: Any) -> Tensor:
-        output = original(*arguments)
-        seen.append(output + 0)
-        return output
-
-    layer.forward = spying
-    try:
-        model(images)
-    finally:
-        del layer.forward
-    return seen[0]
-
-
-def _captured(
-    model: nn.Module,
-    name: str,
-    images: Tensor,
-    take: Any,
-    *,
-    leave: bool = False,
-    pre: bool = False,
-) -> Tensor:
-    """Capture with another function."""
-    seen: list[Tensor] = []
-    layer = model.get_submodule(name)
-
-    def keep(module: nn.Module, inputs: Any, output: Any = None) -> None:
-        seen.append(take(inputs[0] if pre else output))
-
-    handle = layer.register_forward_pre_hook(keep) if pre else layer.register_forward_hook(keep)
-    model(images)
-    if not leave:
-        handle.remove()
-    return seen[0]
-
-
-@drill.must(
-    "removes its hook when the model raises",
-    "hook-left-after-error",
-    "a hook is left on the model when its forward raises: remove it in a finally block, or use the handle as a context "
-    "manager.",
-)
-def cleans_up(solution: Solution, generator: Generator) -> bool:
-    """Whether an error leaves no hook."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(3, 3)).double()
-    try:
-        solution(model, "0", draws.normal(generator, 1, 2))
-    except RuntimeError:
-        return all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
-    return False
-
-
-@drill.mistake(
-    "hook-left-after-error",
-    "a hook is left on the model when its forward raises: remove it in a finally block, or use the handle as a context "
-    "manager.",
-)
-def no_finally(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Remove the hook on the good path alone."""
-    return _captured(model, name, images, torch.clone)
-
-
-@drill.mistake(
-    "hook-left",
-    "the hook is left on the model: it runs in every later call and keeps its tensors alive. Remove its handle, "
-    "in a finally block.",
-)
-def hook_left(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Never remove the hook."""
-    return _captured(model, name, images, torch.clone, leave=True)
-
-
-@drill.mistake(
-    "detached",
-    "the captured features carry no gradient: a loss on them would not train the student. Clone, do not detach.",
-)
-def detached(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Detach the output."""
-    seen: list[Tensor] = []
-    with model.get_submodule(name).register_forward_hook(
-        lambda module, inputs, output: seen.append(output.detach().clone())
-    ):
-        model(images)
-    return seen[0]
-
-
-@drill.mistake(
-    "overwritten",
-    "the features are those after the next layer: nn.ReLU(inplace=True) wrote into the tensor that you kept. Keep "
-    "a clone.",
-)
-def overwritten(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Keep the tensor itself."""
-    seen: list[Tensor] = []
-    with model.get_submodule(name).register_forward_hook(
-        lambda module, inputs, output: seen.append(output)
-    ):
-        model(images)
-    return seen[0]
-
-
-@drill.mistake(
-    "input-captured",
-    "this is the input of the submodule, not its output: a forward hook gets (module, inputs, output).",
-)
-def input_captured(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Take the second argument of the hook."""
-    seen: list[Tensor] = []
-    with model.get_submodule(name).register_forward_hook(
-        lambda module, inputs, output: seen.append(inputs[0].clone())
-    ):
-        model(images)
-    return seen[0]
-
-
-@drill.mistake(
-    "model-output",
-    "this is the output of the whole model, not of the layer that was asked for.",
-)
-def model_output(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """Return what the model gives."""
-    model.get_submodule(name)
-    output: Tensor = model(images)
-    return output

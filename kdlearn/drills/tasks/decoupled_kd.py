@@ -4,8 +4,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import example_logits, logits_edges
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def decoupled_kd_loss(
@@ -37,6 +38,19 @@ def decoupled_kd_loss(
     return temperature**2 * (alpha * tckd + beta * nckd)
 
 
+def example() -> Case:
+    """Two rows, three classes."""
+    student, teacher = example_logits()
+    return {
+        "student_logits": student,
+        "teacher_logits": teacher,
+        "labels": torch.tensor([2, 1]),
+        "temperature": 2.0,
+        "alpha": 1.0,
+        "beta": 4.0,
+    }
+
+
 def cases(generator: Generator) -> list[Case]:
     """Batches with weights that are never equal."""
     return [
@@ -52,6 +66,100 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
+def edges() -> list[Edge]:
+    """One part alone, one row, no temperature."""
+    case = example()
+    return [
+        Edge("beta = 0, the label's part alone", case | {"beta": 0.0}),
+        Edge("alpha = 0, the other classes alone", case | {"alpha": 0.0}),
+        Edge("T = 1", case | {"temperature": 1.0}),
+        *logits_edges(case, rows=("labels",), sure=0),
+    ]
+
+
+def _logs(logits: Tensor, y: Tensor, wrong: Wrong) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of all classes, of the two events, and of the other classes with 0 at the label."""
+    label = F.one_hot(y, logits.shape[1]).bool()
+    log = logits.log_softmax(1)
+    inside = log.gather(1, y[:, None])
+    outside = log.masked_fill(label, -torch.inf).logsumexp(1, keepdim=True)
+    hidden = logits.masked_fill(label, -torch.inf)
+    if {"label-not-excluded", "plain-second-part"} & wrong:
+        hidden = logits
+    if "label-zeroed" in wrong:
+        hidden = logits.masked_fill(label, 0.0)
+    others = hidden.log_softmax(1)
+    if not {"plain-second-part", "label-zeroed"} & wrong:
+        others = others.masked_fill(label, 0.0)
+    return log, torch.cat([inside, outside], 1), others
+
+
+def family(
+    wrong: Wrong,
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float,
+) -> Tensor:
+    """The loss with its switches."""
+    t, teacher = temperature, teacher.detach()
+    ours = theirs = 1 / t
+    if {"temperature-ignored", "teacher-alone-softened"} & wrong:
+        ours = 1.0
+    if {"temperature-ignored", "student-alone-softened"} & wrong:
+        theirs = 1.0
+    if "multiplied" in wrong:
+        ours = theirs = t
+    y = teacher.argmax(1) if "argmax-as-labels" in wrong else labels
+    log_q, two_q, rest_q = _logs(student * ours, y, wrong)
+    log_p, two_p, rest_p = _logs(teacher * theirs, y, wrong)
+    p_y, q_y = two_p[:, 0].exp(), two_q[:, 0].exp()
+    if "first-part-not-softened" in wrong:
+        (_, two_q, _), (_, two_p, _) = _logs(student, y, wrong), _logs(teacher, y, wrong)
+    if {"reversed", "first-reversed"} & wrong:
+        two_q, two_p = two_p, two_q
+    if {"reversed", "second-reversed"} & wrong:
+        rest_q, rest_p = rest_p, rest_q
+    first = two_p.exp() * (two_p - two_q)
+    if "one-event" in wrong:
+        first = first[:, :1]
+    if "first-part-is-cross-entropy" in wrong:
+        first = -two_q[:, :1]
+    if "first-part-entropy" in wrong:
+        first = -two_p.exp() * two_q
+    second = rest_p.exp() * (rest_p - rest_q)
+    tckd, nckd = first.sum(1), second.sum(1)
+    if {"mean-reduction", "mean-over-events", "first-mean"} & wrong:
+        tckd = tckd / 2
+    if {"mean-reduction", "second-mean"} & wrong:
+        nckd = nckd / student.shape[1]
+    if {"mean-over-events", "second-mean-of-others"} & wrong:
+        nckd = nckd / (student.shape[1] - 1)
+    if "still-coupled" in wrong:
+        nckd = (1 - p_y) * nckd
+    if "coupled-by-student" in wrong:
+        nckd = (1 - q_y) * nckd
+    weights = {
+        "weights-swapped": (beta, alpha),
+        "weights-missing": (1.0, 1.0),
+        "alpha-missing": (1.0, beta),
+        "beta-missing": (alpha, 1.0),
+        "first-part-missing": (0.0, beta),
+        "second-part-missing": (alpha, 0.0),
+        "one-minus-alpha": (alpha, 1 - alpha),
+    }
+    a, b = next((weights[name] for name in weights if name in wrong), (alpha, beta))
+    power = {"t-squared-missing": 0, "t-not-squared": 1}
+    factor = t ** next((power[name] for name in power if name in wrong), 2)
+    a = a * (1 if "t-squared-on-second" in wrong else factor)
+    b = b * (1 if "t-squared-on-first" in wrong else factor)
+    rows = a * tckd + b * nckd
+    return rows.sum() if "sum-reduction" in wrong else rows.mean()
+
+
 drill = Drill(
     id="decoupled-kd",
     title="Decoupled distillation",
@@ -62,9 +170,12 @@ drill = Drill(
     minutes=15,
     level="hard",
     hints=(
-        "Write KL over C classes as KL over two events, plus p(other) times a KL over the other classes.",
-        "The distribution over the other classes is a softmax of their logits alone: leave the label out before it.",
-        "log_p of the label, logsumexp of the others; others - logsumexp(others) is the log of the second distribution",
+        "Write KL over C classes as KL over two events, plus p(other) times a KL over the other classes. Which "
+        "factor does the method remove?",
+        "The distribution over the other classes sums to 1 by itself. What must happen to the label before its "
+        "softmax, not after?",
+        'The probability of "any other class" is a sum of probabilities. How do you add probabilities whose '
+        "logarithms you have?",
     ),
     explanation=(
         "O(BC), like plain distillation. The identity is KD = TCKD + (1 - p_y) NCKD, with the teacher's p_y: "
@@ -75,7 +186,67 @@ drill = Drill(
         "section 3."
     ),
     reference=decoupled_kd_loss,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # second part
+        - still-coupled: the second part is still multiplied by 1 - p_y, the teacher's probability of not being the
+          label: with both weights 1 this is plain distillation. Leaving that factor out is the point of the method.
+        - coupled-by-student: the second part is multiplied by the student's 1 - q_y: it has no factor but beta.
+        - label-not-excluded: the softmax of the second part runs over all classes and the label is dropped
+          afterwards: what is left does not sum to 1. Leave the label out before the softmax.
+        - plain-second-part: the second part is the KL over all classes, the label included.
+        - label-zeroed: the label's logit is set to 0 in the second part, which leaves it a probability: leave it out,
+          or set it to -inf.
+        # first part
+        - one-event: the first part has one event, not two: KL of "the label" alone is no divergence and can be
+          negative. The event "any other class" belongs to it.
+        - first-part-is-cross-entropy: the first part is the cross-entropy with the labels: it compares the teacher's
+          probability of the label with the student's, as a KL of two events.
+        - first-part-entropy: the first part is the cross-entropy of the two events: the teacher's entropy is still in
+          it.
+        # label
+        - argmax-as-labels: the teacher's most probable class stands in place of the label.
+        # weights
+        - weights-swapped: alpha and beta are swapped: alpha weighs the part about the label, beta the part about the
+          other classes.
+        - weights-missing: alpha and beta are not used: each part has its weight.
+        - alpha-missing: alpha is not used: it weighs the part about the label.
+        - beta-missing: beta is not used: it weighs the part about the other classes.
+        - first-part-missing: the part about the label is missing.
+        - second-part-missing: the part about the other classes is missing.
+        - one-minus-alpha: the second part is weighed by 1 - alpha, not by beta.
+        # factor
+        - t-squared-missing: T² is missing: the gradient shrinks as 1/T², and the weights would mean something else at
+          each T.
+        - t-not-squared: the factor is T, not T².
+        - t-squared-on-first: T² multiplies the part about the label alone: it stands before both.
+        - t-squared-on-second: T² multiplies the part about the other classes alone: it stands before both.
+        # temperature
+        - temperature-ignored: the logits are not divided by T.
+        - multiplied: the logits are multiplied by T, not divided.
+        - student-alone-softened: only the student's logits are divided by T.
+        - teacher-alone-softened: only the teacher's logits are divided by T.
+        - first-part-not-softened: the part about the label is taken at T = 1: both parts are at T.
+        # direction
+        - reversed: both parts are KL(student || teacher): the teacher comes first.
+        - second-reversed: the part about the other classes is KL(student || teacher): the teacher comes first.
+        - first-reversed: the part about the label is KL(student || teacher): the teacher comes first.
+        # reduction
+        - sum-reduction: the loss is summed over the batch, not averaged: it is B = {B} times too large.
+        - mean-reduction: each part is averaged over its events too, as reduction='mean' does: sum over events,
+          average over the batch.
+        - mean-over-events: each part is averaged over its events too, two and C - 1: sum over events, average over
+          the batch.
+        - second-mean-of-others: the part about the other classes is averaged over the C - 1 classes too: sum over
+          them.
+        - second-mean: the part about the other classes is averaged over the classes too: sum over them.
+        - first-mean: the part about the label is averaged over its two events too: sum over them.
+        """
+    ),
     sizes=lambda case: {
         "B": len(case["labels"]),
         "C": case["student_logits"].shape[1],
@@ -84,167 +255,3 @@ drill = Drill(
     gradients=("student_logits",),
     detached=("teacher_logits",),
 )
-
-
-def _parts(
-    s: Tensor, t: Tensor, y: Tensor, temperature: float, *, exclude: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """TCKD and NCKD for each row, and the teacher's probability of the label."""
-    p, q = (t / temperature).softmax(1), (s / temperature).softmax(1)
-    p_y, q_y = p.gather(1, y[:, None]), q.gather(1, y[:, None])
-    tckd = (p_y * (p_y / q_y).log() + (1 - p_y) * ((1 - p_y) / (1 - q_y)).log()).squeeze(1)
-    label = F.one_hot(y, s.shape[1]).bool()
-    hide = label if exclude else torch.zeros_like(label)
-    log_p = (t / temperature).masked_fill(hide, -torch.inf).log_softmax(1)
-    log_q = (s / temperature).masked_fill(hide, -torch.inf).log_softmax(1)
-    terms = (log_p.exp() * (log_p - log_q)).masked_fill(label, 0)
-    return tckd, terms.sum(1), p_y.squeeze(1)
-
-
-@drill.alternative
-def in_probabilities(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Probabilities in place of logarithms."""
-    tckd, nckd, _ = _parts(student_logits, teacher_logits.detach(), labels, temperature)
-    return (alpha * tckd + beta * nckd).mean() * temperature**2
-
-
-@drill.alternative
-def from_the_identity(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """NCKD as what plain distillation has beyond TCKD, over 1 - p_y."""
-    t = teacher_logits.detach()
-    tckd, _, p_y = _parts(student_logits, t, labels, temperature)
-    log_p, log_q = ((z / temperature).log_softmax(1) for z in (t, student_logits))
-    whole = (log_p.exp() * (log_p - log_q)).sum(1)
-    nckd = (whole - tckd) / (1 - p_y)
-    return temperature**2 * (alpha * tckd + beta * nckd).mean()
-
-
-@drill.mistake(
-    "still-coupled",
-    "the second part is still multiplied by 1 - p_y, the teacher's probability of not being the label: with both "
-    "weights 1 this is plain distillation. Leaving that factor out is the point of the method.",
-)
-def coupled(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Keep the factor."""
-    tckd, nckd, p_y = _parts(student_logits, teacher_logits.detach(), labels, temperature)
-    return temperature**2 * (alpha * tckd + beta * (1 - p_y) * nckd).mean()
-
-
-@drill.mistake(
-    "label-not-excluded",
-    "the softmax of the second part runs over all classes and the label is dropped afterwards: what is left does "
-    "not sum to 1. Leave the label out before the softmax.",
-)
-def all_classes(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Normalize over all classes."""
-    t = teacher_logits.detach()
-    tckd, nckd, _ = _parts(student_logits, t, labels, temperature, exclude=False)
-    return temperature**2 * (alpha * tckd + beta * nckd).mean()
-
-
-@drill.mistake(
-    "weights-swapped",
-    "alpha and beta are swapped: alpha weighs the part about the label, beta the part about the other classes.",
-)
-def swapped(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Exchange the weights."""
-    return decoupled_kd_loss(
-        student_logits, teacher_logits, labels, temperature=temperature, alpha=beta, beta=alpha
-    )
-
-
-@drill.mistake(
-    "t-squared-missing",
-    "T² is missing: the gradient shrinks as 1/T², and the weights would mean something else at each T.",
-)
-def no_square(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Forget T²."""
-    tckd, nckd, _ = _parts(student_logits, teacher_logits.detach(), labels, temperature)
-    return (alpha * tckd + beta * nckd).mean()
-
-
-@drill.mistake(
-    "one-event",
-    'the first part has one event, not two: KL of "the label" alone is no divergence and can be negative. The '
-    'event "any other class" belongs to it.',
-)
-def one_event(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Compare the label's probability alone."""
-    t = teacher_logits.detach()
-    _, nckd, p_y = _parts(student_logits, t, labels, temperature)
-    q_y = (student_logits / temperature).softmax(1).gather(1, labels[:, None]).squeeze(1)
-    return temperature**2 * (alpha * p_y * (p_y / q_y).log() + beta * nckd).mean()
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher_logits.detach().",
-)
-def live_teacher(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float,
-) -> Tensor:
-    """Leave the teacher in the graph."""
-    tckd, nckd, _ = _parts(student_logits, teacher_logits, labels, temperature)
-    return temperature**2 * (alpha * tckd + beta * nckd).mean()

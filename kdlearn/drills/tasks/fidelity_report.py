@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import chosen, divergence, divergence_knobs, example_logits
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def fidelity_report(
@@ -28,6 +29,12 @@ def fidelity_report(
     }
 
 
+def example() -> Case:
+    """Two rows; the teacher is wrong about the first."""
+    student, teacher = example_logits()
+    return {"student_logits": student, "teacher_logits": teacher, "labels": torch.tensor([2, 1])}
+
+
 def cases(generator: Generator) -> list[Case]:
     """A teacher that is often right, and a student that often follows it."""
     made = []
@@ -40,6 +47,65 @@ def cases(generator: Generator) -> list[Case]:
     return made
 
 
+def edges() -> list[Edge]:
+    """One row, two classes, equal sides."""
+    case = example()
+    rows = {name: value[:1] for name, value in case.items()}
+    return [
+        Edge("one row", rows),
+        Edge(
+            "a student that equals its teacher",
+            case | {"student_logits": case["teacher_logits"].clone()},
+        ),
+        Edge(
+            "float32 logits",
+            case | {name: case[name].float() for name in ("student_logits", "teacher_logits")},
+        ),
+    ]
+
+
+def family(wrong: Wrong, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, float]:
+    """The report with its switches."""
+    dim = 0 if "argmax-over-rows" in wrong else 1
+    ours, theirs = student.argmax(dim), teacher.argmax(dim)
+    if dim == 0:
+        found = torch.tensor(len({*labels.shape, *ours.shape}) == 1)
+        right, same, judged = (found.expand(1),) * 3
+    else:
+        right, judged, same = ours == labels, theirs == labels, ours == theirs
+    agreements = {
+        "agreement-with-labels": judged,
+        "agreement-where-right": right & judged,
+        "agreement-both-right-or-both-wrong": right == judged,
+        "agreement-among-right": same[judged],
+        "agreement-is-accuracy": right,
+    }
+    same = next((agreements[name] for name in agreements if name in wrong), same)
+    if "accuracy-of-the-teacher" in wrong:
+        right = judged
+    if "error-rate" in wrong:
+        right = ~right
+    shares = [side.double().mean().item() if len(side) else 0.0 for side in (right, same)]
+    t, power = 1.0, 0
+    if {"softened", "softened-with-factor"} & wrong:
+        t = 4.0
+    if {"softened-by-2", "softened-by-2-with-factor"} & wrong:
+        t = 2.0
+    if {"softened-with-factor", "softened-by-2-with-factor"} & wrong:
+        power = 2
+    kl = divergence(wrong | {"t-squared-missing"}, student, teacher, t).item() * t**power
+    if "in-bits" in wrong:
+        kl = kl / math.log(2)
+    if "in-per-cent" in wrong:
+        shares = [100 * share for share in shares]
+    if "counts" in wrong:
+        shares = [share * len(side) for share, side in zip(shares, (right, same), strict=True)]
+    report = {"accuracy": shares[0], "agreement": shares[1], "kl": kl}
+    if "rounded" in wrong:
+        report = {name: round(value, 3) for name, value in report.items()}
+    return {"accuracy": shares[0]} if "accuracy-only" in wrong else report
+
+
 drill = Drill(
     id="fidelity-report",
     title="More than accuracy",
@@ -49,9 +115,10 @@ drill = Drill(
     minutes=5,
     level="warm-up",
     hints=(
-        "Two models with the same accuracy can be wrong on different images. What shows that?",
-        "Compare the classes with the labels, and with the teacher's classes; then the whole distributions.",
-        "accuracy from argmax == labels, agreement from argmax == argmax, F.kl_div of log_softmaxes with 'batchmean'",
+        "Two models with the same accuracy can be wrong on different images. Which number shows that?",
+        "Which two of the three arguments does each of the three numbers compare? Labels stand in only one of them.",
+        "A divergence has a direction and a unit. Whose probabilities weigh the sum, over what is it averaged, and "
+        "what kind of number does the docstring ask for?",
     ),
     explanation=(
         "O(NC). Accuracy says how good the student is, fidelity how much it is the teacher: Stanton et al. "
@@ -62,116 +129,57 @@ drill = Drill(
         "drop-in replacement)."
     ),
     reference=fidelity_report,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=chosen(
+        divergence_knobs("the divergence", sizes="C = {C}"),
+        "factor",
+        "logarithm",
+        "multiplied",
+        "student-alone-softened",
+        "teacher-alone-softened",
+        "temperature-ignored",
+        "divided-afterwards",
+        "over-everything",
+    )
+    | switches(
+        """
+        # keys
+        - accuracy-only: only the accuracy is reported: it does not tell whether the student follows its teacher.
+          Agreement and divergence are missing.
+          Seen in code: most published reports; Stanton et al. 2021 measure what they miss
+        # agreement
+        - agreement-with-labels: the agreement compares the teacher with the labels: that is the teacher's accuracy.
+          Compare the student's class with the teacher's.
+        - agreement-where-right: rows count as agreement only where both are right: a student that shares its
+          teacher's errors agrees with it there too.
+        - agreement-both-right-or-both-wrong: two rows count as agreement where both are right or both wrong: they may
+          be wrong in different ways.
+        - agreement-among-right: the agreement is taken among the rows that the teacher has right: all rows count.
+        - agreement-is-accuracy: the agreement is the student's accuracy once more.
+        # accuracy
+        - error-rate: the accuracy is the share of wrong rows: it is one minus that.
+        - accuracy-of-the-teacher: the accuracy is the teacher's: asked for is the student's.
+        - argmax-over-rows: argmax runs over the rows: the classes are dim=1.
+        # unit
+        - in-per-cent: the shares are in per cent: the task asks for numbers from 0 to 1.
+        - counts: the shares are counts: divide by the number of rows.
+        - rounded: the numbers are rounded: a report may be, what it is computed from may not.
+        # nats
+        - in-bits: the divergence is in bits: log2 in place of the natural logarithm. Losses are in nats.
+        # softened
+        - softened: the divergence is taken at T = 4: that is the training loss. At T = 1 it tells about the
+          distribution that is used.
+        - softened-by-2: the divergence is taken at T = 2: at T = 1 it tells about the distribution that is used.
+        - softened-with-factor: the divergence is taken at T = 4 and multiplied by T²: that is the training loss. At T
+          = 1 it tells about the distribution that is used.
+        - softened-by-2-with-factor: the divergence is taken at T = 2 and multiplied by T²: that is the training loss.
+          At T = 1 it tells about the distribution that is used.
+        """
+    ),
+    sizes=lambda case: {"B": len(case["labels"]), "C": case["student_logits"].shape[1]},
+    plain=True,
     observe=lambda case, result: dict(result),
 )
-
-
-@drill.alternative
-def by_loops(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """One row at a time."""
-    right = same = 0
-    total = 0.0
-    for s, t, y in zip(student_logits, teacher_logits, labels, strict=True):
-        right += int(s.argmax() == y)
-        same += int(s.argmax() == t.argmax())
-        p, q = t.softmax(0), s.softmax(0)
-        total += float((p * (p / q).log()).sum())
-    n = len(labels)
-    return {"kl": total / n, "agreement": same / n, "accuracy": right / n}
-
-
-@drill.alternative
-def by_cross_entropy(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor
-) -> dict[str, float]:
-    """Top-k and cross-entropy."""
-    top = student_logits.topk(1, dim=1).indices.flatten()
-    p = teacher_logits.softmax(1)
-    entropy = torch.special.entr(p).sum(1).mean()
-    return {
-        "accuracy": 1 - (top != labels).float().mean(dtype=torch.float64).item(),
-        "agreement": float((top - teacher_logits.max(1).indices).eq(0).sum()) / len(top),
-        "kl": float(F.cross_entropy(student_logits, p) - entropy),
-    }
-
-
-@drill.mistake(
-    "accuracy-only",
-    "only the accuracy is reported: it does not tell whether the student follows its teacher. Agreement and "
-    "divergence are missing.",
-    seen="most published reports; Stanton et al. 2021 measure what they miss",
-)
-def accuracy_only(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor
-) -> dict[str, float]:
-    """Report one number."""
-    return {"accuracy": (student_logits.argmax(1) == labels).double().mean().item()}
-
-
-@drill.mistake(
-    "agreement-with-labels",
-    "the agreement compares the teacher with the labels: that is the teacher's accuracy. Compare the student's "
-    "class with the teacher's.",
-)
-def with_labels(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Confuse agreement and the teacher's accuracy."""
-    report = fidelity_report(student_logits, teacher_logits, labels)
-    return report | {"agreement": (teacher_logits.argmax(1) == labels).double().mean().item()}
-
-
-@drill.mistake(
-    "agreement-where-right",
-    "rows count as agreement only where both are right: a student that shares its teacher's errors agrees with it "
-    "there too.",
-)
-def both_right(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Leave common errors out."""
-    report = fidelity_report(student_logits, teacher_logits, labels)
-    student, teacher = student_logits.argmax(1), teacher_logits.argmax(1)
-    both = (student == labels) & (teacher == labels)
-    return report | {"agreement": both.double().mean().item()}
-
-
-@drill.mistake(
-    "reversed",
-    "this is KL(student || teacher): it is blind where the student gives nothing. The teacher's probabilities "
-    "weigh the sum.",
-)
-def reversed_kl(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Swap the sides of the divergence."""
-    report = fidelity_report(student_logits, teacher_logits, labels)
-    return report | {"kl": fidelity_report(teacher_logits, student_logits, labels)["kl"]}
-
-
-@drill.mistake(
-    "in-per-cent",
-    "the shares are in per cent: the task asks for numbers from 0 to 1.",
-)
-def per_cent(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Multiply by a hundred."""
-    report = fidelity_report(student_logits, teacher_logits, labels)
-    shares = {name: 100 * report[name] for name in ("accuracy", "agreement")}
-    return report | shares
-
-
-@drill.mistake(
-    "in-bits",
-    "the divergence is in bits: log2 in place of the natural logarithm. Losses are in nats.",
-)
-def bits(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Use log2."""
-    report = fidelity_report(student_logits, teacher_logits, labels)
-    return report | {"kl": report["kl"] / math.log(2)}
-
-
-@drill.mistake(
-    "softened",
-    "the divergence is taken at T = 4: that is the training loss. At T = 1 it tells about the distribution that "
-    "is used.",
-)
-def softened(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Leave the training temperature on."""
-    report = fidelity_report(student_logits, teacher_logits, labels)
-    soft = fidelity_report(student_logits / 4, teacher_logits / 4, labels)
-    return report | {"kl": soft["kl"]}

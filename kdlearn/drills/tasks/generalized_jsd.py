@@ -1,13 +1,12 @@
 """Drill: the generalized Jensen-Shannon divergence, and what beta does and does not do."""
 
-import math
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import example_logits, logits_edges
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def generalized_jsd(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
@@ -24,6 +23,12 @@ def generalized_jsd(student_logits: Tensor, teacher_logits: Tensor, *, beta: flo
     teacher_kl = F.kl_div(log_mixture, log_teacher, reduction="batchmean", log_target=True)
     student_kl = F.kl_div(log_mixture, log_student, reduction="batchmean", log_target=True)
     return beta * teacher_kl + (1 - beta) * student_kl
+
+
+def example() -> Case:
+    """Two rows, three tokens."""
+    student, teacher = example_logits()
+    return {"student_logits": student, "teacher_logits": teacher, "beta": 0.25}
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -44,11 +49,74 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
-def extremes(generator: Generator) -> list[Case]:
-    """Both ends of beta, and logits so far apart that a probability is 0 in floating point."""
-    case = cases(generator)[0]
-    far = {name: 1e4 * case[name] for name in ("student_logits", "teacher_logits")}
-    return [case | {"beta": 0.0}, case | {"beta": 1.0}, case | far]
+def edges() -> list[Edge]:
+    """Both ends of beta, one half, and logits so far apart that a probability is 0 in floating point."""
+    case = example()
+    hint = "The divergence is 0 there, without special cases."
+    return [
+        Edge("beta = 0", case | {"beta": 0.0}, hint),
+        Edge("beta = 1", case | {"beta": 1.0}, hint),
+        Edge("beta = 1/2", case | {"beta": 0.5}),
+        *logits_edges(case, far=("student_logits", "teacher_logits")),
+    ]
+
+
+def family(wrong: Wrong, student: Tensor, teacher: Tensor, *, beta: float) -> Tensor:
+    """The divergence with its switches."""
+    if "other-beta" in wrong:
+        beta = 1 - beta
+    if "beta-ignored" in wrong:
+        beta = 0.5
+    if "log-of-zero-beta" in wrong and beta in (0, 1):
+        raise ValueError("math domain error")
+    dim = 0 if "wrong-dimension" in wrong else 1
+    log_s, log_t = student.log_softmax(dim), teacher.detach().log_softmax(dim)
+    if "special-ends" in wrong and beta in (0, 1):
+        pair = (log_t, log_s) if beta == 0 else (log_s, log_t)
+        return _kl(wrong, *pair)
+    share = 1 - beta if "mixture-swapped" in wrong else beta
+    if "mixture-of-halves" in wrong:
+        share = 0.5
+    shares = torch.tensor([share, 1 - share], dtype=log_s.dtype)
+    log_m = torch.logaddexp(log_t + shares[0].log(), log_s + shares[1].log())
+    if "log-of-mixture" in wrong:
+        log_m = (shares[0] * log_t.exp() + shares[1] * log_s.exp()).log()
+    if "guard-in-logarithm" in wrong:
+        log_m = (shares[0] * log_t.exp() + shares[1] * log_s.exp() + 1e-8).log()
+    if "logits-mixed" in wrong:
+        log_m = (shares[0] * teacher.detach() + shares[1] * student).log_softmax(dim)
+    if "logs-mixed" in wrong:
+        log_m = shares[0] * log_t + shares[1] * log_s
+    if "shares-missing" in wrong:
+        log_m = torch.logaddexp(log_t, log_s)
+    theirs, ours = beta, 1 - beta
+    if "weights-swapped" in wrong:
+        theirs, ours = ours, theirs
+    if "weights-of-halves" in wrong:
+        theirs = ours = 0.5
+    if "weights-missing" in wrong:
+        theirs = ours = 1.0
+    if "interpolated" in wrong:
+        return ours * _kl(wrong, log_t, log_s) + theirs * _kl(wrong, log_s, log_t)
+    if "mixture-missing" in wrong:
+        return theirs * _kl(wrong, log_t, log_s) + ours * _kl(wrong, log_s, log_t)
+    if "reversed" in wrong:
+        return theirs * _kl(wrong, log_m, log_t) + ours * _kl(wrong, log_m, log_s)
+    one, other = _kl(wrong, log_t, log_m), _kl(wrong, log_s, log_m)
+    if "student-part-detached" in wrong:
+        other = other.detach()
+    if "teacher-part-only" in wrong:
+        return theirs * one
+    return ours * other if "student-part-only" in wrong else theirs * one + ours * other
+
+
+def _kl(wrong: Wrong, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q), averaged over the batch."""
+    p = log_p.exp().detach() if "weight-detached" in wrong else log_p.exp()
+    terms = p * (log_p - log_q)
+    if "mean-reduction" in wrong:
+        return terms.mean()
+    return terms.sum() if "sum-reduction" in wrong else terms.sum(1).mean()
 
 
 drill = Drill(
@@ -62,11 +130,10 @@ drill = Drill(
     minutes=12,
     level="hard",
     hints=(
-        "At beta = 0 the mixture is the student, and the only KL that has a weight is KL(s || s). So 0, at both ends.",
-        "The mixture is one of probabilities, and F.kl_div wants its logarithm: log(beta t + (1 - beta) s) is a "
-        "logaddexp of log t + log beta and log s + log(1 - beta). math.log(0) raises; torch.tensor(0.).log() is -inf.",
-        "log_m = torch.logaddexp(log_t + shares[0], log_s + shares[1]); KL(t || m) is F.kl_div(log_m, log_t, "
-        "reduction='batchmean', log_target=True), KL(s || m) the same with log_s; weigh by beta and 1 - beta.",
+        "What is the mixture at beta = 0, and which of the two KLs has a weight there? The same at beta = 1.",
+        "The mixture is one of probabilities, and F.kl_div wants its logarithm. How do you add probabilities whose "
+        "logarithms you have, also where both underflow?",
+        "At the ends a share is 0: which logarithm of it does not raise, and does a sum in logarithms take it?",
     ),
     explanation=(
         "Three log-distributions and two sums: O(BV). `logaddexp` keeps a logarithm where both probabilities "
@@ -80,8 +147,68 @@ drill = Drill(
         "and probabilities, not logits, in the mixture."
     ),
     reference=generalized_jsd,
+    example=example,
     cases=cases,
-    extremes=extremes,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # what
+        - interpolated: you interpolate between KL(t || s) at beta = 0 and KL(s || t) at beta = 1: that is what beta
+          is often said to do. The divergence asked for compares both sides with their mixture m, and is 0 at both
+          ends.
+          Seen claimed: modelscope/ms-swift issue 10078, documentation of beta
+        - mixture-missing: the two sides are compared with each other, not with their mixture: this is a weighted sum
+          of KL(t || s) and KL(s || t), which has no bound. Build m = beta t + (1 - beta) s first.
+        - special-ends: between the ends all is right; at beta = 0 and beta = 1 you return the forward and the reverse
+          KL, as libraries do. The divergence itself goes to 0 there: with the special cases it jumps.
+          Seen in code: huggingface/trl pull request 3043
+        - reversed: the KLs run the wrong way: you have KL(m || t) and KL(m || s). F.kl_div(log q, p) is KL(p || q),
+          so the mixture comes first.
+        - teacher-part-only: the student's part (1 - beta) KL(s || m) is missing.
+        - student-part-only: the teacher's part beta KL(t || m) is missing.
+        # mixture
+        - mixture-swapped: the shares in the mixture are swapped: m holds beta of the teacher and 1 - beta of the
+          student.
+          Seen in code: huggingface/trl before pull request 3043
+        - mixture-of-halves: the mixture holds a half of each: its shares are beta and 1 - beta.
+        - logits-mixed: you mixed logits: softmax(beta z_t + (1 - beta) z_s) is a geometric mean, which is small where
+          either side is small. The mixture is one of probabilities.
+        - logs-mixed: you mixed logarithms: beta log t + (1 - beta) log s is not the logarithm of a distribution, and
+          it is very negative where either side is unlikely. Mix probabilities: torch.logaddexp of the shifted
+          logarithms.
+          Seen asked: huggingface/trl issue 2202
+        - shares-missing: the shares are missing in the mixture: log(t + s) is the logarithm of no distribution.
+        # weights
+        - weights-swapped: the weights of the two KLs are swapped: beta goes with KL(t || m), the share that the
+          teacher has in m. Your version does lead from forward to reverse KL, but it is not a Jensen-Shannon
+          divergence.
+          Seen proposed: modelscope/ms-swift pull request 10213, not merged
+        - weights-of-halves: both KLs have the weight 1/2: their weights are beta and 1 - beta.
+        - weights-missing: the two KLs are added without their weights beta and 1 - beta.
+        # beta
+        - other-beta: your beta is the student's share, everywhere: your value at beta is the right one at 1 - beta.
+          Here beta goes with the teacher.
+        - beta-ignored: beta is not used: this is the divergence at beta = 1/2.
+        # reduction
+        - mean-reduction: your loss is V = {V} times too small: the mean runs over the vocabulary too.
+        - sum-reduction: your loss is B = {B} times too large: it is summed over the batch, not averaged.
+        # dimension
+        - wrong-dimension: the softmax runs over the batch, dim=0: the vocabulary is dim=1.
+        # gradient
+        - weight-detached: the student's probabilities before its logarithms were detached: the value is right, and
+          the gradient is not.
+        - student-part-detached: the student's part sends no gradient: only KL(t || m) is trained.
+        # logarithm
+        - log-of-mixture: (beta t + (1 - beta) s).log() is -inf where both probabilities underflow to 0, and the loss
+          NaN: mix in logarithms with torch.logaddexp or torch.logsumexp.
+          Seen in code: linkedin/Liger-Kernel issue 769
+        - guard-in-logarithm: a guard of 1e-8 inside the mixture's logarithm is too large: where a probability is
+          smaller, the loss is wrong.
+        - log-of-zero-beta: math.log(0) raises, at beta = 0 or 1: both are allowed. torch.tensor(0.).log() is -inf,
+          which logaddexp takes.
+        """
+    ),
     sizes=lambda case: {
         "B": len(case["student_logits"]),
         "V": case["student_logits"].shape[1],
@@ -90,179 +217,3 @@ drill = Drill(
     gradients=("student_logits",),
     detached=("teacher_logits",),
 )
-
-
-@drill.alternative
-def entropies(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """The mixture's entropy minus the mean entropy."""
-    log_s, log_t = student_logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
-    log_m = torch.stack([log_t, log_s])
-    log_m = torch.logsumexp(log_m + torch.tensor([[[beta]], [[1 - beta]]]).double().log(), dim=0)
-    m = beta * log_t.exp() + (1 - beta) * log_s.exp()
-    rest = beta * (log_t.exp() * log_t) + (1 - beta) * (log_s.exp() * log_s)
-    return (rest - m * log_m).sum(-1).mean()
-
-
-@drill.alternative
-def constant_mixture(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """The mixture outside of the graph, which leaves the gradient as it is, and the definition of KL."""
-    log_s = student_logits - student_logits.logsumexp(1, keepdim=True)
-    log_t = teacher_logits.detach() - teacher_logits.detach().logsumexp(1, keepdim=True)
-    with torch.no_grad():
-        if beta in (0, 1):
-            log_m = log_t if beta else log_s.clone()
-        else:
-            log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log1p(-beta))
-    total = beta * log_t.exp() * (log_t - log_m) + (1 - beta) * log_s.exp() * (log_s - log_m)
-    return total.sum() / len(total)
-
-
-def _logs(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the student and of the teacher."""
-    return F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits.detach(), dim=1)
-
-
-def _log_mixture(log_s: Tensor, log_t: Tensor, share: float) -> Tensor:
-    """log(share · t + (1 - share) · s)."""
-    shares = torch.tensor([share, 1 - share], dtype=log_s.dtype).log()
-    return torch.logaddexp(log_t + shares[0], log_s + shares[1])
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q), averaged over the batch."""
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
-
-
-@drill.mistake(
-    "interpolated",
-    "you interpolate between KL(t || s) at beta = 0 and KL(s || t) at beta = 1: that is what beta is often said to do. "
-    "The divergence asked for compares both sides with their mixture m, and is 0 at both ends.",
-    seen="modelscope/ms-swift issue 10078, documentation of beta",
-)
-def interpolated(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Go in a straight line from forward to reverse KL."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    return (1 - beta) * _kl(log_t, log_s) + beta * _kl(log_s, log_t)
-
-
-@drill.mistake(
-    "mixture-missing",
-    "the two sides are compared with each other, not with their mixture: this is a weighted sum of KL(t || s) and "
-    "KL(s || t), which has no bound. Build m = beta t + (1 - beta) s first.",
-)
-def no_mixture(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Weigh the two KLs as in the formula, without the mixture."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    return beta * _kl(log_t, log_s) + (1 - beta) * _kl(log_s, log_t)
-
-
-@drill.mistake(
-    "special-ends",
-    "between the ends all is right; at beta = 0 and beta = 1 you return the forward and the reverse KL, as libraries "
-    "do. The divergence itself goes to 0 there: with the special cases it jumps.",
-    seen="huggingface/trl pull request 3043",
-)
-def special_ends(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Put the two KLs at the ends."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    if beta == 0:
-        return _kl(log_t, log_s)
-    if beta == 1:
-        return _kl(log_s, log_t)
-    return generalized_jsd(student_logits, teacher_logits, beta=beta)
-
-
-@drill.mistake(
-    "mixture-swapped",
-    "the shares in the mixture are swapped: m holds beta of the teacher and 1 - beta of the student.",
-    seen="huggingface/trl before pull request 3043",
-)
-def mixture_swapped(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Give beta to the student in the mixture."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    log_m = _log_mixture(log_s, log_t, 1 - beta)
-    return beta * _kl(log_t, log_m) + (1 - beta) * _kl(log_s, log_m)
-
-
-@drill.mistake(
-    "weights-swapped",
-    "the weights of the two KLs are swapped: beta goes with KL(t || m), the share that the teacher has in m. Your "
-    "version does lead from forward to reverse KL, but it is not a Jensen-Shannon divergence.",
-    seen="modelscope/ms-swift pull request 10213, not merged",
-)
-def weights_swapped(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Give 1 - beta to the teacher's KL."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    log_m = _log_mixture(log_s, log_t, beta)
-    return (1 - beta) * _kl(log_t, log_m) + beta * _kl(log_s, log_m)
-
-
-@drill.mistake(
-    "other-beta",
-    "your beta is the student's share, everywhere: your value at beta is the right one at 1 - beta. Here beta goes "
-    "with the teacher.",
-)
-def other_beta(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Take beta for the student's share."""
-    return generalized_jsd(student_logits, teacher_logits, beta=1 - beta)
-
-
-@drill.mistake(
-    "logits-mixed",
-    "you mixed logits: softmax(beta z_t + (1 - beta) z_s) is a geometric mean, which is small where either side is "
-    "small. The mixture is one of probabilities.",
-)
-def logits_mixed(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Mix before the softmax."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    log_m = F.log_softmax(beta * teacher_logits.detach() + (1 - beta) * student_logits, dim=1)
-    return beta * _kl(log_t, log_m) + (1 - beta) * _kl(log_s, log_m)
-
-
-@drill.mistake(
-    "logs-mixed",
-    "you mixed logarithms: beta log t + (1 - beta) log s is not the logarithm of a distribution, and it is very "
-    "negative where either side is unlikely. Mix probabilities: torch.logaddexp of the shifted logarithms.",
-    seen="huggingface/trl issue 2202",
-)
-def logs_mixed(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Mix log-probabilities."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    log_m = beta * log_t + (1 - beta) * log_s
-    return beta * _kl(log_t, log_m) + (1 - beta) * _kl(log_s, log_m)
-
-
-@drill.mistake(
-    "reversed",
-    "the KLs run the wrong way: you have KL(m || t) and KL(m || s). F.kl_div(log q, p) is KL(p || q), so the mixture "
-    "comes first.",
-)
-def reversed_kls(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Put the mixture in front."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    log_m = _log_mixture(log_s, log_t, beta)
-    return beta * _kl(log_m, log_t) + (1 - beta) * _kl(log_m, log_s)
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant, also inside the mixture. Use teacher_logits.detach().",
-)
-def live_teacher(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Leave the teacher in the graph."""
-    log_s, log_t = F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1)
-    log_m = _log_mixture(log_s, log_t, beta)
-    return beta * _kl(log_t, log_m) + (1 - beta) * _kl(log_s, log_m)
-
-
-@drill.mistake(
-    "log-of-mixture",
-    "(beta t + (1 - beta) s).log() is -inf where both probabilities underflow to 0, and the loss NaN: mix in "
-    "logarithms with torch.logaddexp or torch.logsumexp.",
-    seen="linkedin/Liger-Kernel issue 769",
-)
-def unstable(student_logits: Tensor, teacher_logits: Tensor, *, beta: float) -> Tensor:
-    """Mix probabilities, then take the logarithm."""
-    log_s, log_t = _logs(student_logits, teacher_logits)
-    log_m = (beta * log_t.exp() + (1 - beta) * log_s.exp()).log()
-    return beta * _kl(log_t, log_m) + (1 - beta) * _kl(log_s, log_m)

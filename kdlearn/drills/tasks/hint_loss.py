@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def hint_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
@@ -16,6 +16,17 @@ def hint_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     """
     projected = F.conv2d(student, weight[:, :, None, None])
     return F.mse_loss(projected, teacher.detach())
+
+
+def example() -> Case:
+    """One image of one by two positions; two channels become three."""
+    return {
+        "student": torch.tensor([[[[1.0, 2.0]], [[0.0, -1.0]]]] * 2, dtype=torch.float64),
+        "teacher": torch.tensor(
+            [[[[1.0, 0.0]], [[2.0, 1.0]], [[0.0, -1.0]]]] * 2, dtype=torch.float64
+        ),
+        "weight": torch.tensor([[1.0, 0.0], [0.5, 1.0], [-1.0, 2.0]], dtype=torch.float64),
+    }
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -31,6 +42,56 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
+def edges() -> list[Edge]:
+    """One image, one position, float32."""
+    case = example()
+    sides = ("student", "teacher")
+    return [
+        Edge("a batch of one image", case | {name: case[name][:1] for name in sides}),
+        Edge("one position", case | {name: case[name][..., :1, :1] for name in sides}),
+        Edge("float32 features", {name: value.float() for name, value in case.items()}),
+    ]
+
+
+def family(wrong: Wrong, student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """The hint with its switches."""
+    teacher = teacher.detach()
+    if "frozen-projector" in wrong:
+        weight = weight.detach()
+    if "student-detached" in wrong:
+        student = student.detach()
+    if "projection-transposed" in wrong:
+        weight = weight.mT
+    one, other = torch.einsum("bshw,ts->bthw", student, weight), teacher
+    if "teacher-projected" in wrong:
+        one, other = student, torch.einsum("bthw,ts->bshw", teacher, weight)
+    if "projection-missing" in wrong:
+        one = student
+    if "relu-after-projection" in wrong:
+        one = one.relu()
+    if "pooled-first" in wrong:
+        one, other = (side.mean((2, 3), keepdim=True) for side in (one, other))
+    if "normalized-first" in wrong:
+        one, other = (F.normalize(side, dim=1) for side in (one, other))
+    terms = (one - other).square()
+    if "absolute-error" in wrong:
+        terms = (one - other).abs()
+    if "smooth-error" in wrong:
+        terms = F.smooth_l1_loss(one, other, reduction="none")
+    total = terms.mean()
+    if "sum-reduction" in wrong:
+        total = terms.sum()
+    if "mean-over-batch-only" in wrong:
+        total = terms.sum() / len(terms)
+    if "sum-over-channels" in wrong:
+        total = terms.sum(1).mean()
+    if "sum-over-positions" in wrong:
+        total = terms.sum((2, 3)).mean()
+    if "not-squared" in wrong:
+        total = total.sqrt()
+    return 0.5 * total if "halved" in wrong else total
+
+
 drill = Drill(
     id="hint-loss",
     title="The hint of FitNets",
@@ -42,8 +103,9 @@ drill = Drill(
     level="core",
     hints=(
         "Which of the two sides may be changed by the projection, and what would happen if it were the other?",
-        "A 1 x 1 convolution multiplies the vector of channels at each position by one matrix.",
-        "F.mse_loss(F.conv2d(student, weight[:, :, None, None]), teacher.detach())",
+        "A 1 x 1 convolution multiplies the vector of channels at each position by one matrix. Which shape must "
+        "that matrix have as a kernel?",
+        "Which of the three arguments must get a gradient, and which must not?",
     ),
     explanation=(
         "The projection costs O(B H W Cs Ct), like a 1 x 1 layer; the loss itself is one pass. The student is "
@@ -54,100 +116,51 @@ drill = Drill(
         "2.2."
     ),
     reference=hint_loss,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # projection
+        - teacher-projected: the teacher is projected, not the student: a trainable projection can then make the
+          teacher small and the loss with it. The student moves toward the teacher's space.
+        - projection-transposed: the projection is transposed: weight has a row for each channel of the teacher.
+        - projection-missing: the projection is not used: the student's channels are compared as they are.
+        # gradient
+        - frozen-projector: the projection gets no gradient: the student is matched through a map that never learns.
+          Leave weight in the graph, and give it to the optimizer.
+        - student-detached: the student gets no gradient: only the projection learns.
+        # after
+        - relu-after-projection: a ReLU follows the projection: the teacher's negative values can never be reached,
+          and where the projection is negative no gradient flows.
+        - pooled-first: both sides are averaged over the positions before they are compared: the hint no longer says
+          where. Compare position with position.
+        - normalized-first: both sides' channels are normalized to length 1 before they are compared: FitNets compares
+          the values.
+        # distance
+        - absolute-error: the differences are not squared: this is the mean absolute error.
+        - smooth-error: this is the smooth L1 loss: large differences are not squared.
+        # reduction
+        - sum-reduction: the squares are summed, not averaged: the loss grows with the layer's size and with the
+          batch, and its weight would have to shrink with them.
+        - mean-over-batch-only: the squares are averaged over the batch and summed over all else: asked for is the
+          mean over all elements.
+        - sum-over-channels: the squares are summed over channels, averaged over batch and positions: asked for is the
+          mean over all elements.
+        - sum-over-positions: the squares are summed over positions, averaged over batch and channels: asked for is
+          the mean over all elements.
+        # root
+        - not-squared: the distance is not squared: a root is taken of the squares, and its gradient does not shrink
+          near the teacher.
+        - halved: the loss is halved, as in the paper's equation: the task asks for the mean squared error.
+        """
+    ),
     sizes=lambda case: {
         "B": len(case["student"]),
         "Ct": case["teacher"].shape[1],
-        "H": case["student"].shape[2],
-        "W": case["student"].shape[3],
+        "P": case["student"][0, 0].numel(),
     },
     gradients=("student", "weight"),
     detached=("teacher",),
 )
-
-
-@drill.alternative
-def with_einsum(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Sum over the student's channels."""
-    projected = torch.einsum("bshw,ts->bthw", student, weight)
-    return (projected - teacher.detach()).square().mean()
-
-
-@drill.alternative
-def channels_last(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """A linear layer on the last dimension."""
-    projected = F.linear(student.movedim(1, -1), weight).movedim(-1, 1)
-    gap = projected - teacher.detach()
-    return (gap * gap).sum() / gap.numel()
-
-
-@drill.mistake(
-    "teacher-projected",
-    "the teacher is projected, not the student: a trainable projection can then make the teacher small and the "
-    "loss with it. The student moves toward the teacher's space.",
-)
-def project_teacher(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Bring the teacher to the student's channels."""
-    projected = torch.einsum("bthw,ts->bshw", teacher.detach(), weight)
-    return F.mse_loss(student, projected)
-
-
-@drill.mistake(
-    "frozen-projector",
-    "the projection gets no gradient: the student is matched through a map that never learns. Leave weight in the "
-    "graph, and give it to the optimizer.",
-)
-def frozen(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Detach the weight."""
-    return hint_loss(student, teacher, weight.detach())
-
-
-@drill.mistake(
-    "sum-reduction",
-    "the squares are summed, not averaged: the loss grows with the layer's size and with the batch, and its "
-    "weight would have to shrink with them.",
-)
-def summed(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Sum over everything."""
-    projected = F.conv2d(student, weight[:, :, None, None])
-    return F.mse_loss(projected, teacher.detach(), reduction="sum")
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher.detach().",
-)
-def live_teacher(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Leave the teacher in the graph."""
-    return F.mse_loss(F.conv2d(student, weight[:, :, None, None]), teacher)
-
-
-@drill.mistake(
-    "relu-after-projection",
-    "a ReLU follows the projection: the teacher's negative values can never be reached, and where the projection is "
-    "negative no gradient flows.",
-)
-def rectified(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Rectify the projected features."""
-    projected = F.conv2d(student, weight[:, :, None, None]).relu()
-    return F.mse_loss(projected, teacher.detach())
-
-
-@drill.mistake(
-    "not-squared",
-    "the distance is not squared: this is the root of the mean squared error, whose gradient does not shrink near the "
-    "teacher.",
-)
-def rooted(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Take the root."""
-    return hint_loss(student, teacher, weight).sqrt()
-
-
-@drill.mistake(
-    "pooled-first",
-    "both sides are averaged over the positions before they are compared: the hint no longer says where. Compare "
-    "position with position.",
-)
-def pooled(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Compare means over positions."""
-    return F.mse_loss(student.mean((2, 3)) @ weight.T, teacher.detach().mean((2, 3)))

@@ -4,8 +4,16 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import (
+    MIXTURE,
+    chosen,
+    divergence_knobs,
+    example_logits,
+    logits_edges,
+    mixture,
+)
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge
 
 
 def distillation_loss(
@@ -28,6 +36,18 @@ def distillation_loss(
     return (1 - weight) * hard + weight * soft
 
 
+def example() -> Case:
+    """Two rows, three classes; the teacher is wrong about the first."""
+    student, teacher = example_logits()
+    return {
+        "student_logits": student,
+        "teacher_logits": teacher,
+        "labels": torch.tensor([2, 1]),
+        "temperature": 2.0,
+        "weight": 0.75,
+    }
+
+
 def cases(generator: Generator) -> list[Case]:
     """Batches with labels that the teacher does not always know."""
     return [
@@ -42,6 +62,17 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
+def edges() -> list[Edge]:
+    """One of the two terms alone, and no temperature."""
+    case = example()
+    return [
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
+        Edge("T = 1", case | {"temperature": 1.0}),
+        *logits_edges(case, rows=("labels",)),
+    ]
+
+
 drill = Drill(
     id="kd-total",
     title="The whole loss",
@@ -52,10 +83,11 @@ drill = Drill(
     minutes=8,
     level="core",
     hints=(
-        "The labels' term is what you would use without a teacher. Does it need T?",
-        "T divides the logits on both sides of the soft term alone, and T² stands before that term alone.",
-        "(1 - weight) * F.cross_entropy(z_s, y) + weight * T**2 * F.kl_div(log_softmax(z_s / T), softmax(z_t / "
-        "T), 'batchmean')",
+        "The labels' term is what you would use without a teacher. Does anything in it know of T?",
+        "T divides logits in one of the terms, on both of its sides. What does the gradient of that term do when T "
+        "grows, and what makes up for it?",
+        "Try your loss at weight = 0 and at weight = 1: which well-known loss must come out, and over what is each "
+        "averaged?",
     ),
     explanation=(
         "O(BC). T² keeps the soft term's gradient comparable with the labels' when T changes, so weight means the "
@@ -65,7 +97,11 @@ drill = Drill(
         "interviewer listens for that, and for labels that are not replaced by anything."
     ),
     reference=distillation_loss,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=mixture,
+    knobs=chosen(divergence_knobs("the soft term"), "sign", "logarithm") | MIXTURE,
     sizes=lambda case: {
         "B": len(case["student_logits"]),
         "C": case["student_logits"].shape[1],
@@ -74,303 +110,3 @@ drill = Drill(
     gradients=("student_logits",),
     detached=("teacher_logits",),
 )
-
-
-def _soft(s: Tensor, t: Tensor, temperature: float) -> Tensor:
-    """T² · KL."""
-    log_q, log_p = (s / temperature).log_softmax(1), (t.detach() / temperature).log_softmax(1)
-    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
-
-
-@drill.alternative
-def written_out(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Both terms by their definitions."""
-    rows = torch.arange(len(labels))
-    hard = -student_logits.log_softmax(1)[rows, labels].mean()
-    return hard + weight * (_soft(student_logits, teacher_logits, temperature) - hard)
-
-
-@drill.alternative
-def by_cross_entropies(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Two cross-entropies, less the teacher's entropy."""
-    p = (teacher_logits.detach() / temperature).softmax(1)
-    entropy = -(p * p.log()).sum(1).mean()
-    soft = F.cross_entropy(student_logits / temperature, p) - entropy
-    one_hot = F.one_hot(labels, student_logits.shape[1]).to(p.dtype)
-    hard = F.cross_entropy(student_logits, one_hot)
-    return torch.lerp(hard, temperature**2 * soft, weight)
-
-
-@drill.mistake(
-    "weights-swapped",
-    "the weights are swapped: weight belongs to the soft term, 1 - weight to the labels.",
-)
-def swapped(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Exchange the weights."""
-    return distillation_loss(
-        student_logits, teacher_logits, labels, temperature=temperature, weight=1 - weight
-    )
-
-
-@drill.mistake(
-    "labels-softened",
-    "the labels' term is softened by T too: the student would be trained for answers at a temperature at which it "
-    "is not used.",
-)
-def hard_softened(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Divide by T in both terms."""
-    hard = F.cross_entropy(student_logits / temperature, labels)
-    return (1 - weight) * hard + weight * _soft(student_logits, teacher_logits, temperature)
-
-
-@drill.mistake(
-    "argmax-as-labels",
-    "the hard term uses the teacher's most probable class in place of the labels: where the teacher is wrong, "
-    "both terms now teach its error.",
-)
-def taught_labels(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Take the teacher's argmax."""
-    return distillation_loss(
-        student_logits,
-        teacher_logits,
-        teacher_logits.argmax(1),
-        temperature=temperature,
-        weight=weight,
-    )
-
-
-@drill.mistake(
-    "t-squared-missing",
-    "T² is missing: the soft term's gradient shrinks as 1/T², so weight means something else at each T.",
-    seen="keras-team/keras-io before pull request 870",
-)
-def no_square(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Forget T²."""
-    soft = _soft(student_logits, teacher_logits, temperature) / temperature**2
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
-
-
-@drill.mistake(
-    "t-squared-on-labels",
-    "T² multiplies the labels' term too: it has no temperature, so nothing has shrunk there.",
-)
-def square_on_both(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Multiply everything by T²."""
-    hard = temperature**2 * F.cross_entropy(student_logits, labels)
-    return (1 - weight) * hard + weight * _soft(student_logits, teacher_logits, temperature)
-
-
-@drill.mistake(
-    "softmax-twice",
-    "softmax is applied before cross_entropy, which applies its own: the labels' term cannot get small any more.",
-    seen="proposed in haitongli/knowledge-distillation-pytorch issue 10",
-)
-def twice(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Give cross_entropy probabilities."""
-    hard = F.cross_entropy(student_logits.softmax(1), labels)
-    return (1 - weight) * hard + weight * _soft(student_logits, teacher_logits, temperature)
-
-
-@drill.mistake(
-    "added-in-full",
-    "the labels' term has weight 1, not 1 - weight: that is another common form, and not what the task asks for.",
-)
-def added(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Add the soft term."""
-    hard = F.cross_entropy(student_logits, labels)
-    return hard + weight * _soft(student_logits, teacher_logits, temperature)
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher_logits.detach().",
-)
-def live_teacher(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Leave the teacher in the graph."""
-    log_q = (student_logits / temperature).log_softmax(1)
-    p = (teacher_logits / temperature).softmax(1)
-    soft = temperature**2 * F.kl_div(log_q, p, reduction="batchmean")
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
-
-
-@drill.mistake(
-    "mean-reduction",
-    "the soft term is C times too small: reduction='mean', the default of F.kl_div, divides by the classes too. Use "
-    "'batchmean'.",
-)
-def mean_reduction(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Average over classes too."""
-    soft = _soft(student_logits, teacher_logits, temperature) / student_logits.shape[1]
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
-
-
-@drill.mistake(
-    "reversed",
-    "the soft term is KL(student || teacher): the arguments of F.kl_div are swapped. The student's logarithms "
-    "come first.",
-)
-def swapped_sides(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Swap the sides of the divergence."""
-    log_q = (student_logits / temperature).log_softmax(1)
-    log_p = (teacher_logits.detach() / temperature).log_softmax(1)
-    soft = temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
-
-
-@drill.mistake(
-    "probabilities-as-input",
-    "F.kl_div got the student's probabilities where it wants their logarithms: the soft term can be negative, "
-    "which a KL divergence never is.",
-)
-def probabilities(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Give probabilities on both sides."""
-    q = (student_logits / temperature).softmax(1)
-    p = (teacher_logits.detach() / temperature).softmax(1)
-    soft = temperature**2 * F.kl_div(q, p, reduction="batchmean")
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
-
-
-@drill.mistake(
-    "labels-missing",
-    "the labels are not used: this is the soft term alone, without its weight.",
-)
-def soft_alone(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Leave the labels out."""
-    return _soft(student_logits, teacher_logits, temperature)
-
-
-@drill.mistake(
-    "one-sided-temperature",
-    "only the teacher's logits are divided by T in the soft term: the student is matched at another temperature. "
-    "Both sides use the same T.",
-)
-def one_sided(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Soften the teacher alone."""
-    log_q = student_logits.log_softmax(1)
-    log_p = (teacher_logits.detach() / temperature).log_softmax(1)
-    soft = temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft
-
-
-@drill.mistake(
-    "reduction-and-t-squared",
-    "two faults in the soft term: reduction='mean' makes it C times too small, and T² is missing. Together they "
-    "make it nearly nothing, and the labels alone train.",
-)
-def both_missing(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Leave the default reduction, and forget T²."""
-    soft = _soft(student_logits, teacher_logits, temperature) / student_logits.shape[1]
-    soft = soft / temperature**2
-    return (1 - weight) * F.cross_entropy(student_logits, labels) + weight * soft

@@ -1,43 +1,12 @@
 """Drill: one step of on-policy distillation of a language model."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 from torch.optim import SGD, Optimizer
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.compare import copied, same
-from kdlearn.drills.grader.drill import Case, Drill, Solution
-
-
-class Causal(nn.Module):
-    """A tiny causal language model: the logits at a position depend on the tokens up to it.
-
-    Args:
-        generator: draws the weights.
-        vocabulary: number of tokens.
-        width: of the embedding.
-        dropout: probability, in training mode.
-    """
-
-    def __init__(
-        self, generator: Generator, vocabulary: int, width: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.embedding = nn.Parameter(draws.normal(generator, vocabulary, width))
-        self.head = nn.Parameter(draws.normal(generator, width, vocabulary))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Give logits of shape (B, L, V) for tokens of shape (B, L)."""
-        embedded = self.embedding[tokens]
-        counts = torch.arange(1, tokens.shape[1] + 1, dtype=embedded.dtype)
-        mean = embedded.cumsum(dim=1) / counts[:, None]
-        logits: Tensor = self.dropout(embedded + mean) @ self.head
-        return logits
+from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Wrong, noted, switches
 
 
 def on_policy_step(
@@ -46,8 +15,8 @@ def on_policy_step(
     prompts: Tensor,
     *,
     new_tokens: int,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
+    optimizer: Optimizer,
+    generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """Do one step of on-policy distillation; return the sequences, shape (B, P + new_tokens), and the detached loss.
 
@@ -77,42 +46,176 @@ def on_policy_step(
     return tokens, loss.detach()
 
 
+class Causal(nn.Module):
+    """A tiny causal language model: the logits at a position depend on the tokens up to it.
+
+    Args:
+        generator: draws the weights.
+        vocabulary: number of tokens.
+        width: of the embedding.
+        dropout: probability, in training mode.
+    """
+
+    def __init__(
+        self, generator: Generator, vocabulary: int, width: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(draws.normal(generator, vocabulary, width))
+        self.head = nn.Parameter(draws.normal(generator, width, vocabulary))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Give logits of shape (B, L, V) for tokens of shape (B, L)."""
+        noted(self, tokens)
+        embedded = self.embedding[tokens]
+        counts = torch.arange(1, tokens.shape[1] + 1, dtype=embedded.dtype)
+        mean = embedded.cumsum(dim=1) / counts[:, None]
+        logits: Tensor = self.dropout(embedded + mean) @ self.head
+        return logits
+
+
+def observe(case: Case, result: tuple[Tensor, Tensor]) -> dict[str, object]:
+    """What was written, and the loss."""
+    return {"tokens": result[0], "loss": result[1]}
+
+
+def _case(generator: Generator, batch: int, prompt: int, new: int, vocabulary: int) -> Case:
+    student = Causal(generator, vocabulary, 3)
+    return {
+        "student": student,
+        "teacher": Causal(generator, vocabulary, 8, dropout=0.5).eval(),
+        "prompts": draws.whole(generator, 0, vocabulary - 1, batch, prompt),
+        "new_tokens": new,
+        "optimizer": SGD(student.parameters(), lr=draws.real(generator, 0.2, 1)),
+        "generator": Generator().manual_seed(draws.one(generator, 0, 10**6)),
+    }
+
+
+def example() -> Case:
+    """Two prompts of two tokens, two new tokens of a vocabulary of four."""
+    return _case(Generator().manual_seed(0), 2, 2, 2, 4)
+
+
 def cases(generator: Generator) -> list[Case]:
     """Several batches and lengths; the teacher is wider than the student, has dropout, and is in evaluation mode."""
-    made: list[Case] = []
-    for batch, prompt, new, vocabulary in (
-        (4, 3, 4, 7),
-        (3, 5, 2, 6),
-        (6, 2, 3, 5),
-        (2, 4, 3, 8),
-    ):
-        student = Causal(generator, vocabulary, 3)
-        made.append(
-            {
-                "student": student,
-                "teacher": Causal(generator, vocabulary, 8, dropout=0.5).eval(),
-                "prompts": draws.whole(generator, 0, vocabulary - 1, batch, prompt),
-                "new_tokens": new,
-                "optimizer": SGD(student.parameters(), lr=draws.real(generator, 0.2, 1)),
-                "generator": Generator().manual_seed(draws.one(generator, 0, 10**6)),
-            }
-        )
-    return made
+    return [_case(generator, *s) for s in ((4, 3, 4, 7), (3, 5, 2, 6), (6, 2, 3, 5), (2, 4, 3, 8))]
 
 
-def observe(case: Case, result: object) -> dict[str, object]:
-    """What was written, the loss, and what became of the models."""
-    if not (isinstance(result, tuple | list) and len(result) == 2):
-        result = (result, result)
-    tokens, loss = result
-    reached = any(weight.grad is not None for weight in case["teacher"].parameters())
-    return {
-        "tokens": tokens,
-        "loss": loss,
-        "student's weights": parameters_to_vector(case["student"].parameters()),
-        "teacher's weights": parameters_to_vector(case["teacher"].parameters()),
-        "teacher's gradients": "there are some" if reached else "there are none",
+def edges() -> list[Edge]:
+    """One new token, one prompt of one token, a teacher in training mode, gradients of an earlier step."""
+    noisy, old = example(), example()
+    noisy["teacher"].train()
+    for weight in old["student"].parameters():
+        weight.grad = torch.ones_like(weight)
+    return [
+        Edge("one new token", example() | {"new_tokens": 1}),
+        Edge("prompts of one token", example() | {"prompts": example()["prompts"][:, :1]}),
+        Edge("one prompt", example() | {"prompts": example()["prompts"][:1]}),
+        Edge("a teacher that arrives in training mode", noisy),
+        Edge("a student that holds gradients of an earlier step", old),
+    ]
+
+
+def watch(case: Case, calls: list[Call]) -> list[str]:
+    """In which mode the teacher ran."""
+    noisy = any(call.of == "teacher" and call.training for call in calls)
+    return ["teacher-in-train-mode"] if noisy else []
+
+
+def _written(
+    wrong: Wrong, writer: nn.Module, prompts: Tensor, new_tokens: int, generator: Generator
+) -> Tensor:
+    """Prompts and what a model writes after them."""
+    tokens, first = prompts, None
+    short = {"one-token-short": -1, "one-token-more": 1}
+    count = new_tokens + next((short[name] for name in short if name in wrong), 0)
+    with torch.no_grad():
+        for _ in range(count):
+            logits = writer(tokens)[:, 0 if "first-position" in wrong else -1]
+            if "drawn-all-at-once" in wrong:
+                logits = first = logits if first is None else first
+            heat = {"sampled-at-half": 0.5, "sampled-at-two": 2.0, "uniform": 1e9}
+            logits = logits / next((heat[name] for name in heat if name in wrong), 1.0)
+            if "greedy" in wrong:
+                drawn = logits.argmax(-1, keepdim=True)
+            else:
+                source = None if "global-state" in wrong else generator
+                drawn = torch.multinomial(logits.softmax(-1), 1, generator=source)
+            tokens = torch.cat([tokens, drawn], 1)
+    return tokens
+
+
+def _loss(
+    wrong: Wrong, student: nn.Module, teacher: nn.Module, tokens: Tensor, start: int
+) -> Tensor:
+    """The loss of what was written."""
+    places = {
+        "prompt-counted": slice(0, -1),
+        "not-shifted": slice(start + 1, None),
+        "last-position-counted": slice(start, None),
+        "first-token-left-out": slice(start + 1, -1),
+        "every-position": slice(0, None),
+        "last-token-only": slice(-2, -1),
     }
+    place = next((places[name] for name in places if name in wrong), slice(start, -1))
+    t = 2 if {"softened", "softened-without-factor"} & wrong else 1
+    with torch.no_grad():
+        log_p = (teacher(tokens)[:, place] / t).log_softmax(-1)
+    log_q = (student(tokens)[:, place] / t).log_softmax(-1)
+    q, p = log_q.exp(), log_p.exp()
+    if "constant-weight" in wrong:
+        q = q.detach()
+    terms = q * (log_q - log_p)
+    if "forward" in wrong:
+        terms = p * (log_p - log_q)
+    if "symmetric" in wrong:
+        terms = (q - p) * (log_q - log_p)
+    if "entropy-missing" in wrong:
+        terms = -q * log_p
+    if "soft-cross-entropy" in wrong:
+        terms = -p * log_q
+    if {"drawn-tokens-only", "likelihood"} & wrong:
+        following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)[:, place, None]
+        ratio = -log_q if "likelihood" in wrong else log_q - log_p
+        terms = ratio.gather(-1, following)
+    total = terms.sum(-1).mean()
+    if "mean-reduction" in wrong:
+        total = terms.mean()
+    if "divided-by-batch" in wrong:
+        total = terms.sum() / len(terms)
+    if "sum-reduction" in wrong:
+        total = terms.sum()
+    return total * (4 if "softened" in wrong else 1) * (-1 if "sign" in wrong else 1)
+
+
+def family(
+    wrong: Wrong,
+    student: nn.Module,
+    teacher: nn.Module,
+    prompts: Tensor,
+    *,
+    new_tokens: int,
+    optimizer: Optimizer,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """The step with its switches."""
+    if "teacher-in-train-mode" not in wrong:
+        teacher.eval()
+    writer, start = teacher if "off-policy" in wrong else student, prompts.shape[1] - 1
+    tokens = _written(wrong, writer, prompts, new_tokens, generator)
+    loss = _loss(wrong, student, teacher, tokens, start)
+    if "zero-grad-missing" not in wrong:
+        optimizer.zero_grad()
+    loss.backward()
+    if "no-step" not in wrong:
+        optimizer.step()
+    if "two-steps" in wrong:
+        optimizer.step()
+    if "loss-after-step" in wrong:
+        loss = _loss(wrong, student, teacher, tokens, start)
+    if "new-tokens-only" in wrong:
+        tokens = tokens[:, start + 1 :]
+    return tokens, loss.detach()
 
 
 drill = Drill(
@@ -126,12 +229,12 @@ drill = Drill(
     minutes=20,
     level="hard",
     hints=(
-        "Three parts: sample under no_grad; run both models once over prompt and answer; loss and step. Whose "
-        "distribution do you sample from, and in which mode is the teacher?",
-        "Logits at position i predict token i + 1: with P prompt tokens the first new token is predicted at P - 1, and "
-        "the last position predicts nothing that was written.",
-        "Slice both with [:, P - 1 : -1], take log_softmax; loss = (s.exp() * (s - t)).sum(-1).mean(); zero_grad, "
-        "backward, step.",
+        "Three parts: writing, scoring, a step. Whose distribution do you draw from, in which of the parts is no "
+        "graph needed, and in which mode is the teacher?",
+        "Logits at position i predict token i + 1. With P prompt tokens, which position predicts the first new "
+        "token, and what does the last position predict?",
+        "The sum of the loss runs over the vocabulary, its mean over which two dimensions? And what may be in "
+        ".grad when your function begins?",
     ),
     explanation=(
         "Sampling costs N forward passes of the student (N steps with a cache of keys and values), scoring one pass of "
@@ -144,411 +247,87 @@ drill = Drill(
         "samples, the shift by one, prompt left out, eval() and no_grad() on the teacher, zero_grad, the direction."
     ),
     reference=on_policy_step,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # writer
+        - off-policy: your tokens are the teacher's: that is distillation on its text, in which the student never
+          meets its own mistakes. On-policy means that the student samples, and the teacher only scores.
+        # draw
+        - greedy: your tokens are the most probable ones: argmax is no sample, and the student would be trained on one
+          prefix per prompt that it hardly ever writes at T = 1. Draw with torch.multinomial.
+        - global-state: your tokens come from the global random state: nobody can repeat the step. Pass
+          generator=generator to torch.multinomial.
+        - sampled-at-half: the tokens are drawn at T = 1/2 or from squared probabilities: the student is sampled at T
+          = 1.
+        - sampled-at-two: the tokens are drawn at T = 2: the student is sampled at T = 1.
+        - uniform: the tokens are drawn evenly: they are the student's, by its probabilities.
+        - first-position: the next token is drawn from the logits of the first position: the last one predicts what
+          follows.
+        - drawn-all-at-once: all new tokens are drawn from the prompt's last position: each follows from those before
+          it.
+        - one-token-short: one token too few is written: new_tokens are asked for.
+        - one-token-more: one token too many is written: new_tokens are asked for.
+        # positions
+        - prompt-counted: positions inside the prompt are in the loss: the student did not write those tokens. Begin
+          at P - 1, the position that predicts the first new token.
+        - not-shifted: your positions are late by one: logits at position i predict token i + 1. You leave out the
+          first new token, and count the last position, which predicts a token that nobody wrote. Slice [:, P - 1 :
+          -1].
+        - last-position-counted: the last position is in the loss: it predicts a token that nobody wrote.
+        - first-token-left-out: the position that predicts the first new token is left out: begin at P - 1.
+        - every-position: every position counts, the prompt's and the last one: only those that predict the new tokens
+          do.
+        - last-token-only: only the last new token counts: average over all of them.
+        # step
+        - no-step: the student's weights did not change: optimizer.step() or backward() is missing, or the gradients
+          were cleared between backward() and step().
+        - zero-grad-missing: gradients that the student had before your step are in your step: backward() adds to
+          them. Call optimizer.zero_grad() before loss.backward().
+        - two-steps: the optimizer steps twice.
+        - sign: the loss has the wrong sign: the step leads away from the teacher.
+        # loss
+        - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q). On the student's own
+          text the reverse KL is asked for, in which the student's probabilities come first.
+          Seen in code: siyan-zhao/OPSD issue 14
+        - drawn-tokens-only: your loss holds the log-ratio of the drawn tokens only. As a value it is right on
+          average, but its gradient is zero on average, for the weight of each token is missing. Sum over the
+          vocabulary, or use REINFORCE.
+        - likelihood: your loss is the likelihood of the drawn tokens: the teacher is not asked.
+        - constant-weight: the student's probabilities before the log-ratio are held constant: the gradient of what is
+          left is zero.
+        - entropy-missing: the student's entropy is missing: this is the cross-entropy of the student against the
+          teacher.
+        - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the direction nor the
+          entropy is that of the reverse KL.
+        - symmetric: both directions are added: only KL(student || teacher) is asked for.
+        # reduction
+        - mean-reduction: the loss is V = {V} times too small: the mean runs over the vocabulary too. Sum over it,
+          average over positions.
+        - divided-by-batch: the sum is divided by the batch alone, as 'batchmean' does: average over positions too.
+        - sum-reduction: the loss is summed over positions and batch, not averaged.
+        # temperature
+        - softened: both sides are divided by T = 2 and the loss is multiplied by 4: here T is 1.
+        - softened-without-factor: both sides are divided by T = 2: here T is 1.
+        # returned
+        - loss-after-step: the loss that you return is that after the step: asked for is that of the models as they
+          are before it.
+        - new-tokens-only: you return the new tokens alone: asked for are the sequences, the prompts included.
+        # teacher
+        - teacher-in-train-mode: a teacher that arrives in training mode gives you another loss: its dropout is on, so
+          its answers are noisy. Call teacher.eval() before you use it.
+        """
+    ),
+    watch=watch,
     sizes=lambda case: {
         "B": case["prompts"].shape[0],
         "N": case["new_tokens"],
         "V": case["student"].head.shape[1],
     },
-    # A teacher may be put in evaluation mode or frozen; what must not change of it is observed.
-    changes=("student", "teacher", "optimizer", "generator"),
+    changes=("student", "optimizer", "generator"),
+    free=frozenset({"requires_grad of the teacher", "gradients of the student"}),
     observe=observe,
 )
-
-
-def _after(solution: Solution, case: Case) -> object:
-    """What a solution returns for a case, and the student's weights after it."""
-    names = ("student", "teacher", "prompts")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        result = solution(
-            *(case[name] for name in names),
-            **{name: value for name, value in case.items() if name not in names},
-        )
-    return result, parameters_to_vector(case["student"].parameters()).detach()
-
-
-@drill.must(
-    "does not add to gradients of an earlier step",
-    "zero-grad-missing",
-    "gradients that the student had before your step are in your step: backward() adds to them. Call "
-    "optimizer.zero_grad() before loss.backward().",
-)
-def forgets_old_gradients(solution: Solution, generator: Generator) -> bool:
-    """Compare a student that has old gradients with one whose gradients are zero."""
-    case, found = cases(generator)[0], []
-    for old in (0.0, 1.0):
-        given = copied(case)
-        for weight in given["student"].parameters():
-            weight.grad = torch.full_like(weight, old)
-        found.append(_after(solution, given))
-    return same(*found)
-
-
-@drill.must(
-    "uses the teacher in evaluation mode",
-    "teacher-in-train-mode",
-    "a teacher that arrives in training mode gives you another loss: its dropout is on, so its answers are noisy. Call "
-    "teacher.eval() before you use it.",
-)
-def quiet_teacher(solution: Solution, generator: Generator) -> bool:
-    """Compare a teacher that arrives in training mode with one that does not."""
-    case, found = cases(generator)[0], []
-    for training in (False, True):
-        given = copied(case)
-        given["teacher"].train(training)
-        found.append(_after(solution, given))
-    return same(*found)
-
-
-@drill.alternative
-def scored_while_sampling(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Keep the logits from which each token was drawn; the models are causal, so they are the same."""
-    optimizer.zero_grad()
-    teacher.eval().requires_grad_(False)
-    tokens, losses = prompts.clone(), []
-    for _ in range(new_tokens):
-        log_q = student(tokens)[:, -1].log_softmax(-1)
-        log_p = teacher(tokens)[:, -1].log_softmax(-1)
-        losses.append(F.kl_div(log_p, log_q, reduction="batchmean", log_target=True))
-        drawn = torch.multinomial(log_q.detach().exp(), 1, generator=generator)
-        tokens = torch.hstack([tokens, drawn])
-    loss = torch.stack(losses).mean()
-    loss.backward()
-    optimizer.step()
-    return tokens, loss.detach()
-
-
-@drill.alternative
-def masked_positions(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """A buffer that is filled, a mask of positions, and the teacher's mode given back."""
-    batch, prompt = prompts.shape
-    tokens = prompts.new_zeros(batch, prompt + new_tokens)
-    tokens[:, :prompt] = prompts
-    mode = teacher.training
-    teacher.train(False)
-    with torch.no_grad():
-        for end in range(prompt, prompt + new_tokens):
-            probabilities = torch.softmax(student(tokens[:, :end])[:, end - 1], dim=1)
-            tokens[:, end : end + 1] = torch.multinomial(probabilities, 1, generator=generator)
-        target = teacher(tokens[:, :-1])
-    teacher.train(mode)
-    logits = student(tokens[:, :-1])
-    written = (torch.arange(prompt + new_tokens - 1) >= prompt - 1).expand(batch, -1)
-    q = torch.distributions.Categorical(logits=logits[written])
-    p = torch.distributions.Categorical(logits=target[written])
-    loss = torch.distributions.kl_divergence(q, p).sum() / (batch * new_tokens)
-    optimizer.zero_grad(set_to_none=False)
-    loss.backward()
-    optimizer.step()
-    return tokens, loss.detach()
-
-
-def _drawn(probabilities: Tensor, generator: Generator | None) -> Tensor:
-    """One token for each row."""
-    return torch.multinomial(probabilities, 1, generator=generator)
-
-
-def _first(probabilities: Tensor, generator: Generator | None) -> Tensor:
-    """The most probable token of each row."""
-    return probabilities.argmax(dim=-1, keepdim=True)
-
-
-def _written(
-    writer: nn.Module,
-    prompts: Tensor,
-    new_tokens: int,
-    generator: Generator | None,
-    choose: Callable[[Tensor, Generator | None], Tensor] = _drawn,
-) -> Tensor:
-    """Prompts and what a model writes after them."""
-    tokens = prompts
-    with torch.no_grad():
-        for _ in range(new_tokens):
-            chosen = choose(F.softmax(writer(tokens)[:, -1], dim=-1), generator)
-            tokens = torch.cat([tokens, chosen], dim=1)
-    return tokens
-
-
-def _scores(model: nn.Module, tokens: Tensor, start: int, end: int | None = -1) -> Tensor:
-    """Log-probabilities at positions from start to end."""
-    return F.log_softmax(model(tokens)[:, start:end], dim=-1)
-
-
-def _reverse(log_s: Tensor, log_t: Tensor) -> Tensor:
-    """KL(student || teacher), averaged over positions."""
-    return (log_s.exp() * (log_s - log_t)).sum(dim=-1).mean()
-
-
-def _step(optimizer: Optimizer, tokens: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-    """The end of a step."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return tokens, loss.detach()
-
-
-@drill.mistake(
-    "off-policy",
-    "your tokens are the teacher's: that is distillation on its text, in which the student never meets its own "
-    "mistakes. On-policy means that the student samples, and the teacher only scores.",
-)
-def off_policy(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Let the teacher write."""
-    teacher.eval()
-    tokens, start = _written(teacher, prompts, new_tokens, generator), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    return _step(optimizer, tokens, _reverse(_scores(student, tokens, start), log_t))
-
-
-@drill.mistake(
-    "greedy",
-    "your tokens are the most probable ones: argmax is no sample, and the student would be trained on one prefix per "
-    "prompt that it hardly ever writes at T = 1. Draw with torch.multinomial.",
-)
-def greedy(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Take the first choice each time."""
-    teacher.eval()
-    start = prompts.shape[1] - 1
-    tokens = _written(student, prompts, new_tokens, None, _first)
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    return _step(optimizer, tokens, _reverse(_scores(student, tokens, start), log_t))
-
-
-@drill.mistake(
-    "generator-unused",
-    "your tokens come from the global random state: nobody can repeat the step. Pass generator=generator to "
-    "torch.multinomial.",
-)
-def global_state(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Draw without the generator."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, None), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    return _step(optimizer, tokens, _reverse(_scores(student, tokens, start), log_t))
-
-
-@drill.mistake(
-    "prompt-counted",
-    "positions inside the prompt are in the loss: the student did not write those tokens. Begin at P - 1, the position "
-    "that predicts the first new token.",
-)
-def prompt_counted(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Score every position that predicts a token."""
-    teacher.eval()
-    tokens = _written(student, prompts, new_tokens, generator)
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, 0)
-    return _step(optimizer, tokens, _reverse(_scores(student, tokens, 0), log_t))
-
-
-@drill.mistake(
-    "not-shifted",
-    "your positions are late by one: logits at position i predict token i + 1. You leave out the first new token, and "
-    "count the last position, which predicts a token that nobody wrote. Slice [:, P - 1 : -1].",
-)
-def not_shifted(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Score the positions of the new tokens themselves."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1]
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start, None)
-    return _step(optimizer, tokens, _reverse(_scores(student, tokens, start, None), log_t))
-
-
-@drill.mistake(
-    "forward",
-    "this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q). On the student's own text the "
-    "reverse KL is asked for, in which the student's probabilities come first.",
-    seen="siyan-zhao/OPSD issue 14",
-)
-def forward(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Compute the other direction."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    return _step(optimizer, tokens, _reverse(log_t, _scores(student, tokens, start)))
-
-
-@drill.mistake(
-    "drawn-tokens-only",
-    "your loss holds the log-ratio of the drawn tokens only. As a value it is right on average, but its gradient is "
-    "zero on average, for the weight of each token is missing. Sum over the vocabulary, or use REINFORCE.",
-)
-def drawn_only(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Differentiate the log-ratio of the tokens that were drawn."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    ratio = _scores(student, tokens, start) - log_t
-    return _step(optimizer, tokens, ratio.gather(-1, tokens[:, start + 1 :, None]).mean())
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher's parameters got gradients: the backward pass through it costs time and memory, and one optimizer "
-    "that holds both would train it. Run the teacher under torch.no_grad().",
-)
-def live_teacher(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Score without no_grad."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1] - 1
-    log_s, log_t = _scores(student, tokens, start), _scores(teacher, tokens, start)
-    return _step(optimizer, tokens, _reverse(log_s, log_t))
-
-
-@drill.mistake(
-    "no-step",
-    "the student's weights did not change: optimizer.step() is missing, or the gradients were cleared between "
-    "backward() and step().",
-)
-def no_step(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Clear the gradients before they are used."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    loss = _reverse(_scores(student, tokens, start), log_t)
-    loss.backward()
-    optimizer.zero_grad()
-    optimizer.step()
-    return tokens, loss.detach()
-
-
-@drill.mistake(
-    "zero-grad-missing",
-    "gradients that the student had before your step are in your step: backward() adds to them. Call "
-    "optimizer.zero_grad() before loss.backward().",
-)
-def old_gradients(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Add to what is there."""
-    teacher.eval()
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    loss = _reverse(_scores(student, tokens, start), log_t)
-    loss.backward()
-    optimizer.step()
-    return tokens, loss.detach()
-
-
-@drill.mistake(
-    "teacher-in-train-mode",
-    "a teacher that arrives in training mode gives you another loss: its dropout is on, so its answers are noisy. Call "
-    "teacher.eval() before you use it.",
-)
-def noisy_teacher(
-    student: nn.Module,
-    teacher: nn.Module,
-    prompts: Tensor,
-    *,
-    new_tokens: int,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Use the teacher as it comes."""
-    tokens, start = _written(student, prompts, new_tokens, generator), prompts.shape[1] - 1
-    with torch.no_grad():
-        log_t = _scores(teacher, tokens, start)
-    return _step(optimizer, tokens, _reverse(_scores(student, tokens, start), log_t))

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def compare(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
@@ -24,6 +24,12 @@ def compare(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str
     return {"mean": mean, "low": low, "high": high, "verdict": verdict}
 
 
+def example() -> Case:
+    """Three seeds."""
+    a, b = torch.tensor([71.0, 68.0, 75.0]), torch.tensor([70.0, 66.0, 72.0])
+    return {"a": a.double(), "b": b.double(), "t_quantile": 4.303}
+
+
 def cases(generator: Generator) -> list[Case]:
     """Clear wins of either, a tie within noise, and a gain that only pairing shows."""
     made = []
@@ -38,6 +44,77 @@ def cases(generator: Generator) -> list[Case]:
     return made
 
 
+def edges() -> list[Edge]:
+    """Two seeds, equal methods, the same difference for every seed, and either method ahead."""
+    a = torch.tensor([71.0, 68.0, 75.0, 70.0], dtype=torch.float64)
+    same = torch.full_like(a, 2.0)
+    small = torch.tensor([0.1, -0.1, 0.2, -0.2], dtype=torch.float64)
+    plans = {
+        "two seeds": (a[:2], a[:2] - torch.tensor([1.0, 2.0]), 12.706),
+        "equal methods": (a, a.clone(), 3.182),
+        "a difference that is the same for every seed": (a, a - same, 3.182),
+        "a clear win of a": (a, a - 3 - small, 3.182),
+        "a clear win of b": (a, a + 3 + small, 3.182),
+        "a mean ahead within noise": (a, a - 0.05 - small, 3.182),
+        "a mean behind within noise": (a, a + 0.05 + small, 3.182),
+        "a lead of between one and two deviations": (a, a - 0.25 - small, 3.182),
+    }
+    return [
+        Edge(title, {"a": one, "b": other, "t_quantile": t})
+        for title, (one, other, t) in plans.items()
+    ]
+
+
+def family(wrong: Wrong, a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
+    """The comparison with its switches."""
+    if "sides-swapped" in wrong:
+        a, b = b, a
+    d, n = a - b, len(a)
+    mean = (d.quantile(0.5) if "median" in wrong else d.mean()).item()
+    correction = 0 if "population-deviation" in wrong else 1
+    power = 2 if "variance" in wrong else 1
+    spread = d.std(correction=correction).item() ** power
+    if "unpaired" in wrong:
+        spread = (
+            math.sqrt(a.var(correction=correction).item() + b.var(correction=correction).item())
+            ** power
+        )
+    if "deviations-subtracted" in wrong:
+        spread = (
+            abs(a.std(correction=correction).item() - b.std(correction=correction).item()) ** power
+        )
+    if "first-deviation-only" in wrong:
+        spread = a.std(correction=correction).item() ** power
+    roots = {"deviation-for-error": 1.0, "divided-by-n": n, "root-of-n-minus-1": math.sqrt(n - 1)}
+    error = spread / next((roots[name] for name in roots if name in wrong), math.sqrt(n))
+    quantiles = {
+        "normal-quantile": 1.96,
+        "two-deviations": 2.0,
+        "quantile-ignored": 1.0,
+        "half-width": t_quantile / 2,
+        "quantile-halved-error": 2 * t_quantile,
+    }
+    margin = error * next((quantiles[name] for name in quantiles if name in wrong), t_quantile)
+    if "one-seed" in wrong:
+        mean, margin = d[0].item(), 0.0
+    if "no-width" in wrong:
+        margin = 0.0
+    low, high = mean - margin, mean + margin
+    verdict = "a" if low > 0 else "b" if high < 0 else "undecided"
+    ahead, behind = int((d > 0).sum()), int((d < 0).sum())
+    verdicts = {
+        "verdict-from-mean": "a" if mean > 0 else "b",
+        "verdict-one-sided": "a" if low > 0 else "undecided",
+        "verdict-inverted": {"a": "b", "b": "a"}.get(verdict, verdict),
+        "always-undecided": "undecided",
+        "verdict-by-low-only": "a" if low > 0 else "b",
+        "verdict-by-deviation": "undecided" if abs(mean) <= spread else "a" if mean > 0 else "b",
+        "verdict-by-seeds": "a" if ahead > behind else "b" if behind > ahead else "undecided",
+    }
+    verdict = next((verdicts[name] for name in verdicts if name in wrong), verdict)
+    return {"mean": mean, "low": low, "high": high, "verdict": verdict}
+
+
 drill = Drill(
     id="paired-comparison",
     title="Better, or lucky?",
@@ -48,10 +125,11 @@ drill = Drill(
     minutes=10,
     level="core",
     hints=(
-        "Both methods had the same data order and initial weights for seed i. What does that share, and how do "
-        "you remove it?",
-        "Work on the differences. The interval of a mean needs its standard error, not the standard deviation.",
-        "d = a - b; margin = t_quantile * d.std(correction=1) / sqrt(n); decide by whether 0 is inside.",
+        "Both methods had the same data order and initial weights for seed i. What does that share, and how do you "
+        "remove it?",
+        "The interval of a mean needs its standard error. How does that come from a deviation, and by what does "
+        "the deviation of a sample divide?",
+        "When does an interval speak for one of the methods? There are three answers, not two.",
     ),
     explanation=(
         "O(n). Seeds move both methods together: a bad subset of the data is bad for both. The differences remove "
@@ -61,108 +139,57 @@ drill = Drill(
         "validation data, or the interval is too good."
     ),
     reference=compare,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # error
+        - one-seed: one seed decides: your interval has no width. One run says nothing of how much another would
+          differ.
+          Seen in code: keras-io's distillation example and the PyTorch tutorial report one run
+        - no-width: your interval has no width: it is the mean alone.
+        - unpaired: the two methods are treated as independent samples: what their seeds share stays in, and the
+          interval is far too wide. Work on the differences a - b.
+        - deviations-subtracted: the deviations of the two methods are subtracted: the deviation of the differences is
+          another number.
+        - first-deviation-only: the deviation is that of a alone: take that of the differences.
+        # correction
+        - population-deviation: the deviation divides by n, not by n - 1: with few seeds the interval is too narrow.
+          The t quantile belongs to the sample deviation.
+        - variance: the variance stands in place of the deviation: take its root.
+        # root
+        - deviation-for-error: this is the spread of single differences, not of their mean: divide the standard
+          deviation by the root of n.
+        - divided-by-n: the deviation is divided by n: the error of a mean has the root of n.
+        - root-of-n-minus-1: the deviation is divided by the root of n - 1: that goes with a deviation over n, and
+          here it is over n - 1.
+        # quantile
+        - normal-quantile: 1.96 is the quantile of the normal distribution: with few seeds the deviation is itself
+          uncertain, and the t quantile that you were given is larger.
+        - two-deviations: the interval is two standard errors wide on each side: use the t quantile that you were
+          given.
+        - quantile-ignored: the interval is one standard error wide on each side: multiply by the t quantile.
+        - half-width: the interval is half as wide as it should be: the margin is added on both sides in full.
+        - quantile-halved-error: the interval is twice as wide as it should be: the quantile is that of both sides
+          already.
+        # verdict
+        - verdict-from-mean: the verdict follows the mean alone and never says "undecided": so would "distillation
+          always helps". Decide by whether 0 lies in the interval.
+        - verdict-one-sided: the verdict is never "b": the interval can lie below 0 as a whole.
+        - verdict-inverted: the verdict names the loser: a positive difference a - b speaks for a.
+        - always-undecided: the verdict is always "undecided".
+        - verdict-by-low-only: the verdict is "b" wherever the interval is not above 0: where 0 lies inside, the data
+          do not decide.
+        - verdict-by-deviation: the verdict compares the mean with the deviation, not with the interval.
+        - verdict-by-seeds: the verdict counts on how many seeds each method is ahead: decide by the interval.
+        # sides
+        - sides-swapped: the difference is b - a: with the sides swapped, every verdict names the loser.
+        # mean
+        - median: the median of the differences stands in place of their mean.
+        """
+    ),
+    sizes=lambda case: {"n": len(case["a"]), "t": case["t_quantile"]},
+    observe=lambda case, result: dict(result),
 )
-
-
-@drill.alternative
-def by_sums(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Sums of squares, in plain Python."""
-    values = [float(x) - float(y) for x, y in zip(a, b, strict=True)]
-    n = len(values)
-    mean = sum(values) / n
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-    margin = t_quantile * (variance / n) ** 0.5
-    verdict = "undecided"
-    if abs(mean) > margin:
-        verdict = "a" if mean > 0 else "b"
-    return {"mean": mean, "low": mean - margin, "high": mean + margin, "verdict": verdict}
-
-
-@drill.alternative
-def by_variance(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """The variance of a difference from variances and covariance."""
-    both = torch.stack([a, b]).cov()
-    error = ((both[0, 0] + both[1, 1] - 2 * both[0, 1]) / len(a)).sqrt()
-    mean = a.mean() - b.mean()
-    low, high = mean - t_quantile * error, mean + t_quantile * error
-    verdict = "undecided" if low <= 0 <= high else ("a" if mean > 0 else "b")
-    return {"mean": mean.item(), "low": low.item(), "high": high.item(), "verdict": verdict}
-
-
-def _answer(mean: float, margin: float) -> dict[str, float | str]:
-    """Say what an interval says."""
-    verdict = "a" if mean > margin else "b" if mean < -margin else "undecided"
-    return {"mean": mean, "low": mean - margin, "high": mean + margin, "verdict": verdict}
-
-
-@drill.mistake(
-    "one-seed",
-    "one seed decides: your interval has no width. One run says nothing of how much another would differ.",
-    seen="keras-io's distillation example and the PyTorch tutorial report one run",
-)
-def one_seed(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Look at the first seed."""
-    return _answer((a[0] - b[0]).item(), 0.0)
-
-
-@drill.mistake(
-    "unpaired",
-    "the two methods are treated as independent samples: what their seeds share stays in, and the interval is far "
-    "too wide. Work on the differences a - b.",
-)
-def unpaired(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Add both variances."""
-    error = math.sqrt((a.var() + b.var()).item() / len(a))
-    return _answer((a.mean() - b.mean()).item(), t_quantile * error)
-
-
-@drill.mistake(
-    "population-deviation",
-    "the deviation divides by n, not by n - 1: with few seeds the interval is too narrow. The t quantile belongs "
-    "to the sample deviation.",
-)
-def population(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Divide by n."""
-    d = a - b
-    return _answer(d.mean().item(), t_quantile * d.std(correction=0).item() / math.sqrt(len(d)))
-
-
-@drill.mistake(
-    "deviation-for-error",
-    "this is the spread of single differences, not of their mean: divide the standard deviation by the root of n.",
-)
-def no_root(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Forget the root of n."""
-    d = a - b
-    return _answer(d.mean().item(), t_quantile * d.std().item())
-
-
-@drill.mistake(
-    "normal-quantile",
-    "`1.96` is the quantile of the normal distribution: with few seeds the deviation is itself uncertain, and the t "
-    "quantile that you were given is larger.",
-)
-def normal(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Use 1.96."""
-    return compare(a, b, t_quantile=1.96)
-
-
-@drill.mistake(
-    "verdict-from-mean",
-    'the verdict follows the mean alone and never says "undecided": so would "distillation always helps". Decide by '
-    "whether 0 lies in the interval.",
-)
-def by_mean(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Say a whenever it is ahead."""
-    answer = compare(a, b, t_quantile=t_quantile)
-    return answer | {"verdict": "a" if (a - b).mean() > 0 else "b"}
-
-
-@drill.mistake(
-    "sides-swapped",
-    "the difference is b - a: with the sides swapped, every verdict names the loser.",
-)
-def swapped(a: Tensor, b: Tensor, *, t_quantile: float) -> dict[str, float | str]:
-    """Subtract the wrong way."""
-    return compare(b, a, t_quantile=t_quantile)

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator
 
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Fault, Wrong
 
 
 def judge(letters: list[str]) -> list[bool]:
@@ -11,7 +11,7 @@ def judge(letters: list[str]) -> list[bool]:
 
     letters: letters from "a" to "l", in any order. The statements are in the task above. Result: one bool a letter.
     """
-    true = {"c", "g", "i"}
+    true = {"b", "c", "g", "i", "k", "l"}
     return [letter in true for letter in letters]
 
 
@@ -21,13 +21,13 @@ STATEMENTS = {
         "attention-copied",
         "a is false: attention transfer is a loss on the student's own maps, in every step. Copying attention "
         "exists for vision transformers, under that name.",
-        "a circulating article",
+        "claimed: a circulating article",
     ),
     "b": (
-        "In activation-based attention transfer it matters whether energies are summed or averaged over channels.",
+        "In activation-based attention transfer, summing and averaging energies over channels give the same loss.",
         "sum-or-mean",
-        "b is false: the constant cancels, as each map is normalized to length 1.",
-        "szagoruyko/attention-transfer issue 34",
+        "b is true: the constant cancels, as each map is normalized to length 1.",
+        "claimed otherwise: szagoruyko/attention-transfer issue 34",
     ),
     "c": (
         "A map of squared activations summed over channels is computed without queries, keys and a softmax.",
@@ -38,12 +38,13 @@ STATEMENTS = {
     "d": (
         "The student must be initialized from the teacher, or have its architecture.",
         "must-start-from-teacher",
-        "d is false: logits and maps can be compared between any two architectures. Copying weights is an option where "
+        "d is false: logits and maps can be compared between any two architectures. Copying weights is an option "
+        "where "
         "shapes agree.",
-        "a circulating article",
+        "claimed: a circulating article",
     ),
     "e": (
-        "With a larger and better teacher, the same student always gets better.",
+        "With a larger and better teacher, the same student gets better.",
         "bigger-is-better",
         "e is false: a student can fail to follow a teacher that is too far away (Cho and Hariharan 2019; "
         "Mirzadeh et al. 2020).",
@@ -57,16 +58,17 @@ STATEMENTS = {
         "",
     ),
     "g": (
-        "Hints, the matching of intermediate features, were introduced by FitNets.",
-        "hints-by-hinton",
-        "g is true: Romero et al., ICLR 2015. Hinton et al. 2015 match outputs.",
-        "course notes that credit Hinton et al.",
+        "Without T², the gradient of the soft term shrinks about as 1/T² when T grows.",
+        "no-need-for-t-squared",
+        "g is true: one 1/T comes from the chain rule, the other from softmaxes that grow alike.",
+        "",
     ),
     "h": (
-        "Attention transfer for convolutional networks was published at a conference in 2016.",
-        "published-2016",
-        "h is false: Zagoruyko and Komodakis presented it at ICLR 2017; the preprint is of December 2016.",
-        "course notes",
+        "Running the teacher under torch.no_grad() also stops its dropout.",
+        "no-grad-is-eval",
+        "h is false: no_grad() records no graph, and changes nothing else. eval() stops dropout and makes batch "
+        "normalization use its running statistics.",
+        "",
     ),
     "i": (
         "Transferring attention between vision transformers failed for some model families that were tested.",
@@ -83,21 +85,25 @@ STATEMENTS = {
         "",
     ),
     "k": (
-        "The generalized Jensen-Shannon divergence goes from forward KL at beta = 0 to reverse KL at beta = 1 "
-        "without a jump.",
+        "The generalized Jensen-Shannon divergence is 0 at beta = 0 and at beta = 1.",
         "jsd-interpolates",
-        "k is false: it tends to 0 at both ends. Libraries put the two divergences there as special cases.",
-        "huggingface/trl pull request 3043 and issue 6780",
+        "k is true: at both ends the mixture is the side that is compared with it. Libraries put forward and reverse "
+        "KL there as special cases.",
+        "in code: huggingface/trl pull request 3043 and issue 6780",
     ),
     "l": (
-        "Since the best T for images is above 1, it is above 1 for language models too.",
+        "A best T above 1 for images says nothing about the best T for language models.",
         "high-t-for-language",
-        "l is false: it does not follow, and in a large study of language models T = 1 worked best (Busbridge et "
-        "al. 2025).",
+        "l is true: in a large study of language models T = 1 worked best (Busbridge et al. 2025).",
         "",
     ),
 }
 """For each letter: the statement, the name of its wrong verdict, what is right, and where the error was seen."""
+
+
+def example() -> Case:
+    """The first three letters."""
+    return {"letters": ["a", "b", "c"]}
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -107,14 +113,29 @@ def cases(generator: Generator) -> list[Case]:
     return [{"letters": [letters[number] for number in order]} for order in orders]
 
 
+def edges() -> list[Edge]:
+    """One letter, one letter twice."""
+    return [
+        Edge("one letter", {"letters": ["b"]}),
+        Edge(
+            "a letter that comes twice",
+            {"letters": ["c", "a", "c"]},
+            "One verdict for each letter.",
+        ),
+    ]
+
+
 def observe(case: Case, result: list[bool]) -> dict[str, object]:
     """One verdict a statement."""
-    if not isinstance(result, list) or len(result) != len(case["letters"]):
-        return {"list of verdicts": result}
     pairs = zip(case["letters"], result, strict=True)
-    return {"list of verdicts": "complete"} | {
-        f"verdict on {letter}": verdict for letter, verdict in sorted(pairs)
-    }
+    return {f"verdict on {letter}": bool(verdict) for letter, verdict in sorted(pairs)}
+
+
+def family(wrong: Wrong, letters: list[str]) -> list[bool]:
+    """The verdicts, some of them turned."""
+    turned = {letter for letter, entry in STATEMENTS.items() if entry[1] in wrong}
+    pairs = zip(letters, judge(letters), strict=True)
+    return [verdict != (letter in turned) for letter, verdict in pairs]
 
 
 drill = Drill(
@@ -128,48 +149,26 @@ drill = Drill(
     minutes=5,
     level="warm-up",
     hints=(
-        "Three of the twelve are true.",
-        "Words such as must, always and every are rarely right in this field.",
-        "true = {...}; return [letter in true for letter in letters]",
+        "Sort them first: which speak of a definition, which of a computation that you can do in your head, which of "
+        "what must be or is always so?",
+        "A definition can be looked up, a computation can be done. Whoever says that something must be so, or is so "
+        "for all, needs more than one experiment.",
+        "Four of them you can settle by computing: b, g, h and k. Take them one by one, on paper.",
     ),
     explanation=(
-        "True are c, g and i; the folded list of mistakes has the reason for each. The pattern behind the false "
-        "ones: a loss is taken for a copy, one measurement for a law, a picture for a cause, and a preprint's "
-        "year for a paper's. The interviewer listens for a verdict in one word and a reason in one sentence."
+        "The folded list of mistakes has the reason for each. The pattern behind the false ones: a loss is taken for "
+        "a copy, one measurement for a law, a picture for a cause, and one switch for another. The interviewer "
+        "listens "
+        "for a verdict in one word and a reason in one sentence."
     ),
     reference=judge,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs={
+        letter: (Fault(name, reason, seen),)
+        for letter, (_, name, reason, seen) in STATEMENTS.items()
+    },
     observe=observe,
 )
-
-
-def _flipped(wrong: str) -> Solution:
-    """The right verdicts but one."""
-
-    def solution(letters: list[str]) -> list[bool]:
-        return [
-            verdict != (letter == wrong)
-            for letter, verdict in zip(letters, judge(letters), strict=True)
-        ]
-
-    return solution
-
-
-for _letter, (_, _name, _reason, _seen) in STATEMENTS.items():
-    drill.mistake(_name, _reason, seen=_seen)(_flipped(_letter))
-
-
-@drill.alternative
-def by_table(letters: list[str]) -> list[bool]:
-    """A table of all."""
-    answers = dict.fromkeys("abdefhjkl", False) | dict.fromkeys("cgi", True)
-    return [answers[letter] for letter in letters]
-
-
-@drill.alternative
-def by_membership(letters: list[str]) -> list[bool]:
-    """A text of the true ones."""
-    verdicts = []
-    for letter in letters:
-        verdicts.append("cgi".find(letter) >= 0)
-    return verdicts

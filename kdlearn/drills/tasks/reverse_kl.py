@@ -1,11 +1,11 @@
 """Drill: reverse KL, the divergence of on-policy distillation."""
 
-import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import example_logits, logits_edges
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -19,6 +19,12 @@ def reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(log_teacher, log_student, reduction="batchmean", log_target=True)
 
 
+def example() -> Case:
+    """Two rows, three tokens."""
+    student, teacher = example_logits()
+    return {"student_logits": student, "teacher_logits": teacher}
+
+
 def cases(generator: Generator) -> list[Case]:
     """Batches of several sizes, the teacher surer than the student."""
     return [
@@ -30,10 +36,57 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
-def extremes(generator: Generator) -> list[Case]:
-    """Logits so far apart that a probability is 0 in floating point."""
-    case = cases(generator)[0]
-    return [case | {name: 1e4 * value for name, value in case.items()}]
+def edges() -> list[Edge]:
+    """One row, equal sides, logits that underflow."""
+    return logits_edges(example(), far=("student_logits", "teacher_logits"))
+
+
+def family(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
+    """The loss with its switches."""
+    t = 2 if {"softened", "softened-without-factor"} & wrong else 1
+    s, z = student / t, teacher.detach() / t
+    if "student-detached" in wrong:
+        s = s.detach()
+    if "softmax-twice-student" in wrong:
+        s = s.softmax(1)
+    if "softmax-twice-teacher" in wrong:
+        z = z.softmax(1)
+    log_q = s.log_softmax(0 if {"wrong-dimension", "wrong-dimension-student"} & wrong else 1)
+    log_p = z.log_softmax(0 if "wrong-dimension" in wrong else 1)
+    if "log-of-softmax" in wrong:
+        log_q, log_p = s.softmax(1).log(), z.softmax(1).log()
+    q, p = log_q.exp(), log_p.exp()
+    if "guard-in-logarithm" in wrong:
+        log_q, log_p = (q + 1e-8).log(), (p + 1e-8).log()
+    weight = q.detach() if "constant-weight" in wrong else q
+    given = log_p
+    if "probabilities-as-input" in wrong:
+        given = p
+    if "logits-as-input" in wrong:
+        given = z
+    terms = weight * (log_q - given)
+    if "probability-target" in wrong:
+        terms = F.kl_div(given, weight, reduction="none")
+    if "forward" in wrong:
+        terms = p * (log_p - log_q)
+    if "symmetric" in wrong:
+        terms = (q - p) * (log_q - log_p)
+    if "entropy-missing" in wrong:
+        terms = -weight * given
+    if "soft-cross-entropy" in wrong:
+        terms = -p * log_q
+    if "argmax-only" in wrong:
+        terms = F.one_hot(q.argmax(1), q.shape[1]) * (log_q - given)
+    if "log-ratio-alone" in wrong:
+        terms = log_q - given
+    total = terms.sum() / len(terms)
+    if "mean-reduction" in wrong:
+        total = terms.mean()
+    if "sum-reduction" in wrong:
+        total = terms.sum()
+    if "mean-over-vocabulary-only" in wrong:
+        total = terms.mean(1).sum()
+    return total * (4 if "softened" in wrong else 1) * (-1 if "sign" in wrong else 1)
 
 
 drill = Drill(
@@ -48,8 +101,10 @@ drill = Drill(
     level="core",
     hints=(
         "Write the sum: each logarithm of a ratio is weighted by a probability. Whose, and does it get a gradient?",
-        "F.kl_div(log q, log p, log_target=True) is KL(p || q): now the student is p, the second argument.",
-        "F.kl_div(log_softmax(teacher.detach()), log_softmax(student), reduction='batchmean', log_target=True)",
+        "F.kl_div(log q, p) is KL(p || q). Which of its arguments is the student now, and in which form may a "
+        "target come that has a gradient?",
+        "Hold the weights constant in your mind: what is the gradient of the rest? If it is zero, nothing would be "
+        "learned.",
     ),
     explanation=(
         "Two log-softmaxes and a sum: O(BV). Forward KL punishes a student that gives little where the teacher gives "
@@ -64,134 +119,62 @@ drill = Drill(
         "of the arguments, and the entropy of the student as the term that keeps it from collapsing."
     ),
     reference=reverse_kl,
+    example=example,
     cases=cases,
-    extremes=extremes,
-    sizes=lambda case: {
-        "B": len(case["student_logits"]),
-        "V": case["student_logits"].shape[1],
-    },
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # direction
+        - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q), so for the reverse KL
+          the student is the second argument.
+          Seen in code: siyan-zhao/OPSD issue 14
+        - symmetric: both directions are added: only KL(student || teacher) is asked for.
+        - entropy-missing: this is the cross-entropy of the student against the teacher, without the student's
+          entropy. In the forward KL the entropy left out is the teacher's, a constant; here it is the student's, and
+          without it the minimum is a student that is certain of the teacher's first choice.
+        - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the direction nor the
+          entropy is that of the reverse KL.
+        - argmax-only: only the student's most probable token counts: the sum runs over the whole vocabulary.
+        - log-ratio-alone: the log-ratios are summed without their weights, the student's probabilities.
+        # input
+        - probabilities-as-input: F.kl_div wants the teacher's logarithms as its first argument, and got
+          probabilities.
+        - logits-as-input: F.kl_div wants the teacher's log-probabilities as its first argument, and got logits.
+        # gradient
+        - constant-weight: the value is right, the gradient is zero: the student's probabilities in front of the
+          log-ratio were detached, and what is left cancels. The weight is the student's, and it belongs to the graph.
+        - student-detached: the student gets no gradient: everything of it was detached.
+        # temperature
+        - softened: both sides are divided by T = 2 and the loss is multiplied by 4: a habit from classifiers. Here T
+          is 1, as the student is sampled at T = 1 and is to match the teacher's own distribution.
+        - softened-without-factor: both sides are divided by T = 2: here T is 1.
+        # reduction
+        - mean-reduction: your loss is V = {V} times too small: reduction='mean', the default of F.kl_div, divides by
+          the vocabulary too. Use 'batchmean'.
+          Seen in code: facebookresearch/deit issue 61
+        - sum-reduction: your loss is B = {B} times too large: it is summed over the batch, not averaged.
+        - mean-over-vocabulary-only: the loss is averaged over the vocabulary and summed over the batch: it should be
+          the other way round.
+        # dimension
+        - wrong-dimension: the softmax runs over the batch, dim=0: the vocabulary is dim=1.
+        - wrong-dimension-student: the student's softmax runs over the batch, dim=0: the vocabulary is dim=1.
+        # softmax
+        - softmax-twice-student: softmax is applied twice to the student.
+        - softmax-twice-teacher: softmax is applied twice to the teacher.
+        # logarithm
+        - log-of-softmax: softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss infinite
+          or NaN: use log_softmax.
+        - probability-target: the value is right, the gradient is NaN where the student's probability underflows to 0:
+          F.kl_div takes the logarithm of a target given as probabilities, and here the target has a gradient. Give
+          log_softmax with log_target=True.
+        - guard-in-logarithm: a guard of 1e-8 inside a logarithm is too large: where a probability is smaller, the
+          loss is wrong. log_softmax needs no guard.
+        # sign
+        - sign: the sign is wrong: your loss falls as student and teacher part.
+        """
+    ),
+    sizes=lambda case: {"B": len(case["student_logits"]), "V": case["student_logits"].shape[1]},
     gradients=("student_logits",),
     detached=("teacher_logits",),
 )
-
-
-@drill.alternative
-def written_out(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """The definition of KL, with logsumexp."""
-    teacher = teacher_logits.detach()
-    log_q = student_logits - student_logits.logsumexp(dim=1, keepdim=True)
-    log_p = teacher - teacher.logsumexp(dim=1, keepdim=True)
-    return torch.einsum("bv,bv->", log_q.exp(), log_q - log_p) / len(log_q)
-
-
-@drill.alternative
-def policy_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """The log-ratio as a constant reward: the part of the gradient that is left out is zero."""
-    reward = (student_logits.log_softmax(-1) - teacher_logits.log_softmax(-1)).detach()
-    return (student_logits.softmax(-1) * reward).sum(-1).mean()
-
-
-@drill.mistake(
-    "forward",
-    "this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q), so for the reverse KL the student "
-    "is the second argument.",
-    seen="siyan-zhao/OPSD issue 14",
-)
-def forward(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Compute the other direction."""
-    log_q = F.log_softmax(student_logits, dim=1)
-    p = F.softmax(teacher_logits.detach(), dim=1)
-    return F.kl_div(log_q, p, reduction="batchmean")
-
-
-@drill.mistake(
-    "log-target",
-    "F.kl_div took the student's logarithms for probabilities, and logarithms of negative numbers are NaN: pass "
-    "log_target=True, or give it probabilities.",
-)
-def forgotten_flag(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Swap the arguments and give logarithms without saying so."""
-    log_q = F.log_softmax(student_logits, dim=1)
-    log_p = F.log_softmax(teacher_logits.detach(), dim=1)
-    return F.kl_div(log_p, log_q, reduction="batchmean")
-
-
-@drill.mistake(
-    "constant-weight",
-    "the value is right, the gradient is zero: the student's probabilities in front of the log-ratio were detached, "
-    "and what is left cancels. The weight is the student's, and it belongs to the graph.",
-)
-def constant_weight(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Detach the weights, as for a teacher that comes first."""
-    log_q = F.log_softmax(student_logits, dim=1)
-    log_p = F.log_softmax(teacher_logits.detach(), dim=1)
-    return (log_q.detach().exp() * (log_q - log_p)).sum(dim=1).mean()
-
-
-@drill.mistake(
-    "entropy-missing",
-    "this is the cross-entropy of the student against the teacher, without the student's entropy. In the forward KL "
-    "the entropy left out is the teacher's, a constant; here it is the student's, and without it the minimum is a "
-    "student that is certain of the teacher's first choice.",
-)
-def cross_entropy(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Leave out the term that was constant in the forward direction."""
-    q = F.softmax(student_logits, dim=1)
-    return F.cross_entropy(teacher_logits.detach(), q)
-
-
-@drill.mistake(
-    "softened",
-    "both sides are divided by T = 2: a habit from classifiers. Here T is 1, as the student is sampled at T = 1 and "
-    "is to match the teacher's own distribution.",
-)
-def softened(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Soften by 2, with the factor of 4 that goes with it."""
-    return 4 * reverse_kl(student_logits / 2, teacher_logits / 2)
-
-
-@drill.mistake(
-    "mean-reduction",
-    "your loss is V = {V} times too small: reduction='mean', the default of F.kl_div, divides by the vocabulary too. "
-    "Use 'batchmean'.",
-)
-def mean_reduction(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Leave the default reduction."""
-    log_q = F.log_softmax(student_logits, dim=1)
-    log_p = F.log_softmax(teacher_logits.detach(), dim=1)
-    return (log_q.exp() * (log_q - log_p)).mean()
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher_logits.detach(), or run it under no_grad().",
-)
-def live_teacher(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Leave the teacher in the graph."""
-    log_q = F.log_softmax(student_logits, dim=1)
-    log_p = F.log_softmax(teacher_logits, dim=1)
-    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-
-
-@drill.mistake(
-    "log-of-softmax",
-    "softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss infinite or NaN: use "
-    "log_softmax.",
-)
-def unstable(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Take the logarithm afterwards."""
-    q = F.softmax(student_logits, dim=1)
-    p = F.softmax(teacher_logits.detach(), dim=1)
-    return (q * (q.log() - p.log())).sum() / len(q)
-
-
-@drill.mistake(
-    "probability-target",
-    "the value is right, the gradient is NaN where the student's probability underflows to 0: F.kl_div takes the "
-    "logarithm of a target given as probabilities, and here the target has a gradient. Give log_softmax with "
-    "log_target=True.",
-)
-def probability_target(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Give the student's probabilities as the target."""
-    log_p = F.log_softmax(teacher_logits.detach(), dim=1)
-    return F.kl_div(log_p, F.softmax(student_logits, dim=1), reduction="batchmean")

@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -23,6 +23,14 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.smooth_l1_loss(cosines[0], cosines[1])
 
 
+def example() -> Case:
+    """Three samples; embeddings of two numbers and of three."""
+    return {
+        "student": torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]], dtype=torch.float64),
+        "teacher": torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, -1.0]]).double(),
+    }
+
+
 def cases(generator: Generator) -> list[Case]:
     """Batches with unequal widths."""
     return [
@@ -32,6 +40,78 @@ def cases(generator: Generator) -> list[Case]:
         }
         for batch, ours, theirs in ((5, 3, 7), (4, 6, 2), (6, 4, 4))
     ]
+
+
+def edges() -> list[Edge]:
+    """Equal samples, two samples, one dimension, a shift."""
+    case = example()
+    student, teacher = case["student"], case["teacher"]
+    double = student.clone()
+    double[1] = double[0]
+    hint = (
+        "The direction between equal samples is 0, and a plain norm has no derivative there: F.normalize guards "
+        "it."
+    )
+    return [
+        Edge("two equal samples", case | {"student": double}, hint),
+        Edge("two samples", {"student": student[:2], "teacher": teacher[:2]}),
+        Edge("one sample", {"student": student[:1], "teacher": teacher[:1]}, hint),
+        Edge("embeddings of one number", case | {"student": student[:, :1]}),
+        Edge("a student that is moved and scaled", case | {"student": 3 * student + 2}),
+        Edge("a student that equals its teacher", case | {"student": teacher.clone()}),
+        Edge(
+            "embeddings of 1e-4",
+            case | {"student": 1e-4 * student},
+            "A guard that is added is too large there.",
+        ),
+        Edge("float32 embeddings", {"student": student.float(), "teacher": teacher.float()}),
+    ]
+
+
+def _cosines(wrong: Wrong, e: Tensor) -> Tensor:
+    """What is compared, of one side."""
+    if {"samples-normalized", "samples-normalized-too"} & wrong:
+        e = F.normalize(e, dim=1)
+    if {"gram-matrix", "centered-gram-matrix"} & wrong:
+        unit = F.normalize(e - e.mean(0) if "centered-gram-matrix" in wrong else e, dim=1)
+        return unit @ unit.T
+    d = e[None] - e[:, None]
+    if "distances" in wrong:
+        squares = d.square().sum(2)
+        return torch.where(squares > 0, squares + (squares == 0), 1).sqrt() * (squares > 0)
+    if "nan-gradient" in wrong:
+        length = d.square().sum(2, keepdim=True).sqrt()
+        d = torch.where(length > 0, d / length, torch.zeros_like(d))
+    elif "guard-in-norm" in wrong:
+        d = d / ((d.square().sum(2, keepdim=True) + 1e-30).sqrt() + 1e-6)
+    elif "wrong-dimension" in wrong:
+        d = F.normalize(d, dim=1)
+    elif not {"not-normalized", "samples-normalized"} & wrong:
+        d = F.normalize(d, dim=2)
+    cosines = d @ d.mT
+    return cosines.clamp(-1 + 1e-7, 1 - 1e-7).acos() if "angles-not-cosines" in wrong else cosines
+
+
+def family(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
+    """The loss with its switches."""
+    gap = _cosines(wrong, student) - _cosines(wrong, teacher.detach())
+    terms = F.smooth_l1_loss(gap, torch.zeros_like(gap), reduction="none")
+    if "squared-error" in wrong:
+        terms = gap.square()
+    if "half-squared" in wrong:
+        terms = 0.5 * gap.square()
+    if "absolute-error" in wrong:
+        terms = gap.abs()
+    b = len(student)
+    if "distinct-triplets" in wrong:
+        return terms.sum() / (b * (b - 1) * (b - 2)) if b > 2 else terms.sum() * 0
+    if "sum-reduction" in wrong:
+        return terms.sum()
+    if "divided-by-batch" in wrong:
+        return terms.sum() / b
+    if "each-once" in wrong:
+        return terms.triu(1).sum() / max(b * b * (b - 1) / 2, 1)
+    return terms.mean()
 
 
 drill = Drill(
@@ -45,8 +125,10 @@ drill = Drill(
     level="hard",
     hints=(
         "An angle needs three samples. Which vectors form it, and where do they start?",
-        "All difference vectors: e[None] - e[:, None] has shape (B, B, D). Normalize, then products between pairs.",
-        "d = F.normalize(e[None] - e[:, None], dim=2); cosines = d @ d.mT, shape (B, B, B); F.smooth_l1_loss",
+        "All difference vectors of a batch fit into one tensor of shape (B, B, D). Which two axes do you add to "
+        "get it by broadcasting?",
+        "A cosine is a product of two directions of length 1. What is the direction from a sample to itself, and "
+        "what does a norm's gradient do there?",
     ),
     explanation=(
         "O(B³ + B² D) memory and O(B³ D) time: keep the batch small. Angles do not change when one side is "
@@ -56,122 +138,48 @@ drill = Drill(
         "listens for the shape (B, B, B) and its cost. Source: Park et al., CVPR 2019, section 3.2.2."
     ),
     reference=rkd_angle_loss,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # what
+        - gram-matrix: these are cosines between samples, a B x B matrix: two samples form no angle of a triplet. Take
+          differences to a third sample first.
+          Seen in code: a circulating implementation called AngleWiseDistillation
+        - distances: pairwise distances are compared: that is the other loss of the paper. An angle needs three
+          samples.
+        - angles-not-cosines: the angles themselves are compared: asked for are their cosines.
+        - centered-gram-matrix: these are cosines of samples around the batch's mean: the vertex of an angle is a
+          sample, not the mean.
+        # normalization
+        - not-normalized: the difference vectors are not normalized: the products are lengths as well as angles, and
+          grow with the square of the scale.
+        - samples-normalized: the samples are normalized, their differences are not: the directions must have length
+          1.
+        - wrong-dimension: the differences are normalized over samples, not over the embedding.
+        - samples-normalized-too: the samples are normalized before the differences are taken: that moves them, and
+          their angles are others.
+        # guard
+        - nan-gradient: the gradient is NaN: the vector from a sample to itself is 0, and a norm has no gradient
+          there. F.normalize guards the division by eps.
+        - guard-in-norm: a guard is added to the length of the differences: between near samples it is as large as the
+          length. F.normalize guards only below 1e-12.
+        # distance
+        - squared-error: the differences of cosines are squared, without Huber's straight part and its half: large
+          differences pull more than the paper's loss lets them.
+        - half-squared: the differences are squared and halved everywhere: beyond 1 the Huber loss goes on as a line.
+        - absolute-error: the absolute differences are taken, without Huber's round part below 1.
+        # reduction
+        - distinct-triplets: the mean runs over triplets of three different samples: the task counts all B³, those
+          with equal members too, as the official code does.
+        - sum-reduction: the loss is summed over the triplets, not averaged.
+        - divided-by-batch: the sum is divided by B: there are B³ triplets.
+        - each-once: each pair at a vertex counts once (an upper triangle): the task counts all B³ triplets.
+        """
+    ),
     sizes=lambda case: {"B": len(case["student"])},
     gradients=("student",),
     detached=("teacher",),
 )
-
-
-def _huber(gap: Tensor) -> Tensor:
-    """The Huber function with beta 1."""
-    size = gap.abs()
-    return torch.where(size < 1, 0.5 * gap.square(), size - 0.5)
-
-
-def _cosines(e: Tensor) -> Tensor:
-    """Cosines at each sample."""
-    d = F.normalize(e[None] - e[:, None], dim=2)
-    return torch.einsum("ijd,ikd->ijk", d, d)
-
-
-@drill.alternative
-def by_einsum(student: Tensor, teacher: Tensor) -> Tensor:
-    """Einsum, and the Huber function written out."""
-    return _huber(_cosines(student) - _cosines(teacher.detach())).mean()
-
-
-@drill.alternative
-def vertex_by_vertex(student: Tensor, teacher: Tensor) -> Tensor:
-    """One sample at a time, in order to save memory."""
-    total = student.new_zeros(())
-    for i in range(len(student)):
-        one, other = (F.normalize(e - e[i], dim=1) for e in (student, teacher.detach()))
-        total = total + F.huber_loss(one @ one.T, other @ other.T, reduction="sum")
-    return total / len(student) ** 3
-
-
-@drill.must(
-    "gives the same loss for embeddings that are moved and scaled",
-    "not-relative",
-    "moving all of the student's embeddings by one vector changes your loss: an angle is formed by differences of "
-    "samples.",
-)
-def relative(solution: Solution, generator: Generator) -> bool:
-    """Whether shift and scale cancel."""
-    student, teacher = draws.normal(generator, 4, 3), draws.normal(generator, 4, 5)
-    one, other = solution(student, teacher), solution(3 * student + 2, teacher)
-    return bool(torch.allclose(one, other, rtol=1e-6))
-
-
-@drill.mistake(
-    "gram-matrix",
-    "these are cosines between samples, a B x B matrix: two samples form no angle of a triplet. Take differences "
-    "to a third sample first.",
-    seen="a circulating implementation called AngleWiseDistillation",
-)
-def gram(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compare Gram matrices."""
-    one, other = (F.normalize(e, dim=1) for e in (student, teacher.detach()))
-    return F.smooth_l1_loss(one @ one.T, other @ other.T)
-
-
-@drill.mistake(
-    "not-normalized",
-    "the difference vectors are not normalized: the products are lengths as well as angles, and grow with the "
-    "square of the scale.",
-)
-def products(student: Tensor, teacher: Tensor) -> Tensor:
-    """Forget the normalization."""
-    sides = []
-    for e in (student, teacher.detach()):
-        d = e[None] - e[:, None]
-        sides.append(d @ d.mT)
-    return F.smooth_l1_loss(sides[0], sides[1])
-
-
-@drill.mistake(
-    "squared-error",
-    "the differences of cosines are squared, without Huber's straight part and its half: large differences pull "
-    "more than the paper's loss lets them.",
-)
-def squared(student: Tensor, teacher: Tensor) -> Tensor:
-    """Use the mean squared error."""
-    return F.mse_loss(_cosines(student), _cosines(teacher.detach()))
-
-
-@drill.mistake(
-    "distinct-triplets",
-    "the mean runs over triplets of three different samples: the task counts all B³, those with equal members "
-    "too, as the official code does.",
-)
-def distinct(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divide by B (B - 1) (B - 2)."""
-    b = len(student)
-    total = _huber(_cosines(student) - _cosines(teacher.detach())).sum()
-    return total / (b * (b - 1) * (b - 2))
-
-
-@drill.mistake(
-    "nan-gradient",
-    "the gradient is NaN: the vector from a sample to itself is 0, and a norm has no gradient there. F.normalize "
-    "guards the division by eps.",
-)
-def unguarded(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divide by the norm, and repair the value alone."""
-    sides = []
-    for e in (student, teacher.detach()):
-        d = e[None] - e[:, None]
-        length = d.square().sum(2, keepdim=True).sqrt()
-        d = torch.where(length > 0, d / length, torch.zeros_like(d))
-        sides.append(d @ d.mT)
-    return F.smooth_l1_loss(sides[0], sides[1])
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher.detach().",
-)
-def live_teacher(student: Tensor, teacher: Tensor) -> Tensor:
-    """Leave the teacher in the graph."""
-    return F.smooth_l1_loss(_cosines(student), _cosines(teacher))

@@ -4,8 +4,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import chosen, divergence_knobs, example_logits, logits_edges
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def soft_cross_entropy(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
@@ -15,6 +16,12 @@ def soft_cross_entropy(student_logits: Tensor, target_probabilities: Tensor) -> 
     """
     logs = F.log_softmax(student_logits, dim=1)
     return -(target_probabilities.detach() * logs).sum(dim=1).mean()
+
+
+def example() -> Case:
+    """Two rows, three classes."""
+    targets = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], dtype=torch.float64)
+    return {"student_logits": example_logits()[0], "target_probabilities": targets}
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -28,10 +35,68 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
-def extremes(generator: Generator) -> list[Case]:
-    """A student so sure that a probability is 0 in floating point."""
-    case = cases(generator)[0]
-    return [case | {"student_logits": 1e4 * case["student_logits"]}]
+def edges() -> list[Edge]:
+    """Among others, rows that are labels, and a student so sure that a probability is 0 in floating point."""
+    case = example()
+    labels = torch.eye(3, dtype=torch.float64)[:2]
+    sides = ("student_logits", "target_probabilities")
+    found = logits_edges(case, equal=sides, far=("student_logits",))
+    hint = "0 · log 0 is NaN in floating point: no logarithm of the target is needed."
+    keep = [
+        edge
+        for edge in found
+        if edge.title
+        not in ("two classes", "a student that equals its teacher", "probabilities near 0")
+    ]
+    sure = case | {"student_logits": 15 * case["student_logits"]}
+    return [
+        *keep,
+        Edge("targets that are one-hot", case | {"target_probabilities": labels}, hint),
+        Edge("probabilities near 0", sure, "A guard inside a logarithm is too large there."),
+    ]
+
+
+def family(wrong: Wrong, z: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy with its switches."""
+    p = targets.detach()
+    if "softmax-on-targets" in wrong:
+        p = p.softmax(1)
+    if "argmax-targets" in wrong:
+        p = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)
+    if "targets-left-out" in wrong:
+        p = torch.ones_like(p)
+    if "softmax-twice-student" in wrong:
+        z = z.softmax(1)
+    dim = 0 if "wrong-dimension-student" in wrong else 1
+    logs = z.log_softmax(dim)
+    if "over-everything" in wrong:
+        logs = z.flatten().log_softmax(0).view_as(z)
+    if "log-of-softmax" in wrong:
+        logs = z.softmax(dim).log()
+    q = logs.exp()
+    if "guard-in-logarithm" in wrong:
+        logs = (q + 1e-8).log()
+    if "probabilities-as-input" in wrong:
+        logs = q
+    if "logits-as-input" in wrong:
+        logs = z
+    terms = -p * logs
+    if "divergence" in wrong:
+        terms = terms + torch.xlogy(p, p)
+    if "divergence-unguarded" in wrong:
+        terms = terms + p * p.log()
+    if "sides-swapped" in wrong:
+        terms = -q * p.log()
+    if "squared-gap" in wrong:
+        terms = (p - q).square()
+    total = terms.sum() / len(z)
+    if "mean-reduction" in wrong:
+        total = terms.mean()
+    if "sum-reduction" in wrong:
+        total = terms.sum()
+    if "mean-over-classes-only" in wrong:
+        total = terms.mean(1).sum()
+    return -total if "sign" in wrong else total
 
 
 drill = Drill(
@@ -41,9 +106,10 @@ drill = Drill(
     minutes=4,
     level="warm-up",
     hints=(
-        "Which of the two rows is inside the logarithm?",
-        "Take log_softmax of the logits, weigh by the target, sum over classes, average over the batch.",
-        "-(target_probabilities.detach() * F.log_softmax(student_logits, dim=1)).sum(dim=1).mean()",
+        "Which of the two rows is inside the logarithm, and which weighs it?",
+        "With one-hot rows your formula must become what you know from labels. Which sum disappears then?",
+        "A probability of the student can round to 0. Which function of PyTorch goes from logits to logarithms "
+        "without passing through the probability?",
     ),
     explanation=(
         "O(BC). It differs from KL(target || student) by the target's entropy, which is constant for the student: "
@@ -53,8 +119,43 @@ drill = Drill(
         "that are probabilities already."
     ),
     reference=soft_cross_entropy,
+    example=example,
     cases=cases,
-    extremes=extremes,
+    edges=edges,
+    family=family,
+    knobs=chosen(
+        divergence_knobs(temperature=False),
+        "direction",
+        "wrong-dimension",
+        "wrong-dimension-teacher",
+        "softmax-twice",
+        "softmax-twice-teacher",
+        "input",
+    )
+    | switches(
+        """
+        # input
+        - probabilities-as-input: the student's probabilities stand where their logarithms belong: there is no
+          logarithm in it.
+        - logits-as-input: the student's logits stand where the logarithms of its probabilities belong: take
+          log_softmax.
+        # targets
+        - softmax-on-targets: softmax is applied to targets that are probabilities already: they become nearly
+          uniform, and the student is taught that all classes are alike.
+          Seen asked: mit-han-lab/once-for-all issue 5
+        - argmax-targets: only the most probable class of the target counts: that is hard distillation. The
+          probabilities of the other classes are lost.
+        - targets-left-out: the logarithms are summed without their weights, the target's probabilities.
+        # what
+        - divergence: this is KL(target || student): the target's entropy was subtracted. The gradient is the same,
+          the number is not.
+        - divergence-unguarded: this is KL(target || student), and its p · log p is NaN where a target is 0. A
+          cross-entropy needs no logarithm of the target.
+        - sides-swapped: the logarithm is of the target, and the student's probabilities weigh it: cross-entropy has
+          the target outside and the student inside the logarithm.
+        - squared-gap: this is the squared difference of probabilities: there is no logarithm in it.
+        """
+    ),
     sizes=lambda case: {
         "B": len(case["student_logits"]),
         "C": case["student_logits"].shape[1],
@@ -62,96 +163,3 @@ drill = Drill(
     gradients=("student_logits",),
     detached=("target_probabilities",),
 )
-
-
-@drill.alternative
-def by_torch(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """F.cross_entropy takes probabilities."""
-    return F.cross_entropy(student_logits, target_probabilities.detach())
-
-
-@drill.alternative
-def by_logsumexp(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """The log-partition less the expected logit."""
-    p = target_probabilities.detach()
-    expected = torch.einsum("bc,bc->b", p, student_logits)
-    return (student_logits.logsumexp(1) * p.sum(1) - expected).mean()
-
-
-@drill.mistake(
-    "softmax-twice",
-    "softmax is applied to targets that are probabilities already: they become nearly uniform, and the student is "
-    "taught that all classes are alike.",
-    seen="asked in mit-han-lab/once-for-all issue 5",
-)
-def twice(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Soften what is soft."""
-    return soft_cross_entropy(student_logits, target_probabilities.softmax(1))
-
-
-@drill.mistake(
-    "logits-softmaxed-first",
-    "softmax is applied before log_softmax: the student's distribution becomes nearly uniform whatever it says. Give "
-    "log_softmax the logits.",
-    seen="proposed in haitongli/knowledge-distillation-pytorch issue 10",
-)
-def student_twice(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Soften the student's side twice."""
-    return soft_cross_entropy(student_logits.softmax(1), target_probabilities)
-
-
-@drill.mistake(
-    "mean-over-classes",
-    "your loss is C = {C} times too small: the sum over classes became a mean.",
-)
-def mean_everything(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Average over everything."""
-    return -(target_probabilities.detach() * student_logits.log_softmax(1)).mean()
-
-
-@drill.mistake(
-    "argmax-targets",
-    "only the most probable class of the target counts: that is hard distillation. The probabilities of the other "
-    "classes are lost.",
-)
-def hard(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Take the target's argmax."""
-    return F.cross_entropy(student_logits, target_probabilities.argmax(1))
-
-
-@drill.mistake(
-    "divergence",
-    "this is KL(target || student): the target's entropy was subtracted. The gradient is the same, the number is not.",
-)
-def divergence(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Subtract the entropy."""
-    p = target_probabilities.detach()
-    return F.kl_div(student_logits.log_softmax(1), p, reduction="batchmean")
-
-
-@drill.mistake(
-    "sides-swapped",
-    "the logarithm is of the target, and the student's probabilities weigh it: cross-entropy has the target "
-    "outside and the student inside the logarithm.",
-)
-def swapped(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Exchange the sides."""
-    return -(student_logits.softmax(1) * target_probabilities.detach().log()).sum(1).mean()
-
-
-@drill.mistake(
-    "log-of-softmax",
-    "softmax(...).log() is -inf as soon as a probability underflows to 0: use log_softmax.",
-)
-def unstable(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Take the logarithm afterwards."""
-    return -(target_probabilities.detach() * student_logits.softmax(1).log()).sum(1).mean()
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the targets received a gradient: they are constants here. Use target_probabilities.detach().",
-)
-def live(student_logits: Tensor, target_probabilities: Tensor) -> Tensor:
-    """Leave the targets in the graph."""
-    return F.cross_entropy(student_logits, target_probabilities)

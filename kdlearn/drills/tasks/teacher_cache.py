@@ -4,8 +4,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.compare import copied, same
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Fault, Network, Wrong, switches
 
 
 def store_teacher(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
@@ -23,9 +22,9 @@ def store_teacher(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Ten
     return stored
 
 
-def _network(generator: Generator, inputs: int, classes: int) -> nn.Module:
+def _network(generator: Generator, inputs: int, classes: int) -> Network:
     """A network with dropout and batch statistics."""
-    network = nn.Sequential(
+    network = Network(
         nn.Linear(inputs, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, classes)
     ).double()
     for parameter in network.parameters():
@@ -36,30 +35,89 @@ def _network(generator: Generator, inputs: int, classes: int) -> nn.Module:
     return network
 
 
+def _case(generator: Generator, rows: int, classes: int, batch: int, mode: bool) -> Case:
+    teacher = _network(generator, 5, classes).train(mode)
+    teacher[1].train(False)
+    return {
+        "teacher": teacher,
+        "images": draws.normal(generator, rows, 5),
+        "batch_size": batch,
+    }
+
+
+def example() -> Case:
+    """Five images, two at a time."""
+    return _case(Generator().manual_seed(0), 5, 2, 2, True)
+
+
 def cases(generator: Generator) -> list[Case]:
     """Numbers of images that no batch divides; teachers in either mode, one of them frozen in part."""
-    made = []
-    for rows, classes, batch, mode in ((11, 3, 4, True), (13, 4, 5, False), (9, 5, 2, True)):
-        teacher = _network(generator, 5, classes).train(mode)
-        teacher[1].train(False)  # type: ignore[index]
-        made.append(
-            {
-                "teacher": teacher,
-                "images": draws.normal(generator, rows, 5),
-                "batch_size": batch,
-            }
+    plans = ((11, 3, 4, True), (13, 4, 5, False), (9, 5, 2, True))
+    return [_case(generator, *plan) for plan in plans]
+
+
+def edges() -> list[Edge]:
+    """Batches of one, one batch for all, a whole number of batches, modes that differ within the teacher."""
+    case, training, resting = example(), example(), example()
+    training["teacher"].train()
+    resting["teacher"].eval()
+    return [
+        Edge("a batch size of 1", case | {"batch_size": 1}),
+        Edge("a batch size that is larger than the set", case | {"batch_size": 10}),
+        Edge(
+            "a batch size that divides the set",
+            case | {"images": case["images"][:4], "batch_size": 2},
+        ),
+        Edge("one image", case | {"images": case["images"][:1]}),
+        Edge("a teacher that arrives in training mode", training),
+        Edge("a teacher that arrives in evaluation mode", resting),
+    ]
+
+
+def watch(case: Case, calls: list[Call]) -> list[str]:
+    """How the teacher ran."""
+    seen = []
+    if any(call.training for call in calls):
+        seen.append("train-mode")
+    if any(call.grad for call in calls):
+        seen.append("graph-recorded")
+    if any(call.rows > case["batch_size"] for call in calls):
+        seen.append("all-at-once")
+    if sum(call.rows for call in calls) > len(case["images"]):
+        seen.append("run-twice")
+    return seen
+
+
+def family(wrong: Wrong, teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
+    """The store with its switches."""
+    modes = [(module, module.training) for module in teacher.modules()]
+    teacher.train("train-mode" in wrong)
+    if "shuffled" in wrong:
+        images = images[torch.randperm(len(images))]
+    if "reversed" in wrong:
+        images = images.flip(0)
+    if "fresh-augmentation" in wrong:
+        images = images + 0.1 * torch.randn_like(images)
+    if "last-batch-lost" in wrong:
+        images = images[: len(images) // batch_size * batch_size]
+    with torch.no_grad():
+        parts = (
+            [teacher(batch) for batch in images.split(batch_size)] if len(images) else [images[:0]]
         )
-    return made
-
-
-def observe(case: Case, result: Tensor) -> dict[str, object]:
-    """The answers, and whether the teacher is as it was."""
-    return {
-        "logits": result,
-        "graph": result.requires_grad,
-        "modes of the teacher": [module.training for module in case["teacher"].modules()],
-        "state of the teacher": case["teacher"].state_dict(),
+    for module, mode in modes:
+        module.training = mode
+    if "first-batch-only" in wrong:
+        parts = parts[:1]
+    if "last-batch-only" in wrong:
+        parts = parts[-1:]
+    stored = torch.stack(parts) if "not-joined" in wrong else torch.cat(parts)
+    kinds = {
+        "probabilities-stored": lambda: stored.softmax(-1),
+        "log-probabilities-stored": lambda: stored.log_softmax(-1),
+        "classes-stored": lambda: stored.argmax(-1),
+        "half-precision": lambda: stored.half().to(stored.dtype),
     }
+    return next((kinds[name]() for name in kinds if name in wrong), stored)
 
 
 drill = Drill(
@@ -73,8 +131,10 @@ drill = Drill(
     level="warm-up",
     hints=(
         "What would make the stored answer of an image depend on its neighbors, or on chance?",
-        "Evaluation mode, no_grad, every image once and in order, the last short batch included.",
-        "torch.cat([teacher(batch) for batch in images.split(batch_size)]) between eval() and putting the modes back",
+        "What does the last batch look like when batch_size does not divide N? And what keeps each batch's "
+        "activations alive?",
+        "A teacher may be frozen in part: one number says too little about its mode. What must you remember before "
+        "eval(), and for which modules?",
     ),
     explanation=(
         "One forward pass over the data instead of one for each epoch: the teacher's cost is divided by the "
@@ -85,150 +145,54 @@ drill = Drill(
         "limit: with random augmentation the stored answers belong to other pixels."
     ),
     reference=store_teacher,
+    example=example,
     cases=cases,
-    changes=("teacher",),
-    observe=observe,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # mode
+        - train-mode: the teacher runs in training mode: its answers depend on the other images of the batch and on
+          dropout, and its running statistics drift. Call eval().
+        # order
+        - shuffled: the answers are in another order than the images: a shuffled loader was stored. Row i must be the
+          answer to image i.
+        - reversed: the answers are in the reverse order of the images.
+        # rows
+        - last-batch-lost: the last images are missing: the final batch is shorter than the others, and was dropped.
+        - first-batch-only: only the first batch is stored.
+        - last-batch-only: only the last batch is stored: each one overwrites the one before.
+        - not-joined: the answers are stacked by batch: join them along the first dimension.
+        # stored
+        - probabilities-stored: probabilities are stored, not logits: what rounded to 0 at T = 1 cannot be softened
+          later.
+        - log-probabilities-stored: log-probabilities are stored, not logits: softened they give the same, but the
+          task asks for logits.
+        - classes-stored: only the most probable class is stored: no temperature can soften that.
+        - half-precision: the logits were rounded to half precision: the task does not allow it.
+        # images
+        - fresh-augmentation: the images are changed at random before they are stored: training then shows other
+          pixels than the teacher judged. Store what the student will see.
+          Seen claimed: described in Beyer et al., CVPR 2022
+        """
+    ),
+    effects=(
+        Fault(
+            "graph-recorded",
+            "the teacher runs with a graph: every batch keeps its activations until the graph is let go. Run it "
+            "under torch.no_grad().",
+        ),
+        Fault(
+            "all-at-once",
+            "more than batch_size images run at a time: a data set does not fit into memory at once.",
+        ),
+        Fault(
+            "run-twice",
+            "some images run more than once: the teacher's cost is what is to be saved.",
+        ),
+    ),
+    watch=watch,
+    sizes=lambda case: {"N": len(case["images"]), "batch": case["batch_size"]},
+    free=frozenset({"global random state"}),
+    observe=lambda case, result: {"logits": result},
 )
-
-
-@drill.must(
-    "gives the same answers for a teacher that arrives in training mode",
-    "train-mode",
-    "the teacher's answers depend on the mode in which it arrives: with dropout on, they are random. Call eval().",
-)
-def mode_does_not_matter(solution: Solution, generator: Generator) -> bool:
-    """Compare both modes."""
-    case = cases(generator)[0]
-    found = []
-    for mode in (True, False):
-        given = copied(case)
-        given["teacher"].train(mode)
-        found.append(drill.call(solution, given))
-    return same(*found)
-
-
-@drill.alternative
-def filled(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """A tensor that is filled."""
-    before = [module.training for module in teacher.modules()]
-    for module in teacher.modules():
-        module.training = False
-    pieces = []
-    start = 0
-    while start < len(images):
-        pieces.append(teacher(images[start : start + batch_size]).detach())
-        start += batch_size
-    for module, mode in zip(teacher.modules(), before, strict=True):
-        module.training = mode
-    result = torch.empty(len(images), pieces[0].shape[1], dtype=pieces[0].dtype)
-    torch.cat(pieces, out=result)
-    return result
-
-
-@drill.alternative
-def one_by_one(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Batches of one: in evaluation mode they do not matter."""
-    was = {name: module.training for name, module in teacher.named_modules()}
-    with torch.no_grad():
-        result = torch.stack([teacher.eval()(image[None])[0] for image in images])
-    for name, module in teacher.named_modules():
-        module.training = was[name]
-    return result
-
-
-@drill.mistake(
-    "train-mode",
-    "the teacher runs in training mode: its answers depend on the other images of the batch and on dropout, and "
-    "its running statistics drift. Call eval().",
-)
-def noisy(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Leave the teacher in training mode."""
-    modes = {module: module.training for module in teacher.modules()}
-    teacher.train()
-    with torch.no_grad():
-        result = torch.cat([teacher(batch) for batch in images.split(batch_size)])
-    for module, mode in modes.items():
-        module.training = mode
-    return result
-
-
-@drill.mistake(
-    "last-batch-lost",
-    "the last images are missing: the final batch is shorter than the others, and was dropped.",
-)
-def dropped(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Keep full batches only."""
-    whole = len(images) // batch_size * batch_size
-    return store_teacher(teacher, images[:whole], batch_size=batch_size)
-
-
-@drill.mistake(
-    "shuffled",
-    "the answers are in another order than the images: a shuffled loader was stored. Row i must be the answer to "
-    "image i.",
-)
-def shuffled(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Store in random order."""
-    order = torch.randperm(len(images))
-    return store_teacher(teacher, images[order], batch_size=batch_size)
-
-
-@drill.mistake(
-    "graph-kept",
-    "the stored logits carry a graph: the activations of every batch stay in memory, and a later backward would "
-    "go through the teacher. Use no_grad().",
-)
-def with_graph(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Forget no_grad."""
-    modes = {module: module.training for module in teacher.modules()}
-    teacher.eval()
-    result = torch.cat([teacher(batch) for batch in images.split(batch_size)])
-    for module, mode in modes.items():
-        module.training = mode
-    return result
-
-
-@drill.mistake(
-    "mode-not-put-back",
-    "the teacher is left in another mode than it had: put back each module's own, as parts of it may have been "
-    "frozen in evaluation mode.",
-)
-def left_in_eval(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Leave it in evaluation mode."""
-    teacher.eval()
-    with torch.no_grad():
-        return torch.cat([teacher(batch) for batch in images.split(batch_size)])
-
-
-@drill.mistake(
-    "all-to-train-mode",
-    "every module is put in the teacher's own mode afterwards: a part that was frozen in evaluation mode is "
-    "frozen no more. Remember each module's mode.",
-)
-def one_mode(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Put back one mode for all."""
-    mode = teacher.training
-    result = left_in_eval(teacher, images, batch_size=batch_size)
-    teacher.train(mode)
-    return result
-
-
-@drill.mistake(
-    "probabilities-stored",
-    "probabilities are stored, not logits: what rounded to 0 at T = 1 cannot be softened later.",
-)
-def probabilities(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Apply softmax."""
-    return store_teacher(teacher, images, batch_size=batch_size).softmax(1)
-
-
-@drill.mistake(
-    "fresh-augmentation",
-    "the images are changed at random before they are stored: training then shows other pixels than the teacher "
-    "judged. Store what the student will see.",
-    seen="described in Beyer et al., CVPR 2022",
-)
-def augmented(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Store answers to noisy images."""
-    noisy_images = images + 0.1 * torch.randn_like(images)
-    return store_teacher(teacher, noisy_images, batch_size=batch_size)

@@ -4,8 +4,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import chosen, divergence_knobs, side_of
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def token_kd_loss(
@@ -32,6 +33,23 @@ def answer_mask(generator: Generator, batch: int, length: int) -> Tensor:
     return (position >= start) & (position < end)
 
 
+def example() -> Case:
+    """Two sequences of three positions, two tokens; three positions count."""
+    student = torch.tensor(
+        [[[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]], [[0.0, 3.0], [2.0, 0.0], [0.0, 1.0]]]
+    )
+    teacher = torch.tensor(
+        [[[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]], [[1.0, 1.0], [4.0, 0.0], [0.0, 0.0]]]
+    )
+    mask = torch.tensor([[False, True, True], [True, False, False]])
+    return {
+        "student_logits": student.double(),
+        "teacher_logits": teacher.double(),
+        "mask": mask,
+        "temperature": 2.0,
+    }
+
+
 def cases(generator: Generator) -> list[Case]:
     """Batches of sequences whose answers differ in length."""
     return [
@@ -52,14 +70,115 @@ def cases(generator: Generator) -> list[Case]:
     ]
 
 
-def broken_padding(generator: Generator) -> list[Case]:
-    """Padding whose logits are no numbers on one side, as an attention mask over everything leaves them."""
-    case = cases(generator)[0]
-    padding = ~case["mask"][..., None]
+def edges() -> list[Edge]:
+    """Padding whose logits are no numbers, as an attention mask over everything leaves them; one token; no padding."""
+    case = example()
+    student, teacher, mask = case["student_logits"], case["teacher_logits"], case["mask"]
+    padding = ~mask[..., None]
+    one = torch.zeros_like(mask)
+    one[0, 1] = True
+    hint = "Select with logits[mask] before anything is computed."
     return [
-        case | {"student_logits": case["student_logits"].masked_fill(padding, torch.nan)},
-        case | {"teacher_logits": case["teacher_logits"].masked_fill(padding, -torch.inf)},
+        Edge(
+            "a student whose padding is NaN",
+            case | {"student_logits": student.masked_fill(padding, torch.nan)},
+            hint,
+        ),
+        Edge(
+            "a teacher whose padding is -inf",
+            case | {"teacher_logits": teacher.masked_fill(padding, -torch.inf)},
+            hint,
+        ),
+        Edge(
+            "a student whose padding is infinite",
+            case | {"student_logits": student.masked_fill(padding, torch.inf)},
+            hint,
+        ),
+        Edge("one token that counts", case | {"mask": one}),
+        Edge("a batch without padding", case | {"mask": torch.ones_like(mask)}),
+        Edge(
+            "one sequence",
+            case | {"student_logits": student[:1], "teacher_logits": teacher[:1], "mask": mask[:1]},
+        ),
+        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge(
+            "float32 logits",
+            case | {"student_logits": student.float(), "teacher_logits": teacher.float()},
+        ),
     ]
+
+
+def _terms(wrong: Wrong, s: Tensor, t: Tensor, temperature: float) -> Tensor:
+    """What each class adds."""
+    dim = {"over-positions": 1, "over-batch": 0}
+    found = next((dim[name] for name in dim if name in wrong), None)
+    (s, log_q), (t, log_p) = (
+        side_of(name, wrong, side, temperature) for name, side in (("student", s), ("teacher", t))
+    )
+    if found is not None and s.dim() == 3:
+        log_q, log_p = s.log_softmax(found), t.log_softmax(found)
+    if "reversed" in wrong:
+        s, log_q, t, log_p = t, log_p, s, log_q
+    q, p = log_q.exp(), log_p.exp()
+    given = log_q
+    if "probabilities-as-input" in wrong:
+        given = q
+    if "logits-as-input" in wrong:
+        given = s
+    terms = p * (log_p - given)
+    if "log-target" in wrong:
+        terms = log_p * (log_p.log() - given)
+    if "cross-entropy" in wrong:
+        terms = -p * given
+    if "symmetric" in wrong:
+        terms = (p - q) * (log_p - log_q)
+    if "argmax-only" in wrong:
+        terms = -F.one_hot(t.argmax(-1), t.shape[-1]) * given
+    if "squared-gap" in wrong:
+        terms = (p - q).square()
+    if "logits-matched" in wrong:
+        terms = (s - t).square()
+    return log_p - given if "weights-missing" in wrong else terms
+
+
+def family(
+    wrong: Wrong, student: Tensor, teacher: Tensor, mask: Tensor, *, temperature: float
+) -> Tensor:
+    """The loss with its switches."""
+    teacher = teacher.detach()
+    if "padding-counted" in wrong:
+        mask = torch.ones_like(mask)
+    if "mask-inverted" in wrong:
+        mask = ~mask
+    if "first-row-mask" in wrong:
+        mask = mask[:1].expand_as(mask)
+    if "shifted" in wrong:
+        student, teacher, mask = student[:, :-1], teacher[:, :-1], mask[:, 1:]
+    if "shifted-mask" in wrong:
+        mask = mask.roll(1, 1)
+    if {"over-positions", "over-batch", "nan-times-zero", "nan-gradient"} & wrong:
+        every = _terms(wrong, student, teacher, temperature).sum(-1)
+        rows = every[mask]
+        if "nan-times-zero" in wrong:
+            rows = rows + 0 * every.sum()
+    else:
+        rows = _terms(wrong, student[mask], teacher[mask], temperature).sum(-1)
+    total, (batch, length) = rows.sum(), mask.shape
+    over = {
+        "divided-by-batch": batch,
+        "divided-by-all": mask.numel(),
+        "divided-by-length": length,
+        "summed": 1,
+        "mean-reduction": len(rows) * student.shape[-1],
+        "divided-by-everything": mask.numel() * student.shape[-1],
+    }
+    loss = total / next((over[name] for name in over if name in wrong), len(rows))
+    if "mean-per-sequence" in wrong:
+        owner = mask.nonzero()[:, 0]
+        means = [rows[owner == row].mean() for row in range(batch) if (owner == row).any()]
+        loss = torch.stack(means).mean()
+    power = {"t-squared-missing": 0, "t-not-squared": 1, "divided-by-t-squared": -2}
+    return loss * temperature ** next((power[name] for name in power if name in wrong), 2)
 
 
 drill = Drill(
@@ -75,9 +194,8 @@ drill = Drill(
     hints=(
         "The mean goes over tokens, not over sequences: by what does 'batchmean' divide when the input has three "
         "dimensions?",
-        "NaN · 0 is NaN, so multiplying by the mask comes too late. Select first: logits[mask] has shape (N, V).",
-        "s, t = student_logits[mask], teacher_logits.detach()[mask]; then the loss of a classifier with N samples: "
-        "T² · F.kl_div(log_softmax(s / T), log_softmax(t / T), reduction='batchmean', log_target=True)",
+        "NaN times 0 is NaN, so multiplying by the mask comes too late. What can a mask do besides multiplying?",
+        "Once only the tokens that count are left, which loss of a classifier is it, and with how many samples?",
     ),
     explanation=(
         "`logits[mask]` makes one row of each token that counts, and the rest is the loss of a classifier with N "
@@ -90,7 +208,57 @@ drill = Drill(
         "both models predict the same next token)."
     ),
     reference=token_kd_loss,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=chosen(
+        divergence_knobs(sizes="V = {V}"),
+        "reduction",
+        "dimension",
+        "sign",
+        "guard-in-logarithm",
+        "log-of-softmax",
+        "softmax-twice",
+    )
+    | switches(
+        """
+        # denominator
+        - divided-by-batch: your sum is divided by the B = {B} sequences, not by the N = {N} tokens that count, as
+          'batchmean' does on three dimensions: the loss grows with the length of the answers. Divide by mask.sum().
+          Seen in code: neuralmagic/sparseml pull request 592
+        - mean-per-sequence: you take the mean of each sequence, then the mean of those: a token of a short answer
+          weighs more than one of a long answer. Sum over all tokens that count, then divide by their number.
+        - divided-by-all: the sum goes over the N = {N} tokens that count, but you divide by all B · L positions: the
+          more padding a batch has, the smaller its loss. Divide by mask.sum() instead of calling .mean().
+        - divided-by-length: the sum is divided by L, the length of the batch: divide by the N = {N} tokens that
+          count.
+        - summed: the tokens are summed, not averaged: divide by their number N = {N}.
+        - mean-reduction: your loss is V = {V} times too small: the mean runs over the vocabulary too. Sum over it,
+          average over tokens.
+        - divided-by-everything: the sum is divided by B · L · V, as .mean() of a masked tensor does: divide by the N
+          = {N} tokens that count.
+        # mask
+        - padding-counted: the mask is not used: prompt and padding are trained on as well. Select the tokens with
+          logits[mask].
+          Seen in code: jxiw/MambaInLlama issue 11
+        - mask-inverted: you average over the positions where the mask is False: here True means that a token counts.
+          Padding masks of nn.MultiheadAttention are the other way round.
+        - shifted: the positions are shifted by one against the mask: student and teacher both predict the same next
+          token, so nothing is to be shifted.
+        - shifted-mask: the mask is shifted by one: it belongs to the positions as they stand.
+        - first-row-mask: the mask of the first sequence is used for all.
+        # padding
+        - nan-times-zero: the loss is not finite as soon as a padded position holds NaN or only -inf: 0 · NaN is NaN,
+          so multiplying by the mask comes too late. Select with logits[mask] before the softmax.
+        - nan-gradient: the loss is right, but its gradient is NaN where padding holds NaN: dropping the losses of
+          padding afterwards repairs the value, and backward() still multiplies their NaN by 0. Select the logits
+          before the softmax.
+        # dimension
+        - over-positions: the softmax runs over the positions: the vocabulary is the last dimension.
+        - over-batch: the softmax runs over the batch: the vocabulary is the last dimension.
+        """
+    ),
     sizes=lambda case: {
         "B": case["mask"].shape[0],
         "L": case["mask"].shape[1],
@@ -101,206 +269,3 @@ drill = Drill(
     gradients=("student_logits",),
     detached=("teacher_logits",),
 )
-
-
-@drill.must(
-    "gives a finite loss whatever stands at padding",
-    "nan-times-zero",
-    "the loss is not finite as soon as a padded position holds NaN or only -inf: 0 · NaN is NaN, so multiplying by "
-    "the mask comes too late. Select with logits[mask] before the softmax.",
-)
-def finite_loss(solution: Solution, generator: Generator) -> bool:
-    """Look at the loss of batches with broken padding."""
-    losses = [drill.call(solution, case) for case in broken_padding(generator)]
-    return all(bool(torch.as_tensor(loss).isfinite()) for loss in losses)
-
-
-@drill.must(
-    "gives a finite gradient whatever stands at padding",
-    "nan-gradient",
-    "the loss is right, but its gradient is NaN where padding holds NaN: dropping the losses of padding afterwards "
-    "repairs the value, and backward() still multiplies their NaN by 0. Select the logits before the softmax.",
-)
-def finite_gradient(solution: Solution, generator: Generator) -> bool:
-    """Look at the gradient of batches with broken padding, if the loss is finite and has one."""
-    for case in broken_padding(generator):
-        student = case["student_logits"].requires_grad_()
-        loss = torch.as_tensor(drill.call(solution, case))
-        if loss.isfinite() and loss.requires_grad:
-            (gradient,) = torch.autograd.grad(loss, student)
-            if not gradient.isfinite().all():
-                return False
-    return True
-
-
-@drill.alternative
-def replaced(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Keep the shape: padding gets harmless logits before anything is computed of them."""
-    padding = ~mask.unsqueeze(-1)
-    z_s = student_logits.masked_fill(padding, 0.0) / temperature
-    z_t = teacher_logits.detach().masked_fill(padding, 0.0) / temperature
-    log_q = z_s - torch.logsumexp(z_s, dim=-1, keepdim=True)
-    log_p = z_t - torch.logsumexp(z_t, dim=-1, keepdim=True)
-    kl = torch.einsum("blv,blv->bl", log_p.exp(), log_p - log_q)
-    return temperature**2 * (kl * mask).sum() / mask.sum()
-
-
-@drill.alternative
-def token_by_token(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """One token after the other: cross-entropy minus the teacher's entropy."""
-    losses = []
-    for row, position in mask.nonzero().tolist():
-        p = (teacher_logits[row, position].detach() / temperature).softmax(0)
-        cross = F.cross_entropy(student_logits[row, position] / temperature, p)
-        losses.append(cross + torch.xlogy(p, p).sum())
-    return temperature**2 * torch.stack(losses).mean()
-
-
-def _token_kl(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, temperature: float
-) -> Tensor:
-    """KL of each token that counts."""
-    log_q = F.log_softmax(student_logits[mask] / temperature, dim=-1)
-    log_p = F.log_softmax(teacher_logits.detach()[mask] / temperature, dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-
-
-def _all_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL of each position, padding too."""
-    log_q = F.log_softmax(student_logits / temperature, dim=-1)
-    log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-
-
-@drill.mistake(
-    "divided-by-batch",
-    "your sum is divided by the B = {B} sequences, not by the N = {N} tokens that count, as 'batchmean' does on three "
-    "dimensions: the loss grows with the length of the answers. Divide by mask.sum().",
-    seen="neuralmagic/sparseml pull request 592",
-)
-def divided_by_batch(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Sum over tokens, mean over sequences."""
-    kl = _token_kl(student_logits, teacher_logits, mask, temperature)
-    return temperature**2 * kl.sum() / len(mask)
-
-
-@drill.mistake(
-    "padding-counted",
-    "the mask is not used: prompt and padding are trained on as well. Select the tokens with logits[mask].",
-    seen="jxiw/MambaInLlama issue 11",
-)
-def padding_counted(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Mean over all positions."""
-    return temperature**2 * _all_kl(student_logits, teacher_logits, temperature).mean()
-
-
-@drill.mistake(
-    "mean-per-sequence",
-    "you take the mean of each sequence, then the mean of those: a token of a short answer weighs more than one of a "
-    "long answer. Sum over all tokens that count, then divide by their number.",
-)
-def mean_per_sequence(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Average twice."""
-    kl = _token_kl(student_logits, teacher_logits, mask, temperature)
-    rows = mask.nonzero()[:, 0]
-    return temperature**2 * torch.stack([kl[rows == row].mean() for row in range(len(mask))]).mean()
-
-
-@drill.mistake(
-    "divided-by-all",
-    "the sum goes over the N = {N} tokens that count, but you divide by all B · L positions: the more padding a batch "
-    "has, the smaller its loss. Divide by mask.sum() instead of calling .mean().",
-)
-def divided_by_all(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Mean of the masked tensor."""
-    kl = _token_kl(student_logits, teacher_logits, mask, temperature)
-    return temperature**2 * kl.sum() / mask.numel()
-
-
-@drill.mistake(
-    "t-squared-missing",
-    "T² is missing: the gradient shrinks as 1/T², so the weight of this term would mean something else at each T.",
-    seen="keras-team/keras-io before pull request 870",
-)
-def no_square(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Forget T²."""
-    return _token_kl(student_logits, teacher_logits, mask, temperature).mean()
-
-
-@drill.mistake(
-    "nan-times-zero",
-    "the loss is not finite as soon as a padded position holds NaN or only -inf: 0 · NaN is NaN, so multiplying by "
-    "the mask comes too late. Select with logits[mask] before the softmax.",
-)
-def multiplied(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Multiply by the mask at the end."""
-    kl = _all_kl(student_logits, teacher_logits, temperature)
-    return temperature**2 * (kl * mask).sum() / mask.sum()
-
-
-@drill.mistake(
-    "nan-gradient",
-    "the loss is right, but its gradient is NaN where padding holds NaN: dropping the losses of padding afterwards "
-    "repairs the value, and backward() still multiplies their NaN by 0. Select the logits before the softmax.",
-)
-def filled_afterwards(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Drop padding after the loss is computed."""
-    kl = _all_kl(student_logits, teacher_logits, temperature)
-    return temperature**2 * kl[mask].mean()
-
-
-@drill.mistake(
-    "mask-inverted",
-    "you average over the positions where the mask is False: here True means that a token counts. Padding masks of "
-    "nn.MultiheadAttention are the other way round.",
-)
-def inverted(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Take the mask for one of padding."""
-    return token_kd_loss(student_logits, teacher_logits, ~mask, temperature=temperature)
-
-
-@drill.mistake(
-    "reversed",
-    "this is KL(student || teacher): F.kl_div(log q, p) is KL(p || q), so the student's logarithms come first.",
-)
-def swapped(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Swap the sides."""
-    log_q = F.log_softmax(student_logits[mask] / temperature, dim=-1)
-    log_p = F.log_softmax(teacher_logits.detach()[mask] / temperature, dim=-1)
-    kl = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-    return temperature**2 * kl
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the teacher received a gradient: it is a constant here. Use teacher_logits.detach(), or run it under no_grad().",
-)
-def live_teacher(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, temperature: float
-) -> Tensor:
-    """Leave the teacher in the graph."""
-    log_q = F.log_softmax(student_logits[mask] / temperature, dim=-1)
-    p = F.softmax(teacher_logits[mask] / temperature, dim=-1)
-    return temperature**2 * F.kl_div(log_q, p, reduction="batchmean")

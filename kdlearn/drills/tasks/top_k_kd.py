@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def top_k_kd_loss(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
@@ -28,6 +28,14 @@ def top_k_kd_loss(student_logits: Tensor, teacher_log_probs: Tensor, indices: Te
     return (stored_terms + tail_terms).mean()
 
 
+def example() -> Case:
+    """Two rows, four classes of which two were stored."""
+    student = torch.tensor([[1.0, 0.0, 2.0, -1.0], [0.0, 3.0, 1.0, 0.0]], dtype=torch.float64)
+    probabilities = torch.tensor([[0.5, 0.25], [0.6, 0.3]], dtype=torch.float64)
+    indices = torch.tensor([[0, 2], [1, 3]])
+    return {"student_logits": student, "teacher_log_probs": probabilities.log(), "indices": indices}
+
+
 def cases(generator: Generator) -> list[Case]:
     """Several batches, vocabularies and K, with a teacher that leaves a good part to the tail."""
     made: list[Case] = []
@@ -39,16 +47,100 @@ def cases(generator: Generator) -> list[Case]:
     return made
 
 
-def extremes(generator: Generator) -> list[Case]:
-    """A student that is sure of the stored classes, and a teacher that left nothing to the others."""
-    case = cases(generator)[0]
-    student, log_probs, indices = (
-        case[name] for name in ("student_logits", "teacher_log_probs", "indices")
-    )
+def edges() -> list[Edge]:
+    """A sure student, a teacher that left nothing, one stored class, all but one, indices in any order."""
+    case = example()
+    student, log_probs, indices = (case[name] for name in case)
     sure = student + torch.zeros_like(student).scatter(1, indices, 500.0)
-    alone = torch.zeros_like(log_probs)
-    alone[:, 1:] = -800.0 + draws.normal(generator, len(log_probs), log_probs.shape[1] - 1)
-    return [case | {"student_logits": sure}, case | {"teacher_log_probs": alone}]
+    alone = torch.full_like(log_probs, -800.0)
+    alone[:, 0] = 0.0
+    every = draws.normal(Generator().manual_seed(0), 2, 3).log_softmax(1)
+    return [
+        Edge(
+            "a student that is sure of the stored classes",
+            case | {"student_logits": sure},
+            "1 - sum rounds to 0 there: logsumexp of the rest does not.",
+        ),
+        Edge(
+            "a teacher that left nothing to the others",
+            case | {"teacher_log_probs": alone},
+            "0 · log 0 is NaN when written out: torch.xlogy gives its limit.",
+        ),
+        Edge(
+            "one stored class",
+            case | {"teacher_log_probs": log_probs[:, :1], "indices": indices[:, :1]},
+        ),
+        Edge(
+            "all classes but one",
+            {
+                "student_logits": student[:, :3],
+                "teacher_log_probs": every[:, :2],
+                "indices": torch.tensor([[2, 0], [1, 2]]),
+            },
+        ),
+        Edge("one row", {name: value[:1] for name, value in case.items()}),
+        Edge(
+            "float32",
+            case | {"student_logits": student.float(), "teacher_log_probs": log_probs.float()},
+        ),
+    ]
+
+
+def family(wrong: Wrong, student: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
+    """The loss with its switches."""
+    log_t, k = teacher_log_probs.detach(), indices.shape[1]
+    if "own-top-k" in wrong:
+        indices = student.topk(k, dim=1).indices
+    if "first-k" in wrong:
+        indices = torch.arange(k).expand_as(indices)
+    p = log_t.exp()
+    if "logs-as-probabilities" in wrong:
+        p = log_t
+    if "exp-of-softmax" in wrong:
+        p = log_t.softmax(1)
+    tail = (1 - p.sum(1, keepdim=True)).clamp_min(0)
+    if "softmax-twice" in wrong:
+        student = student.softmax(1)
+    log_s = student.log_softmax(0 if "wrong-dimension" in wrong else 1)
+    stored = log_s.gather(1, indices)
+    rest = log_s.scatter(1, indices, -torch.inf).logsumexp(1, keepdim=True)
+    if "log-of-one-minus" in wrong:
+        rest = (1 - stored.exp().sum(1, keepdim=True)).clamp_min(0).log()
+    if "guarded-one-minus" in wrong:
+        rest = (1 - stored.exp().sum(1, keepdim=True)).clamp_min(1e-12).log()
+    if "tail-detached" in wrong:
+        rest = rest.detach()
+    if {"renormalized", "renormalized-both"} & wrong:
+        log_t = log_t.log_softmax(1)
+        p = log_t.exp()
+    if {"gathered-first", "renormalized-both"} & wrong:
+        stored = student.gather(1, indices).log_softmax(1)
+    if "tail-spread" in wrong:
+        others = student.shape[1] - k
+        target = (tail / others).expand_as(student).scatter(1, indices, p)
+        terms = torch.xlogy(target, target) - target * log_s
+        return _reduced(wrong, terms, k)
+    own = tail * tail.log() if "empty-tail" in wrong else torch.xlogy(tail, tail)
+    if "tail-without-teacher" in wrong:
+        own = torch.zeros_like(own)
+    parts = [p * (log_t - stored), own - tail * rest]
+    if "reversed" in wrong:
+        parts = [stored.exp() * (stored - log_t), rest.exp() * (rest - tail.log())]
+    if "cross-entropy" in wrong:
+        parts = [-p * stored, -tail * rest]
+    if "mean-over-k" in wrong:
+        parts[0] = parts[0] / k
+    if {"renormalized", "renormalized-both", "gathered-first", "tail-ignored"} & wrong:
+        parts = parts[:1]
+    if "tail-alone" in wrong:
+        parts = parts[1:]
+    return _reduced(wrong, torch.cat(parts, 1), k)
+
+
+def _reduced(wrong: Wrong, terms: Tensor, k: int) -> Tensor:
+    if "mean-reduction" in wrong:
+        return terms.mean()
+    return terms.sum() if "sum-reduction" in wrong else terms.sum(1).mean()
 
 
 drill = Drill(
@@ -62,11 +154,11 @@ drill = Drill(
     minutes=12,
     level="core",
     hints=(
-        "The student's log-softmax goes over all V classes; only then are the K classes picked with gather.",
-        "The student's tail is a logsumexp of the classes that were not stored: put -inf where the stored ones are, "
-        "with scatter. log(1 - sum) fails when the stored classes have nearly everything.",
-        "rest = log_s.scatter(1, indices, -torch.inf).logsumexp(1); tail = (1 - t.exp().sum(1)).clamp_min(0); the sum "
-        "of t.exp() * (t - log_s.gather(1, indices)) plus torch.xlogy(tail, tail) - tail * rest; the mean of that.",
+        "The student has a probability for each of V classes. Which comes first for it: the softmax, or picking "
+        "the K stored classes?",
+        "The student's tail is a sum of many small probabilities, in logarithms. Why does log(1 - sum) fail where "
+        "the stored classes have nearly everything, and what adds logarithms instead?",
+        "The teacher's tail can be 0. What should 0 · log 0 add to the loss, and which function of torch knows that?",
     ),
     explanation=(
         "O(BV) for the student's softmax, O(BK) to store: at K = 64 of 100,000 that is over a thousand times "
@@ -80,8 +172,61 @@ drill = Drill(
         "happens to the rest, and softmax before gather."
     ),
     reference=top_k_kd_loss,
+    example=example,
     cases=cases,
-    extremes=extremes,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # events
+        - renormalized: the K probabilities were divided by their sum, as if the teacher had said nothing else: the
+          student learns to give the tail no probability, and becomes over-confident. Keep them as they are, and add
+          the tail.
+          Seen claimed: ACL 2025, long paper 885, which describes it
+        - renormalized-both: both sides were divided by their sum over the K classes: what the student gives to all
+          other classes costs nothing, and with K = 1 every student has loss 0. Add the tail as one more event.
+        - gathered-first: the student's softmax goes over the K gathered logits only, so its probabilities sum to 1
+          there and the tail is out of sight, while the teacher's do not. log_softmax over all V classes first, gather
+          then.
+        - tail-ignored: the tail is missing: the sum over the K stored classes alone is no divergence. It can be
+          negative, and its minimum gives the other classes nothing. Add the event that holds the rest on both sides.
+        - tail-spread: the teacher's tail is spread evenly over the V - K other classes, and each is compared: that
+          teaches the student a uniform tail, which nobody said. Compare the sums of the tails as one event.
+        - tail-alone: only the tail is compared: the K stored classes are missing.
+        - tail-without-teacher: the tail of the teacher has no logarithm of its own: its entropy is missing, so the
+          loss is not 0 for the right student.
+        # classes
+        - own-top-k: the student's own K largest are compared with the teacher's, rank by rank: these are different
+          classes. Take the student's values at the stored indices.
+        - first-k: the first K classes of the student are taken: take those of the stored indices.
+        # direction
+        - reversed: this is KL(student || teacher) over the K + 1 events: the teacher comes first. F.kl_div(log q, p)
+          is KL(p || q).
+        - cross-entropy: this is the cross-entropy over the K + 1 events: the teacher's entropy is still in it.
+        # reduction
+        - mean-reduction: your loss is K + 1 times too small (K = {K}): it is averaged over the events as well. Sum
+          over the events of a sample, then take the mean over samples.
+        - mean-over-k: the K stored terms are averaged, not summed.
+        - sum-reduction: your loss is B = {B} times too large: it is summed over the batch, not averaged.
+        # dimension
+        - wrong-dimension: the student's softmax runs over the batch, dim=0: the vocabulary is dim=1.
+        # teacher
+        - logs-as-probabilities: the stored log-probabilities are used as probabilities: exp() is missing.
+        - exp-of-softmax: softmax is applied to the stored log-probabilities: that renormalizes them. exp() gives the
+          probabilities.
+        # student
+        - softmax-twice: softmax is applied to the student before log_softmax.
+        - tail-detached: the student's tail sends no gradient: it belongs to the graph.
+        # numbers
+        - log-of-one-minus: log(1 - sum) of the student is -inf when the stored classes have nearly all of its
+          probability: 1 - sum rounds to 0 long before the tail is 0. Take the logsumexp of the log-probabilities that
+          were not stored.
+        - guarded-one-minus: log(1 - sum + guard) of the student is wrong when the stored classes have nearly all of
+          its probability: take the logsumexp of the log-probabilities that were not stored.
+        - empty-tail: where the teacher's stored probabilities sum to 1, its tail is 0, and 0 · log 0 is NaN when
+          written out: the limit is 0. Use torch.xlogy, or F.kl_div with probabilities as target.
+        """
+    ),
     sizes=lambda case: {
         "B": case["student_logits"].shape[0],
         "V": case["student_logits"].shape[1],
@@ -90,166 +235,3 @@ drill = Drill(
     gradients=("student_logits",),
     detached=("teacher_log_probs",),
 )
-
-
-@drill.alternative
-def row_by_row(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """One sample after the other, with an explicit list of the other classes and K + 1 events."""
-    losses = []
-    for logits, log_t, chosen in zip(student_logits, teacher_log_probs, indices, strict=True):
-        others = [c for c in range(len(logits)) if c not in chosen.tolist()]
-        events = torch.cat([logits[chosen], logits[others].logsumexp(0, keepdim=True)])
-        p = log_t.detach().exp()
-        p = torch.cat([p, (1 - p.sum()).clamp_min(0)[None]])
-        losses.append(torch.xlogy(p, p).sum() - (p * events.log_softmax(0)).sum())
-    return torch.stack(losses).mean()
-
-
-@drill.alternative
-def masked_logits(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """A boolean mask of what was stored, and F.kl_div over the joined events."""
-    stored = F.one_hot(indices, student_logits.shape[1]).sum(1).bool()
-    tail_logit = student_logits.masked_fill(stored, -torch.inf).logsumexp(1, keepdim=True)
-    events = torch.cat([student_logits.gather(1, indices), tail_logit], dim=1)
-    probabilities = teacher_log_probs.detach().exp()
-    tail = torch.relu(1 - probabilities.sum(1, keepdim=True))
-    target = torch.cat([probabilities, tail], dim=1)
-    return F.kl_div(F.log_softmax(events, dim=1), target, reduction="batchmean")
-
-
-def _events(
-    student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Student's log-probabilities and teacher's probabilities of the K + 1 events."""
-    log_student = F.log_softmax(student_logits, dim=1)
-    rest = log_student.scatter(1, indices, -torch.inf).logsumexp(dim=1, keepdim=True)
-    p = teacher_log_probs.exp()
-    tail = (1 - p.sum(dim=1, keepdim=True)).clamp_min(0)
-    return torch.cat([log_student.gather(1, indices), rest], 1), torch.cat([p, tail], 1)
-
-
-@drill.mistake(
-    "renormalized",
-    "the K probabilities were divided by their sum, as if the teacher had said nothing else: the student learns to "
-    "give the tail no probability, and becomes over-confident. Keep them as they are, and add the tail.",
-    seen="ACL 2025, long paper 885, which describes it",
-)
-def renormalized(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Take the stored classes for all there are."""
-    log_q = F.log_softmax(student_logits, dim=1).gather(1, indices)
-    log_p = F.log_softmax(teacher_log_probs.detach(), dim=1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-
-
-@drill.mistake(
-    "renormalized-both",
-    "both sides were divided by their sum over the K classes: what the student gives to all other classes costs "
-    "nothing, and with K = 1 every student has loss 0. Add the tail as one more event.",
-)
-def renormalized_both(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Compare the stored classes among themselves."""
-    log_q = F.log_softmax(student_logits.gather(1, indices), dim=1)
-    log_p = F.log_softmax(teacher_log_probs.detach(), dim=1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-
-
-@drill.mistake(
-    "gathered-first",
-    "the student's softmax goes over the K gathered logits only, so its probabilities sum to 1 there and the tail is "
-    "out of sight, while the teacher's do not. log_softmax over all V classes first, gather then.",
-)
-def gathered_first(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Gather logits, then take the softmax of those."""
-    log_q = F.log_softmax(student_logits.gather(1, indices), dim=1)
-    return F.kl_div(log_q, teacher_log_probs.detach(), reduction="batchmean", log_target=True)
-
-
-@drill.mistake(
-    "tail-ignored",
-    "the tail is missing: the sum over the K stored classes alone is no divergence. It can be negative, and its "
-    "minimum gives the other classes nothing. Add the event that holds the rest on both sides.",
-)
-def tail_ignored(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Sum over what was stored."""
-    log_q = F.log_softmax(student_logits, dim=1).gather(1, indices)
-    return F.kl_div(log_q, teacher_log_probs.detach(), reduction="batchmean", log_target=True)
-
-
-@drill.mistake(
-    "own-top-k",
-    "the student's own K largest are compared with the teacher's, rank by rank: these are different classes. Take the "
-    "student's values at the stored indices.",
-)
-def own_top_k(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Ignore which classes were stored."""
-    own = student_logits.topk(indices.shape[1], dim=1).indices
-    return top_k_kd_loss(student_logits, teacher_log_probs, own)
-
-
-@drill.mistake(
-    "tail-spread",
-    "the teacher's tail is spread evenly over the V - K other classes, and each is compared: that teaches the student "
-    "a uniform tail, which nobody said. Compare the sums of the tails as one event.",
-)
-def tail_spread(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Make up probabilities for what was not stored."""
-    p = teacher_log_probs.detach().exp()
-    others = student_logits.shape[1] - indices.shape[1]
-    tail = (1 - p.sum(dim=1, keepdim=True)).clamp_min(0) / others
-    target = tail.expand_as(student_logits).scatter(1, indices, p)
-    return F.kl_div(F.log_softmax(student_logits, dim=1), target, reduction="batchmean")
-
-
-@drill.mistake(
-    "mean-reduction",
-    "your loss is K + 1 times too small (K = {K}): it is averaged over the events as well. Sum over the events of a "
-    "sample, then take the mean over samples.",
-)
-def mean_reduction(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Take the mean over everything."""
-    loss = top_k_kd_loss(student_logits, teacher_log_probs, indices)
-    return loss / (indices.shape[1] + 1)
-
-
-@drill.mistake(
-    "reversed",
-    "this is KL(student || teacher) over the K + 1 events: the teacher comes first. F.kl_div(log q, p) is KL(p || q).",
-)
-def swapped(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Swap the sides."""
-    log_q, p = _events(student_logits, teacher_log_probs.detach(), indices)
-    return (log_q.exp() * (log_q - p.log())).sum(dim=1).mean()
-
-
-@drill.mistake(
-    "teacher-gradient",
-    "the stored log-probabilities received a gradient: they are constants. Use teacher_log_probs.detach().",
-)
-def live_teacher(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Leave the stored values in the graph."""
-    return F.kl_div(*_events(student_logits, teacher_log_probs, indices), reduction="batchmean")
-
-
-@drill.mistake(
-    "log-of-one-minus",
-    "log(1 - sum) of the student is -inf when the stored classes have nearly all of its probability: 1 - sum rounds "
-    "to 0 long before the tail is 0. Take the logsumexp of the log-probabilities that were not stored.",
-)
-def unstable(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Subtract the student's stored probabilities from 1."""
-    log_q = F.log_softmax(student_logits, dim=1).gather(1, indices)
-    log_rest = (1 - log_q.exp().sum(dim=1, keepdim=True)).clamp_min(0).log()
-    _, p = _events(student_logits, teacher_log_probs.detach(), indices)
-    return F.kl_div(torch.cat([log_q, log_rest], dim=1), p, reduction="batchmean")
-
-
-@drill.mistake(
-    "empty-tail",
-    "where the teacher's stored probabilities sum to 1, its tail is 0, and 0 · log 0 is NaN when written out: the "
-    "limit is 0. Use torch.xlogy, or F.kl_div with probabilities as target.",
-)
-def empty_tail(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Take the logarithm of a tail of 0."""
-    log_q, p = _events(student_logits, teacher_log_probs.detach(), indices)
-    log_p = torch.cat([teacher_log_probs.detach(), p[:, -1:].log()], dim=1)
-    return (p * (log_p - log_q)).sum(dim=1).mean()

@@ -5,9 +5,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
+from kdlearn.drills.families import MIXTURE, chosen, divergence_knobs, mixture
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.compare import copied, same
-from kdlearn.drills.grader.drill import Case, Drill, Solution
+from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Network, Wrong, switches
 
 
 def train_step(
@@ -41,15 +41,12 @@ def train_step(
     return loss.item()
 
 
-def _network(
-    generator: Generator, inputs: int, width: int, classes: int, dropout: float
-) -> nn.Module:
-    """A network whose mode matters twice."""
-    network = nn.Sequential(
+def _network(generator: Generator, inputs: int, width: int, classes: int) -> Network:
+    """A network whose mode matters."""
+    network = Network(
         nn.Linear(inputs, width),
         nn.BatchNorm1d(width),
         nn.ReLU(),
-        nn.Dropout(dropout),
         nn.Linear(width, classes),
     ).double()
     for parameter in network.parameters():
@@ -57,36 +54,102 @@ def _network(
     return network
 
 
-def cases(generator: Generator) -> list[Case]:
+def _case(generator: Generator, batch: int, classes: int, mode: bool) -> Case:
     """Networks in either mode; the student holds gradients of an earlier batch."""
-    made = []
-    for batch, classes, mode in ((6, 3, True), (8, 5, False), (5, 4, True)):
-        student = _network(generator, 4, 6, classes, 0.0).train(mode)
-        teacher = _network(generator, 4, 9, classes, 0.5).train(mode)
-        images = draws.normal(generator, batch, 4)
-        F.cross_entropy(student(images), torch.zeros(batch, dtype=torch.int64)).backward()
-        made.append(
-            {
-                "student": student,
-                "teacher": teacher,
-                "images": images,
-                "labels": draws.whole(generator, 0, classes - 1, batch),
-                "optimizer": SGD(student.parameters(), lr=0.1),
-                "temperature": draws.real(generator, 2, 5),
-                "weight": draws.real(generator, 0.3, 0.8),
-            }
-        )
-    return made
-
-
-def observe(case: Case, result: float) -> dict[str, object]:
-    """The loss, and what became of both networks."""
+    student = _network(generator, 4, 6, classes).train(mode)
+    teacher = _network(generator, 4, 9, classes).train(mode)
+    images = draws.normal(generator, batch, 4)
+    F.cross_entropy(student(images), torch.zeros(batch, dtype=torch.int64)).backward()
     return {
-        "loss": result,
-        "student": case["student"].state_dict(),
-        "teacher": case["teacher"].state_dict(),
-        "modes": (case["student"].training, case["teacher"].training),
+        "student": student,
+        "teacher": teacher,
+        "images": images,
+        "labels": draws.whole(generator, 0, classes - 1, batch),
+        "optimizer": SGD(student.parameters(), lr=0.1),
+        "temperature": draws.real(generator, 2, 5),
+        "weight": draws.real(generator, 0.3, 0.8),
     }
+
+
+def example() -> Case:
+    """Three images of three classes, T = 2."""
+    case = _case(Generator().manual_seed(0), 3, 3, True)
+    return case | {"temperature": 2.0, "weight": 0.75}
+
+
+def cases(generator: Generator) -> list[Case]:
+    """Networks in either mode."""
+    plans = ((6, 3, True), (8, 5, False), (5, 4, True))
+    return [_case(generator, batch, classes, mode) for batch, classes, mode in plans]
+
+
+def edges() -> list[Edge]:
+    """Networks that arrive in either mode, an optimizer with momentum."""
+    case = example()
+    training, resting = (_modes(example(), mode) for mode in (True, False))
+    momentum = example()
+    momentum["optimizer"] = SGD(momentum["student"].parameters(), lr=0.1, momentum=0.9)
+    return [
+        Edge("both networks in training mode", training),
+        Edge("both networks in evaluation mode", resting),
+        Edge("an optimizer with momentum", momentum),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
+    ]
+
+
+def _modes(case: Case, training: bool) -> Case:
+    case["student"].train(training)
+    case["teacher"].train(training)
+    return case
+
+
+def watch(case: Case, calls: list[Call]) -> list[str]:
+    """In which mode the networks ran."""
+    seen = []
+    if any(call.of == "teacher" and call.training for call in calls):
+        seen.append("teacher-in-train-mode")
+    if calls and all(not call.training for call in calls if call.of == "student"):
+        seen.append("student-in-eval-mode")
+    return seen
+
+
+def family(
+    wrong: Wrong,
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: Optimizer,
+    *,
+    temperature: float,
+    weight: float,
+) -> float:
+    """The step with its switches."""
+    student.train("student-in-eval-mode" not in wrong)
+    teacher.train("teacher-in-train-mode" in wrong)
+    with torch.set_grad_enabled("sides-swapped" in wrong):
+        taught = teacher(images)
+    sides = (student(images), taught)
+    if "sides-swapped" in wrong:
+        sides = (sides[1], sides[0].detach())
+    loss = mixture(wrong, *sides, labels, temperature=temperature, weight=weight)
+    if "step-before-backward" in wrong:
+        optimizer.step()
+    if "old-gradients" not in wrong:
+        optimizer.zero_grad()
+    if loss.requires_grad:
+        loss.backward()
+    if not {"step-before-backward", "no-step"} & wrong:
+        optimizer.step()
+    if "two-steps" in wrong:
+        optimizer.step()
+    if "loss-after-step" in wrong:
+        with torch.no_grad():
+            loss = mixture(
+                wrong, student(images), taught, labels, temperature=temperature, weight=weight
+            )
+    return loss.item()
 
 
 drill = Drill(
@@ -99,9 +162,10 @@ drill = Drill(
     minutes=10,
     level="core",
     hints=(
-        "What in a network behaves differently in training mode, and for which of the two do you want that?",
-        "train() and eval() first, the teacher under no_grad, then zero_grad, backward, step, in that order.",
-        "loss = (1 - weight) * F.cross_entropy(logits, labels) + weight * T² * F.kl_div(..., reduction='batchmean')",
+        "What in a network behaves differently in training mode, and for which of the two do you want that? Assume "
+        "nothing about how they arrive.",
+        "Three calls belong to the optimizer and to backward. What is in .grad when your function begins?",
+        "The teacher needs no graph, and no_grad() is not eval(). Where does T stand in the loss, and where not?",
     ),
     explanation=(
         "A live teacher adds its forward pass to each step, and no memory for a backward one: that is what "
@@ -112,324 +176,65 @@ drill = Drill(
         "the optimizer."
     ),
     reference=train_step,
+    example=example,
     cases=cases,
-    changes=("student", "teacher", "optimizer"),
-    observe=observe,
-)
-
-
-def _step(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    temperature: float,
-    weight: float,
-    *,
-    student_mode: bool = True,
-    teacher_mode: bool = False,
-    clear: bool = True,
-    square: bool = True,
-    soft_gradient: bool = True,
-    argmax: bool = False,
-) -> float:
-    """A step with one thing done otherwise."""
-    student.train(student_mode)
-    teacher.train(teacher_mode)
-    taught = teacher(images).detach()
-    logits = student(images)
-    if clear:
-        optimizer.zero_grad()
-    p, log_q = (taught / temperature).softmax(1), (logits / temperature).log_softmax(1)
-    soft = (p * (p.log() - log_q)).sum(1).mean() * (temperature**2 if square else 1)
-    if not soft_gradient:
-        soft = soft.detach()
-    hard = F.cross_entropy(logits, taught.argmax(1) if argmax else labels)
-    loss = (1 - weight) * hard + weight * soft
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def _ends_alike(solution: Solution, one: Case, other: Case) -> bool:
-    """Whether a step from two starting points gives the same student."""
-    ends = []
-    for case in (one, other):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            drill.call(solution, case)
-        ends.append([parameter.detach() for parameter in case["student"].parameters()])
-    return same(*ends)
-
-
-@drill.must(
-    "uses the teacher in evaluation mode",
-    "teacher-in-train-mode",
-    "a teacher that arrives in training mode gives another step: dropout makes its answers random. no_grad() does not "
-    "change that; call teacher.eval().",
-)
-def quiet_teacher(solution: Solution, generator: Generator) -> bool:
-    """Compare a teacher that arrives in training mode with one that does not."""
-    case = cases(generator)[0]
-    one, other = copied(case), copied(case)
-    one["teacher"].train(), other["teacher"].eval()
-    return _ends_alike(solution, one, other)
-
-
-@drill.must(
-    "does not add to the gradients of an earlier batch",
-    "old-gradients",
-    "the gradients of an earlier batch are still there and are added to yours: call optimizer.zero_grad() before "
-    "backward.",
-)
-def clears_gradients(solution: Solution, generator: Generator) -> bool:
-    """Compare a student that has old gradients with one that has none."""
-    case = cases(generator)[0]
-    one, other = copied(case), copied(case)
-    other["student"].zero_grad()
-    return _ends_alike(solution, one, other)
-
-
-@drill.alternative
-def in_other_words(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """The definition of KL, and the gradient cleared first."""
-    return _step(student, teacher, images, labels, optimizer, temperature, weight)
-
-
-@drill.alternative
-def with_grad(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """torch.autograd.grad, and cross-entropy less entropy."""
-    student.train(True)
-    with torch.inference_mode():
-        answers = teacher.train(False)(images)
-    target = (answers.clone() / temperature).softmax(1)
-    logits = student(images)
-    entropy = -(target * target.log()).sum(1).mean()
-    soft = F.cross_entropy(logits / temperature, target.clone()) - entropy
-    loss = (1 - weight) * F.cross_entropy(logits, labels) + weight * temperature**2 * soft
-    parameters = list(student.parameters())
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    return float(loss.detach())
-
-
-@drill.mistake(
-    "teacher-in-train-mode",
-    "the teacher runs in training mode: dropout makes its answers random, and its running statistics drift with "
-    "each batch. no_grad() does not change that; call teacher.eval().",
-)
-def noisy_teacher(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Leave the teacher in training mode."""
-    return _step(
-        student, teacher, images, labels, optimizer, temperature, weight, teacher_mode=True
+    edges=edges,
+    family=family,
+    knobs=chosen(
+        divergence_knobs("the soft term"),
+        "sign",
+        "logarithm",
+        "over-everything",
+        "weights-missing",
+        "logits-matched",
+        "squared-gap",
+        "divided-afterwards",
+        "divided-by-t-squared",
+        "mean-over-classes-only",
+        "softmax-twice",
+        "wrong-dimension-student",
+        "wrong-dimension-teacher",
+        "t-not-squared",
+        "symmetric",
+        "log-target",
     )
-
-
-@drill.mistake(
-    "sides-swapped",
-    "teacher and student are swapped: the loss trains on the teacher's logits, and the student's are the targets.",
-    seen="keras-team/keras-io commit 1da2fde",
-)
-def swapped(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Exchange the networks; the optimizer holds what it holds."""
-    student.train()
-    teacher.eval()
-    log_q = (teacher(images) / temperature).log_softmax(1)
-    p = (student(images).detach() / temperature).softmax(1)
-    soft = temperature**2 * F.kl_div(log_q, p, reduction="batchmean")
-    loss = (1 - weight) * F.cross_entropy(teacher(images), labels) + weight * soft
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-@drill.mistake(
-    "old-gradients",
-    "the gradients of an earlier batch are still there and are added to yours: call optimizer.zero_grad() before "
-    "backward.",
-)
-def not_cleared(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Forget zero_grad."""
-    return _step(student, teacher, images, labels, optimizer, temperature, weight, clear=False)
-
-
-@drill.mistake(
-    "t-squared-missing",
-    "T² is missing: the soft term's gradient shrinks as 1/T², so the labels win at any T that softens.",
-)
-def no_square(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Forget T²."""
-    return _step(student, teacher, images, labels, optimizer, temperature, weight, square=False)
-
-
-@drill.mistake(
-    "soft-term-detached",
-    "the loss is right and the soft term sends no gradient: the student learns from the labels alone. The teacher "
-    "is detached, never the student.",
-)
-def detached(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Cut the soft term off."""
-    return _step(
-        student, teacher, images, labels, optimizer, temperature, weight, soft_gradient=False
+    | chosen(
+        MIXTURE,
+        "halves",
+        "labels-weight-alone",
+        "labels-multiplied",
+        "labels-summed",
+        "labels-missing",
+        "soft-term-missing",
     )
-
-
-@drill.mistake(
-    "student-in-eval-mode",
-    "the student trains in evaluation mode: batch normalization uses running statistics that never follow. Call "
-    "student.train().",
+    | switches(
+        """
+        # teacher's mode
+        - teacher-in-train-mode: the teacher runs in training mode: its batch statistics, and dropout if it has any,
+          make its answers depend on the batch, and its running statistics drift. no_grad() does not change that; call
+          teacher.eval().
+        # student's mode
+        - student-in-eval-mode: the student trains in evaluation mode: batch normalization uses running statistics
+          that never follow. Call student.train().
+        # step
+        - old-gradients: the gradients of an earlier batch are still there and are added to yours: call
+          optimizer.zero_grad() before backward.
+        - step-before-backward: the optimizer steps before backward: it uses the gradients of an earlier batch, and
+          yours wait for the next call.
+        - no-step: the student's weights do not move: optimizer.step() or backward() is missing, or the gradients are
+          cleared between backward() and step().
+        - two-steps: the optimizer steps twice on one batch.
+        # sides
+        - sides-swapped: teacher and student are swapped: the loss trains on the teacher's logits, and the student's
+          are the targets.
+          Seen in code: keras-team/keras-io commit 1da2fde
+        # returned
+        - loss-after-step: what you return is the loss after the step: the step's own loss is asked for.
+        """
+    ),
+    watch=watch,
+    sizes=lambda case: {"B": len(case["images"]), "C": case["teacher"][-1].out_features},
+    changes=("student", "optimizer"),
+    free=frozenset({"gradients of the student"}),
+    observe=lambda case, result: {"loss": result},
 )
-def idle_student(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Leave the student in evaluation mode."""
-    return _step(
-        student, teacher, images, labels, optimizer, temperature, weight, student_mode=False
-    )
-
-
-@drill.mistake(
-    "step-before-backward",
-    "the optimizer steps before backward: it uses the gradients of an earlier batch, and yours wait for the next call.",
-)
-def early_step(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Step first."""
-    student.train()
-    teacher.eval()
-    taught, logits = teacher(images).detach(), student(images)
-    p, log_q = (taught / temperature).softmax(1), (logits / temperature).log_softmax(1)
-    soft = temperature**2 * F.kl_div(log_q, p, reduction="batchmean")
-    loss = (1 - weight) * F.cross_entropy(logits, labels) + weight * soft
-    optimizer.step()
-    optimizer.zero_grad()
-    loss.backward()
-    return loss.item()
-
-
-@drill.mistake(
-    "argmax-as-labels",
-    "the hard term uses the teacher's most probable class in place of the labels: where the teacher is wrong, "
-    "both terms now teach its error.",
-)
-def taught_labels(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Take the teacher's argmax."""
-    return _step(student, teacher, images, labels, optimizer, temperature, weight, argmax=True)
-
-
-@drill.mistake(
-    "mean-reduction",
-    "the soft term is C times too small: reduction='mean', the default of F.kl_div, divides by the classes too. Use "
-    "'batchmean'.",
-)
-def mean_reduction(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: Optimizer,
-    *,
-    temperature: float,
-    weight: float,
-) -> float:
-    """Average over classes too."""
-    student.train()
-    teacher.eval()
-    taught, logits = teacher(images).detach(), student(images)
-    p, log_q = (taught / temperature).softmax(1), (logits / temperature).log_softmax(1)
-    soft = temperature**2 * (p * (p.log() - log_q)).mean()
-    loss = (1 - weight) * F.cross_entropy(logits, labels) + weight * soft
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()

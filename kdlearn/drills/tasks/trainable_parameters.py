@@ -1,9 +1,11 @@
 """Drill: what the optimizer must hold."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Generator, nn
 
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def parameters_to_train(
@@ -19,10 +21,9 @@ def parameters_to_train(
 
 
 class Tied(nn.Module):
-    """Two layers with one weight."""
+    """Two layers with one weight, and a frozen one."""
 
     def __init__(self, width: int) -> None:
-        """Share the weight."""
         super().__init__()
         self.first = nn.Linear(width, width)
         self.second = nn.Linear(width, width)
@@ -30,30 +31,91 @@ class Tied(nn.Module):
         self.frozen = nn.Linear(width, width).requires_grad_(False)
 
 
+def _case(width: int, wide: int, count: int) -> Case:
+    return {
+        "student": Tied(width),
+        "teacher": nn.Sequential(nn.Linear(width, wide), nn.Linear(wide, wide)),
+        "projectors": nn.ModuleList([nn.Linear(width, wide) for _ in range(count)]),
+    }
+
+
+def example() -> Case:
+    """A student with a shared weight and a frozen layer, two projectors."""
+    return _case(2, 3, 2)
+
+
 def cases(generator: Generator) -> list[Case]:
-    """Students with shared and frozen parameters, one or two projectors."""
+    """Students with shared and frozen parameters, one to three projectors."""
     made = []
-    for _ in range(3):
+    for count in (1, 2, 3):
         width, wide = (int(torch.randint(2, 5, (), generator=generator)) for _ in range(2))
-        count = int(torch.randint(1, 3, (), generator=generator))
-        made.append(
-            {
-                "student": Tied(width),
-                "teacher": nn.Sequential(nn.Linear(width, wide), nn.Linear(wide, wide)),
-                "projectors": nn.ModuleList([nn.Linear(width, wide) for _ in range(count)]),
-            }
-        )
+        made.append(_case(width, wide, count))
     return made
 
 
-def observe(case: Case, result: list[nn.Parameter]) -> dict[str, object]:
+def observe(case: Case, result: object) -> dict[str, object]:
     """The names of what was returned, sorted, and the kind of the collection."""
     known: dict[int, str] = {}
     for side in ("teacher", "projectors", "student"):
         for name, parameter in case[side].named_parameters(remove_duplicate=False):
             known.setdefault(id(parameter), f"{side}.{name}")
-    names = sorted(known.get(id(parameter), "something else") for parameter in result)
-    return {"parameters": names, "kind": type(result).__name__}
+    parts = list(result.values()) if isinstance(result, dict) else [result]
+    if isinstance(result, Iterable) and not isinstance(result, dict | torch.Tensor):
+        parts = list(result)
+    names = sorted(known.get(id(part), f"a {type(part).__name__}") for part in parts)
+    kind = "generator" if hasattr(result, "__next__") else type(result).__name__
+    return {"parameters": names, "kind": kind}
+
+
+def edges() -> list[Edge]:
+    """A frozen part of a projector, and a weight that student and projector share."""
+    frozen, shared, alone = example(), example(), example()
+    frozen["projectors"][0].bias.requires_grad_(False)
+    shared["projectors"][0].weight = shared["student"].first.weight
+    alone["projectors"] = nn.ModuleList()
+    return [
+        Edge("a projector whose bias is frozen", frozen),
+        Edge("a weight that student and projector share", shared, "Collect by identity."),
+        Edge("no projector at all", alone),
+    ]
+
+
+def family(
+    wrong: Wrong, student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
+) -> object:
+    """The list with its switches."""
+    if "teacher-instead" in wrong:
+        student, teacher = teacher, student
+    parts: list[nn.Module] = [] if "student-forgotten" in wrong else [student]
+    if "teacher-included" in wrong:
+        parts.append(teacher)
+    if "projectors-forgotten" not in wrong:
+        parts += list(projectors)[: 1 if "first-projector-only" in wrong else None]
+    found = [
+        p for part in parts for layer in part.modules() for p in layer.parameters(recurse=False)
+    ]
+    counts = {id(p): sum(p is other for other in found) for p in found}
+    if "shared-left-out" in wrong:
+        found = [p for p in found if counts[id(p)] == 1]
+    elif "shared-twice" not in wrong:
+        found = list({id(p): p for p in found}.values())
+    ours = {id(p) for p in student.parameters()}
+    if "frozen-alone" in wrong:
+        found = [p for p in found if not p.requires_grad]
+    elif "frozen-projector-included" in wrong:
+        found = [p for p in found if p.requires_grad or id(p) not in ours]
+    elif "frozen-included" not in wrong:
+        found = [p for p in found if p.requires_grad]
+    if "biases-forgotten" in wrong:
+        found = [p for p in found if p.dim() > 1]
+    kinds = {
+        "generator": lambda: (p for p in found),
+        "tuple": lambda: tuple(found),
+        "set": lambda: set(found),
+        "dict": lambda: {str(number): p for number, p in enumerate(found)},
+        "groups": lambda: [{"params": found}],
+    }
+    return next((kinds[name]() for name in kinds if name in wrong), found)
 
 
 drill = Drill(
@@ -67,8 +129,10 @@ drill = Drill(
     level="warm-up",
     hints=(
         "Three modules. Which of them change during training, and which of their parameters are frozen?",
-        "parameters() of one module names a shared weight once; joining two lists may not.",
-        "[p for p in nn.ModuleList([student, projectors]).parameters() if p.requires_grad]",
+        "parameters() of one module names a shared weight once; joining two lists may not. What could hold both "
+        "modules, so that one call is enough?",
+        "What would become of a matched layer if its projector never learned? And who else could use up what you "
+        "return?",
     ),
     explanation=(
         "Linear in the number of parameters. A projector that is left out stays a random map: the loss has a "
@@ -78,101 +142,47 @@ drill = Drill(
         "projectors; it is the error that published code has."
     ),
     reference=parameters_to_train,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=switches(
+        """
+        # projectors
+        - projectors-forgotten: the projectors are missing: they stay the random maps they are at the start, and the
+          student is matched through them. Nothing fails, which is why it is published so often.
+          Seen in code: a circulating class KnowledgeDistiller, which gives the optimizer the student's parameters
+          alone
+        - first-projector-only: only the first projector's parameters are there: take those of all.
+        # student
+        - student-forgotten: the student's parameters are missing: only the projectors would learn.
+        - biases-forgotten: the biases are missing: every parameter that requires a gradient is trained, also those of
+          one dimension.
+        # teacher
+        - teacher-included: the teacher's parameters are among them: it would learn to be easy to follow. The
+          optimizer must not hold them, and the teacher is run under no_grad.
+        - teacher-instead: these are the teacher's parameters and not the student's: the big model would be trained.
+          Seen in code: keras-team/keras-io commit 1da2fde, which mixes the two up
+        # frozen
+        - frozen-included: frozen parameters are among them: the task asks for those that require a gradient.
+        - frozen-projector-included: frozen parameters of the projectors are among them: the task asks for those that
+          require a gradient.
+        - frozen-alone: these are the frozen parameters: the condition is the wrong way round.
+        # shared
+        - shared-twice: a shared parameter is there twice: optimizers refuse it or step twice. Collect by identity,
+          not by name or layer.
+        - shared-left-out: of two layers that share a parameter it is missing altogether: each parameter is there
+          once.
+        # kind
+        - generator: the result is a generator or an iterator: it is used up after one look, so a second optimizer or
+          a count finds nothing. Return a list.
+        - tuple: the result is a tuple: the task asks for a list.
+        - set: the result is a set: its order differs from run to run, and so would an optimizer's state. Return a
+          list.
+        - dict: the result is a dict: the task asks for a list of the parameters alone.
+        - groups: the result is a list of groups or lists: the task asks for one flat list of parameters.
+        """
+    ),
+    any_kind=True,
     observe=observe,
 )
-
-
-@drill.alternative
-def by_identity(
-    student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
-) -> list[nn.Parameter]:
-    """A dict by id keeps each one once."""
-    found = {id(p): p for part in (projectors, student) for p in part.parameters()}
-    return [p for p in found.values() if p.requires_grad]
-
-
-@drill.alternative
-def by_names(
-    student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
-) -> list[nn.Parameter]:
-    """A loop that asks before it adds."""
-    chosen: list[nn.Parameter] = []
-    for module in (student, *projectors):
-        for _, parameter in module.named_parameters():
-            new = all(parameter is not other for other in chosen)
-            if parameter.requires_grad and new:
-                chosen.append(parameter)
-    return chosen
-
-
-@drill.mistake(
-    "projectors-forgotten",
-    "the projectors are missing: they stay the random maps they are at the start, and the student is matched "
-    "through them. Nothing fails, which is why it is published so often.",
-    seen="a circulating class KnowledgeDistiller, which gives the optimizer the student's parameters alone",
-)
-def no_projectors(
-    student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
-) -> list[nn.Parameter]:
-    """Take the student alone."""
-    return [p for p in student.parameters() if p.requires_grad]
-
-
-@drill.mistake(
-    "teacher-included",
-    "the teacher's parameters are among them: it would learn to be easy to follow. The optimizer must not hold "
-    "them, and the teacher is run under no_grad.",
-)
-def with_teacher(
-    student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
-) -> list[nn.Parameter]:
-    """Take everything."""
-    everything = nn.ModuleList([student, teacher, projectors])
-    return [p for p in everything.parameters() if p.requires_grad]
-
-
-@drill.mistake(
-    "teacher-instead",
-    "these are the teacher's parameters and not the student's: the big model would be trained.",
-    seen="keras-team/keras-io commit 1da2fde, which mixes the two up",
-)
-def teacher_instead(
-    student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
-) -> list[nn.Parameter]:
-    """Mix up the two."""
-    return parameters_to_train(teacher, student, projectors)
-
-
-@drill.mistake(
-    "frozen-included",
-    "frozen parameters are among them: the task asks for those that require a gradient.",
-)
-def with_frozen(
-    student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList
-) -> list[nn.Parameter]:
-    """Do not ask for requires_grad."""
-    return list(nn.ModuleList([student, projectors]).parameters())
-
-
-@drill.mistake(
-    "shared-twice",
-    "a shared parameter is there twice: optimizers refuse it or step twice. Collect by identity, not by name.",
-)
-def twice(student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList) -> list[nn.Parameter]:
-    """Collect layer by layer."""
-    found = []
-    for part in (student, projectors):
-        for layer in part.modules():
-            found += [p for p in layer.parameters(recurse=False) if p.requires_grad]
-    return found
-
-
-@drill.mistake(
-    "generator",
-    "the result is a generator: it is used up after one look, so a second optimizer or a count finds nothing. "
-    "Return a list.",
-)
-def lazily(student: nn.Module, teacher: nn.Module, projectors: nn.ModuleList) -> object:
-    """Return a generator."""
-    return (p for p in parameters_to_train(student, teacher, projectors))

@@ -1,14 +1,13 @@
 """Drill: the whole process, from an untrained teacher to the student's predictions."""
 
-import copy
-
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
+from kdlearn.drills.families import MIXTURE, chosen, divergence_knobs, mixture
 from kdlearn.drills.grader import draws
-from kdlearn.drills.grader.drill import Case, Drill
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Network, Wrong, switches
 
 
 def distill(
@@ -49,40 +48,103 @@ def distill(
         return student(images).softmax(dim=1)
 
 
-def _network(generator: Generator, inputs: int, width: int, classes: int) -> nn.Module:
+def _network(generator: Generator, inputs: int, width: int, classes: int) -> Network:
     """A small network without noise."""
-    network = nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, classes)).double()
+    network = Network(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, classes)).double()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.7, generator=generator)
     return network
 
 
+def _case(generator: Generator, rows: int, classes: int, ours: int, theirs: int) -> Case:
+    return {
+        "teacher": _network(generator, 4, theirs, classes),
+        "student": _network(generator, 4, ours, classes),
+        "images": draws.normal(generator, rows, 4),
+        "labels": draws.whole(generator, 0, classes - 1, rows),
+        "steps": draws.one(generator, 2, 3),
+        "learning_rate": draws.real(generator, 0.2, 0.4),
+        "temperature": draws.real(generator, 2, 4),
+        "weight": draws.real(generator, 0.4, 0.8),
+    }
+
+
+def example() -> Case:
+    """Four images, three classes, two steps."""
+    case = _case(Generator().manual_seed(1), 4, 3, 3, 4)
+    return case | {"steps": 2, "learning_rate": 0.5, "temperature": 2.0, "weight": 0.75}
+
+
 def cases(generator: Generator) -> list[Case]:
     """Students of the teacher's shape, so that copying its weights would work, and a smaller one."""
-    made = []
-    for rows, classes, ours, theirs in ((12, 3, 6, 6), (15, 4, 7, 7), (10, 3, 3, 8)):
-        made.append(
-            {
-                "teacher": _network(generator, 4, theirs, classes),
-                "student": _network(generator, 4, ours, classes),
-                "images": draws.normal(generator, rows, 4),
-                "labels": draws.whole(generator, 0, classes - 1, rows),
-                "steps": draws.one(generator, 6, 9),
-                "learning_rate": draws.real(generator, 0.2, 0.4),
-                "temperature": draws.real(generator, 2, 4),
-                "weight": draws.real(generator, 0.4, 0.8),
-            }
-        )
-    return made
+    return [_case(generator, *sizes) for sizes in ((12, 3, 6, 6), (15, 4, 7, 7), (10, 3, 3, 8))]
 
 
-def observe(case: Case, result: Tensor) -> dict[str, object]:
-    """The predictions, and both networks at the end."""
-    return {
-        "predictions": result,
-        "student": case["student"].state_dict(),
-        "teacher": case["teacher"].state_dict(),
-    }
+def edges() -> list[Edge]:
+    """One of the two terms alone, one step."""
+    case = example()
+    return [
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
+        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("one step", case | {"steps": 1}),
+    ]
+
+
+def family(
+    wrong: Wrong,
+    teacher: nn.Module,
+    student: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    learning_rate: float,
+    **given: float,
+) -> Tensor:
+    """The process with its switches."""
+    if "sides-swapped" in wrong:
+        teacher, student = student, teacher
+    momentum = 0.9 if "momentum" in wrong else 0.0
+    judge = SGD(teacher.parameters(), lr=learning_rate, momentum=momentum)
+
+    def step(optimizer: SGD, loss: Tensor) -> None:
+        if "never-cleared" not in wrong:
+            optimizer.zero_grad()
+        if loss.requires_grad:
+            loss.backward()
+        optimizer.step()
+
+    more = {"short": -1, "more": 1}
+    early = teacher(images).detach()
+    count = steps + next((n for name, n in more.items() if f"teacher-one-step-{name}" in wrong), 0)
+    for _ in range(0 if "teacher-untrained" in wrong else count):
+        step(judge, F.cross_entropy(teacher(images), labels))
+    if "started-from-the-teacher" in wrong:
+        own, other = student.state_dict(), teacher.state_dict()
+        fitting = {name: value for name, value in other.items() if own[name].shape == value.shape}
+        student.load_state_dict(own | fitting)
+    learner = SGD(student.parameters(), lr=learning_rate, momentum=momentum)
+    count = steps + next((n for name, n in more.items() if f"student-one-step-{name}" in wrong), 0)
+    logits = student(images)
+    for _ in range(0 if "student-untrained" in wrong else count):
+        taught, logits = teacher(images).detach(), student(images)
+        if "targets-before-training" in wrong:
+            taught = early
+        truth = labels
+        if "own-output-as-labels" in wrong:
+            taught, truth = logits.detach(), logits.argmax(1)
+        step(learner, mixture(wrong, logits, taught, truth, **given))
+        if "teacher-goes-on" in wrong:
+            step(judge, F.cross_entropy(teacher(images), labels))
+    if "last-before-step" not in wrong:
+        logits = student(images)
+    if "teacher-returned" in wrong:
+        logits = teacher(images)
+    logits = logits.detach()
+    if "logits-returned" in wrong:
+        return logits
+    return (logits / (given["temperature"] if "softened-at-the-end" in wrong else 1)).softmax(1)
 
 
 drill = Drill(
@@ -96,9 +158,8 @@ drill = Drill(
     level="core",
     hints=(
         "Three stages. In which of them does each network change, and what is the target in each?",
-        "The teacher learns from labels alone. Its soft targets are fixed then, and may be computed once.",
-        "Two loops with an optimizer of their own; targets = (teacher(images) / T).softmax(1) between them; "
-        "softmax at T = 1 at the end",
+        "After the first stage the teacher no longer changes. How often must it be asked about the same images?",
+        "Each stage has an optimizer of its own. Where does T stand, and is it still there when the student is used?",
     ),
     explanation=(
         "The teacher's training usually costs most, and its soft targets, on fixed images, are computed once: "
@@ -110,290 +171,78 @@ drill = Drill(
         "improves a little, from the labels."
     ),
     reference=distill,
+    example=example,
     cases=cases,
+    edges=edges,
+    family=family,
+    knobs=chosen(
+        divergence_knobs("the soft term"),
+        "sign",
+        "logarithm",
+        "dimension",
+        "squared-gap",
+        "logits-matched",
+        "weights-missing",
+        "symmetric",
+        "cross-entropy",
+        "log-target",
+        "mean-over-classes-only",
+        "softmax-twice",
+        "divided-afterwards",
+        "divided-by-t-squared",
+    )
+    | chosen(
+        MIXTURE,
+        "halves",
+        "labels-weight-alone",
+        "labels-multiplied",
+        "labels-summed",
+        "labels-missing",
+        "soft-term-missing",
+        "own-argmax-as-labels",
+        "teacher-graded",
+    )
+    | switches(
+        """
+        # teacher
+        - teacher-untrained: the teacher is never trained on the task: its soft targets are noise. The student still
+          improves a little, from the labels, which is why this goes unnoticed.
+          Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da), where the head is new
+        - teacher-goes-on: the teacher goes on training while the student learns: the targets move in every step, and
+          cannot be computed once. Freeze it after the first stage.
+        - teacher-one-step-short: the teacher is trained for one step too few: it takes `steps` steps.
+        - teacher-one-step-more: the teacher is trained for one step too many: it takes `steps` steps.
+        - targets-before-training: the soft targets are computed before the teacher was trained: they are noise.
+        # student
+        - started-from-the-teacher: the student starts from a copy of the teacher's weights: that needs the same
+          shapes, and distillation needs neither. The student keeps its own initial weights.
+          Seen claimed: a circulating answer that says the student must be initialized from the teacher
+        - own-output-as-labels: the targets are replaced by the student's own output: its loss then tells it to stay
+          as it is, only surer. The targets are the labels and the teacher's softened output.
+          Seen claimed: a circulating answer
+        - student-one-step-short: the student is trained for one step too few: it takes `steps` steps.
+        - student-one-step-more: the student is trained for one step too many: it takes `steps` steps.
+        - student-untrained: the student's weights do not move: is its own optimizer made, and stepped?
+        # sides
+        - sides-swapped: teacher and student are swapped: the student is trained on labels first, and the large
+          network learns from it.
+        # gradients
+        - never-cleared: the gradients are never cleared: each step adds those of all before. Call zero_grad() in
+          every step.
+        - momentum: there is momentum in the optimizers: the task says SGD without.
+        # end
+        - softened-at-the-end: the student answers at temperature T: T belongs to the soft term in training. In use it
+          is 1, or every answer is less sure than the student is.
+        - logits-returned: logits are returned: the task asks for probabilities.
+        - teacher-returned: the teacher's probabilities are returned: the task asks for the student's.
+        - last-before-step: the probabilities are those before the last step: run the student again when it is
+          trained.
+        """
+    ),
+    sizes=lambda case: {"B": len(case["images"]), "C": case["teacher"][-1].out_features},
     changes=("teacher", "student"),
-    observe=observe,
+    free=frozenset(
+        {"gradients of the teacher", "gradients of the student", "requires_grad of the teacher"}
+    ),
+    observe=lambda case, result: {"predictions": result},
 )
-
-
-def _run(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-    *,
-    train_teacher: bool = True,
-    at_the_end: float = 1.0,
-    kind: str = "soft",
-    together: bool = False,
-) -> Tensor:
-    """The process with one thing done otherwise."""
-    judge = SGD(teacher.parameters(), lr=learning_rate)
-    for _ in range(steps if train_teacher else 0):
-        judge.zero_grad()
-        F.cross_entropy(teacher(images), labels).backward()
-        judge.step()
-    learner = SGD(student.parameters(), lr=learning_rate)
-    for _ in range(steps):
-        logits, taught = student(images), teacher(images).detach()
-        hard = F.cross_entropy(logits, labels)
-        log_q = (logits / temperature).log_softmax(1)
-        p = (taught / temperature).softmax(1)
-        if kind == "own":
-            p = log_q.detach().exp()
-            hard = F.cross_entropy(logits, logits.detach().argmax(1))
-        soft = temperature**2 * (p * (p.log() - log_q)).sum(1).mean()
-        if kind == "argmax":
-            soft = F.cross_entropy(logits, taught.argmax(1))
-        learner.zero_grad()
-        ((1 - weight) * hard + weight * soft).backward()
-        learner.step()
-        if together:
-            judge.zero_grad()
-            F.cross_entropy(teacher(images), labels).backward()
-            judge.step()
-    return (student(images).detach() / at_the_end).softmax(1)
-
-
-@drill.alternative
-def teacher_asked_each_time(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Compute the soft targets in every step."""
-    return _run(teacher, student, images, labels, steps, learning_rate, temperature, weight)
-
-
-@drill.alternative
-def without_an_optimizer(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Gradient descent by hand, with one mixed target for both terms of the teacher."""
-
-    def descend(network: nn.Module, loss: Tensor) -> None:
-        parameters = list(network.parameters())
-        with torch.no_grad():
-            slopes = torch.autograd.grad(loss, parameters)
-            for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.sub_(learning_rate * slope)
-
-    for _ in range(steps):
-        logs = teacher(images).log_softmax(1)
-        descend(teacher, -logs.gather(1, labels[:, None]).mean())
-    targets = F.softmax(teacher(images).detach() / temperature, dim=1)
-    for _ in range(steps):
-        logits = student(images)
-        hard = F.cross_entropy(logits, labels)
-        soft = temperature**2 * F.cross_entropy(logits / temperature, targets)
-        descend(student, (1 - weight) * hard + weight * soft)
-    return F.softmax(student(images), dim=1).detach()
-
-
-@drill.mistake(
-    "teacher-untrained",
-    "the teacher is never trained on the task: its soft targets are noise. The student still improves a little, "
-    "from the labels, which is why this goes unnoticed.",
-    seen="a computer-vision distillation page of Hugging Face (commit 01080da), where the head is new",
-)
-def untrained(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Skip the first stage."""
-    return _run(
-        teacher,
-        student,
-        images,
-        labels,
-        steps,
-        learning_rate,
-        temperature,
-        weight,
-        train_teacher=False,
-    )
-
-
-@drill.mistake(
-    "started-from-the-teacher",
-    "the student starts from a copy of the teacher's weights: that needs the same shapes, and distillation needs "
-    "neither. The student keeps its own initial weights.",
-    seen="a circulating answer that says the student must be initialized from the teacher",
-)
-def copied(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Train the teacher, then copy its weights where they fit."""
-    distill(
-        teacher,
-        copy.deepcopy(teacher),
-        images,
-        labels,
-        steps=steps,
-        learning_rate=learning_rate,
-        temperature=temperature,
-        weight=weight,
-    )
-    own, other = student.state_dict(), teacher.state_dict()
-    fitting = {name: value for name, value in other.items() if own[name].shape == value.shape}
-    student.load_state_dict(own | fitting)
-    return _run(
-        teacher,
-        student,
-        images,
-        labels,
-        steps,
-        learning_rate,
-        temperature,
-        weight,
-        train_teacher=False,
-    )
-
-
-@drill.mistake(
-    "own-output-as-labels",
-    "the labels are replaced by the student's own output: its loss then tells it to stay as it is, only surer. "
-    "The targets are the labels and the teacher's softened output.",
-    seen="a circulating answer",
-)
-def own_output(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Teach the student what it says."""
-    return _run(
-        teacher, student, images, labels, steps, learning_rate, temperature, weight, kind="own"
-    )
-
-
-@drill.mistake(
-    "sides-swapped",
-    "teacher and student are swapped: the student is trained on labels first, and the large network learns from it.",
-)
-def swapped(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Exchange the networks."""
-    return _run(student, teacher, images, labels, steps, learning_rate, temperature, weight)
-
-
-@drill.mistake(
-    "softened-at-the-end",
-    "the student answers at temperature T: T belongs to the soft term in training. In use it is 1, or every "
-    "answer is less sure than the student is.",
-)
-def softened(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Leave T on."""
-    return _run(
-        teacher,
-        student,
-        images,
-        labels,
-        steps,
-        learning_rate,
-        temperature,
-        weight,
-        at_the_end=temperature,
-    )
-
-
-@drill.mistake(
-    "argmax-only",
-    "the student learns the teacher's most probable class alone: that is hard distillation. What the teacher says "
-    "of the other classes is lost.",
-)
-def argmax_only(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Use the teacher's argmax."""
-    return _run(
-        teacher, student, images, labels, steps, learning_rate, temperature, weight, kind="argmax"
-    )
-
-
-@drill.mistake(
-    "teacher-goes-on",
-    "the teacher goes on training while the student learns: the targets move in every step, and cannot be "
-    "computed once. Freeze it after the first stage.",
-)
-def moving_teacher(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    temperature: float,
-    weight: float,
-) -> Tensor:
-    """Train both in the second stage."""
-    return _run(
-        teacher, student, images, labels, steps, learning_rate, temperature, weight, together=True
-    )

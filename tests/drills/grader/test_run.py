@@ -1,16 +1,22 @@
 """Whatever a solution does, the session that asked gets a sentence."""
 
+import contextlib
 import ctypes
+import functools
+import json
 import os
+import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from kdlearn.drills import find
-from kdlearn.drills.grader.run import run
+from kdlearn.drills.grader.run import WORKER, run
 
 KD = find("kd-loss")
 
@@ -78,11 +84,11 @@ def test_the_end_of_the_process_is_told(solution, words):
     ],
 )
 def test_a_huge_allocation_is_refused(solution):
-    assert graded(solution).diagnoses[0].id == "memory"
+    assert "more memory" in graded(solution).diagnoses[0].message
 
 
 def test_an_exit_is_told():
-    assert graded(lambda s, t, *, temperature: sys.exit(0)).diagnoses[0].id == "exits"
+    assert "sys.exit" in graded(lambda s, t, *, temperature: sys.exit(0)).diagnoses[0].message
 
 
 def test_a_question_to_the_reader_gets_no_answer():
@@ -132,3 +138,63 @@ def test_a_file_is_graded(tmp_path):
         )
     )
     assert graded(file).passed
+
+
+def test_a_file_finds_the_modules_beside_it(tmp_path):
+    (tmp_path / "beside.py").write_text("def halved(x):\n    return x / 2\n")
+    file = tmp_path / "kd_loss.py"
+    file.write_text(
+        "from beside import halved\n\ndef kd_loss(s, t, *, temperature):\n    return halved(s.sum())\n"
+    )
+    assert graded(file).diagnoses[0].id == "narrowed-down"
+
+
+def test_a_function_under_a_decorator_is_graded_as_itself():
+    assert graded(functools.lru_cache(right)).passed
+    assert graded(torch.compile(right)).passed
+
+
+def test_a_scripted_function_is_graded():
+    assert run(find("activation-map"), scripted, seed=1, seconds=60).passed
+
+
+@torch.jit.script
+def scripted(features: torch.Tensor, p: float) -> torch.Tensor:
+    energy = features.abs().pow(p).sum(1)
+    return energy / energy.square().sum([1, 2], keepdim=True).sqrt()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a fork of a warm process")
+def test_the_worker_stays_and_nothing_is_left_of_a_check():
+    def starts_others(s, t, *, temperature):
+        subprocess.Popen(["sleep", "600.25"], start_new_session=True)
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        return right(s, t, temperature=temperature)
+
+    before = WORKER._started().pid
+    start = time.monotonic()
+    assert graded(starts_others).passed
+    assert graded(lambda s, t, *, temperature: os._exit(1)).diagnoses[0].id == "process-ended"
+    assert WORKER._started().pid == before
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(b"600.25" in command for command in commands)
+    assert time.monotonic() - start < 300
+
+
+def test_a_forged_report_is_no_report():
+    def forger(s, t, *, temperature):
+        text = json.dumps({"token": "x", "report": {"drill": "kd-loss"}}).encode()
+        for number in range(3, 30):
+            with contextlib.suppress(OSError):
+                os.write(number, text)
+        os._exit(0)
+
+    assert graded(forger).diagnoses[0].id == "process-ended"
+
+
+def test_an_interrupt_is_a_sentence(monkeypatch):
+    def interrupted(self, job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(WORKER), "ask", interrupted)
+    assert graded(right).diagnoses[0].id == "interrupted"

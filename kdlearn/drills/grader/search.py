@@ -1,0 +1,220 @@
+"""Find the setting of a drill's switches that does what a solution does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Generator
+
+from kdlearn.drills.grader.compare import numbers_of, same
+from kdlearn.drills.grader.drill import Case, Drill, Edge, Solution, Wrong
+from kdlearn.drills.grader.observe import Bench, Observation, alike, observe
+
+SECONDS = 4.0
+"""A search ends after so long; what was not found by then is said to be unexplained."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All on which solutions are compared.
+
+    Attributes:
+        ordinary: the example, then the drawn cases.
+        edges: the edges.
+        fresh: cases that are drawn anew, on which a name must hold as well.
+        benches: the inputs as the family is run on them.
+    """
+
+    ordinary: Sequence[Case]
+    edges: Sequence[Edge]
+    fresh: Sequence[Case]
+    benches: dict[tuple[str, int], Bench] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, drill: Drill, seed: int) -> Inputs:
+        """Draw the inputs of a drill."""
+        drawn, fresh = (list(drill.cases(Generator().manual_seed(n))) for n in (seed, seed + 1))
+        return cls([drill.example(), *drawn], list(drill.edges()), fresh)
+
+    def case(self, group: str, number: int) -> Case:
+        """Return one input."""
+        chosen = getattr(self, group)[number]
+        found: Case = chosen.case if isinstance(chosen, Edge) else chosen
+        return found
+
+    def bench(self, drill: Drill, group: str, number: int) -> Bench:
+        """Return one input as members of the family are run on it."""
+        key = (group, number)
+        if key not in self.benches:
+            self.benches[key] = Bench(drill, self.case(group, number))
+        return self.benches[key]
+
+
+class Runs:
+    """A solution with what it did on each input, run when that is asked for."""
+
+    def __init__(
+        self, drill: Drill, solution: Solution, inputs: Inputs, right: Runs | None = None
+    ) -> None:
+        self.drill, self.solution, self.inputs, self.right = drill, solution, inputs, right
+        self._seen: dict[tuple[str, int], Observation] = {}
+
+    def on(self, group: str, number: int) -> Observation:
+        """Return what was done with one input."""
+        key = (group, number)
+        if key not in self._seen:
+            like = self.right.on(group, number) if self.right else None
+            case = self.inputs.case(group, number)
+            self._seen[key] = observe(self.drill, self.solution, case, like)
+        return self._seen[key]
+
+    def all(self, group: str) -> list[Observation]:
+        """Return what was done with all inputs of a group."""
+        return [self.on(group, number) for number in range(len(getattr(self.inputs, group)))]
+
+    def agrees(self, other: Runs, *groups: str) -> bool:
+        """Say whether two give the same numbers on all inputs of these groups."""
+        return all(
+            same(self.on(group, number).numbers, other.on(group, number).numbers)
+            for group in groups
+            for number in range(len(getattr(self.inputs, group)))
+        )
+
+    def does(self, solution: Solution, *groups: str) -> bool:
+        """Say whether a member of the family gives the same numbers on all inputs of these groups."""
+        for group in groups:
+            for number in range(len(getattr(self.inputs, group))):
+                mine, bench = (
+                    self.on(group, number).numbers,
+                    self.inputs.bench(self.drill, group, number),
+                )
+                # Values first: most members part there, and gradients cost more.
+                for gradients in (False, True) if self.drill.gradients else (True,):
+                    numbers = bench.numbers(solution, gradients=gradients)
+                    if not same({name: mine.get(name) for name in numbers}, numbers):
+                        return False
+                if len(numbers) != len(mine):
+                    return False
+        return True
+
+
+@dataclass(frozen=True)
+class Found:
+    """What explains a solution.
+
+    Attributes:
+        wrong: the faults; none where the numbers are right.
+        runs: the family's member with them.
+        others: other settings that cannot be told from it.
+    """
+
+    wrong: Wrong
+    runs: Runs
+    others: tuple[Wrong, ...] = ()
+
+
+def explained(mine: Runs, right: Runs, seen: Iterable[str]) -> Found | None:
+    """Return the setting that gives a solution's values and gradients on all ordinary inputs, also on fresh ones.
+
+    Faults that were seen in how the solution works are taken as given; one and then two more are tried. Among settings
+    that agree there, the one counts that agrees at most edges; to explain an edge, one more fault may be added.
+
+    Args:
+        mine: the solution.
+        right: the reference.
+        seen: faults that were seen.
+    """
+    drill = mine.drill
+    if not any(_has_numbers(one.numbers) for one in mine.all("ordinary") + mine.all("edges")):
+        return None  # one NaN is like any other
+    switches = {fault.id for faults in drill.knobs.values() for fault in faults}
+    start = frozenset(seen) & switches
+    ends = time.process_time() + SECONDS
+    found: list[Found] = []
+    for base in dict.fromkeys((start, frozenset[str]())):
+        for number in (0, 1, 2):
+            for wrong in drill.settings(number, base):
+                if time.process_time() > ends:
+                    return None
+                if mine.does(drill.member(wrong), "ordinary", "fresh"):
+                    found.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))
+            if found:
+                return _at_the_edges(mine, right, found, ends)
+    return _part_by_part(mine, right)
+
+
+def _part_by_part(mine: Runs, right: Runs) -> Found | None:
+    """The faults that explain one result each, if together they explain all: any number of them."""
+    drill, parts = mine.drill, frozenset[str]()
+    for wrong in drill.settings(1):
+        runs = Runs(drill, drill.member(wrong), mine.inputs, right)
+        triples = list(
+            zip(mine.all("ordinary"), runs.all("ordinary"), right.all("ordinary"), strict=True)
+        )
+        touched = {
+            name
+            for _, one, other in triples
+            for name in one.numbers
+            if not same(one.numbers[name], other.numbers.get(name))
+        }
+        if touched and all(
+            same(ours.numbers.get(name), one.numbers.get(name))
+            for ours, one, _ in triples
+            for name in touched
+        ):
+            parts |= wrong
+    if parts and mine.does(drill.member(parts), "ordinary", "fresh"):
+        return Found(parts, Runs(drill, drill.member(parts), mine.inputs, right))
+    return None
+
+
+def _has_numbers(numbers: Mapping[str, Any]) -> bool:
+    vector = numbers_of(numbers)
+    return vector is None or bool(vector.isfinite().any())
+
+
+def misfit_explained(mine: Runs, right: Runs) -> Found | None:
+    """Return the setting whose results are a solution's where these are of another kind than the right ones."""
+    drill, ends = mine.drill, time.process_time() + SECONDS
+    for number in (1, 2):
+        for wrong in drill.settings(number):
+            member = drill.member(wrong)
+            if time.process_time() > ends:
+                return None
+            if all(
+                alike(mine.inputs.bench(drill, group, n).result(member), one.result)
+                for group in ("ordinary", "fresh")
+                for n, one in enumerate(mine.all(group))
+            ):
+                return Found(wrong, Runs(drill, member, mine.inputs, right))
+    return None
+
+
+def _at_the_edges(mine: Runs, right: Runs, found: list[Found], ends: float) -> Found:
+    """Choose among settings that agree on ordinary inputs, with one or two faults more where an edge needs them."""
+
+    def departures(one: Found) -> int:
+        member = mine.drill.member(one.wrong)
+        return sum(
+            not same(seen.numbers, mine.inputs.bench(mine.drill, "edges", number).numbers(member))
+            for number, seen in enumerate(mine.all("edges"))
+        )
+
+    drill, best = mine.drill, min(found, key=departures)
+    groups = ("edges", "ordinary", "fresh")
+    for number in (1, 2) if departures(best) else ():
+        more = []
+        for wrong in drill.settings(number, best.wrong):
+            if time.process_time() > ends:
+                return best
+            if mine.does(drill.member(wrong), *groups):
+                more.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))
+        if more:
+            return Found(more[0].wrong, more[0].runs, tuple(one.wrong for one in more[1:]))
+        if best.wrong:
+            return best
+    alike = [one for one in found if one is not best and departures(one) == departures(best)]
+    return Found(best.wrong, best.runs, tuple(one.wrong for one in alike))

@@ -1,0 +1,65 @@
+"""Each family covers its faults, alone and in pairs: what is named gives the same numbers."""
+
+import random
+
+import pytest
+
+from kdlearn.drills import find, names
+from kdlearn.drills.grader.grade import grade
+from kdlearn.drills.grader.search import Inputs, Runs
+
+DRILLS = [find(name) for name in names()]
+SEEDS = (11, 12)
+PAIRS = 3
+"""So many pairs of each drill are tried with each seed; which ones changes with the seed."""
+each = pytest.mark.parametrize("drill", DRILLS, ids=names())
+seeds = pytest.mark.parametrize("seed", SEEDS)
+
+
+@seeds
+@each
+def test_a_family_without_faults_does_what_the_reference_does(drill, seed):
+    assert grade(drill, drill.member(()), seed=seed).passed
+
+
+@seeds
+@each
+def test_a_fault_is_named(drill, seed):
+    for wrong in drill.settings(1):
+        report = grade(drill, drill.member(wrong), seed=seed)
+        said = [diagnosis.id for diagnosis in report.diagnoses]
+        (fault,) = wrong
+        told = drill.faults[fault].text.split("{")[0]
+        assert said == [fault] or (len(said) == 1 and told in str(report)), report
+
+
+@seeds
+@each
+def test_two_faults_at_once_are_named_or_what_cannot_be_told_from_them(drill, seed):
+    pairs = drill.settings(2)
+    random.Random(seed).shuffle(pairs)
+    fresh = Inputs.of(drill, seed + 1000)
+    right = Runs(drill, drill.reference, fresh)
+    for wrong in pairs[:PAIRS]:
+        report = grade(drill, drill.member(wrong), seed=seed)
+        named = {diagnosis.id for diagnosis in report.diagnoses} & set(drill.faults)
+        if named == wrong:
+            continue
+        mine = Runs(drill, drill.member(wrong), fresh, right)
+        alike = mine.agrees(Runs(drill, drill.member(named), fresh, right), "ordinary", "fresh")
+        broken = any(not one.numbers for one in mine.all("ordinary") + mine.all("fresh"))
+        assert alike or broken, f"{sorted(wrong)} was told as {sorted(named)}\n{report}"
+
+
+@each
+def test_a_fault_has_one_sentence_that_ends(drill):
+    assert len(drill.faults) == sum(map(len, drill.knobs.values())) + len(drill.effects)
+    for fault in drill.faults.values():
+        assert len(fault.text) > 20 and fault.text.endswith((".", ")", "?")), fault
+
+
+@each
+def test_a_source_says_what_it_was(drill):
+    kinds = ("in code: ", "proposed: ", "asked: ", "claimed: ", "claimed otherwise: ")
+    for fault in drill.faults.values():
+        assert not fault.seen or fault.seen.startswith(kinds), fault
