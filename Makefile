@@ -16,19 +16,21 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
-EXPERIMENTS := warped-digits cluttered-digits initialization consistent-copies
-SEEDS ?= 0 1 2 3 4
+# What runs notebooks, a browser on the whole site, and trainings of the book's experiments.
+SLOW := tests/book tests/experiments/test_results.py
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
+SEEDS ?= 0,1,2,3,4
 
 # $(call step,name,command,advice): a heading, the command, and one closing line if it fails.
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve test check unit slow notebooks drills results repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
 
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) book/tools/install.py
 
 book: $(STAMP) ## build the site
@@ -40,10 +42,16 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 	@printf 'Serving http://127.0.0.1:%s (stop with Ctrl-C)\n' '$(PORT)'
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-test: check book browser ## everything: checks, unit tests, doctests, notebooks, site, browser
-	$(call step,Tests,$(BIN)/python -m pytest -q -n 2 --dist worksteal,Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+test: check browser unit book slow ## everything: checks, unit tests, doctests, notebooks, site, browser
 
-check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses
+unit: $(STAMP) ## unit tests and doctests, in a few minutes
+	$(call step,Unit tests,$(PYTEST) --cov=kdlearn --cov-report= kdlearn tests $(SLOW:%=--ignore %),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+	$(call step,Refusals,$(BIN)/python tests/raises.py,Write the test beside its module that makes each of them happen.)
+
+slow: $(STAMP)
+	$(call step,Notebooks and site and experiments,$(PYTEST) $(SLOW),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+
+check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses (a minute)
 
 lint: $(STAMP)
 	$(call step,Lint,$(BIN)/ruff check .,Many are mended by: $(BIN)/ruff check --fix .)
@@ -66,10 +74,16 @@ notebooks: $(STAMP) ## run every notebook and store it normalized (ONLY=book/...
 drills: $(STAMP) ## write the chapters of drills anew from kdlearn/drills
 	$(call step,Drills,$(BIN)/python book/tools/drills.py write,See above.)
 
-results: $(addprefix results-,$(EXPERIMENTS)) ## make the tables of book/results anew (SEEDS="0 1 2 3 4"); takes long
-
-results-%: $(STAMP)
-	$(call step,Experiment $*,$(BIN)/python -m kdlearn.experiments $* --seeds $(SEEDS) --output book/results/$(subst -,_,$*).csv,See above.)
+# A table grows in _build, where a run that was stopped goes on, and replaces the old one when it is whole.
+results: $(STAMP) ## make the tables of kdlearn/results anew (SEEDS=0,1,2,3,4, ONLY=warped-digits); takes long
+	@mkdir -p _build/results
+	@names='$(ONLY)'; [ -n "$$names" ] || names=$$($(BIN)/kdlearn experiment --list | sed -n 's/^\([a-z][a-z-]*\).*/\1/p'); \
+	[ -n "$$names" ] || exit 1; \
+	for name in $$names; do \
+		printf '\n== Experiment %s\n' "$$name"; file=$$(echo "$$name" | tr - _).csv; \
+		$(BIN)/kdlearn experiment "$$name" --seeds $(SEEDS) --output "_build/results/$$file" && \
+		mv "_build/results/$$file" "kdlearn/results/$$file" || exit 1; \
+	done
 
 repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
 	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)

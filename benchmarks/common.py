@@ -1,4 +1,4 @@
-"""What the benchmarks share: times of jobs that take turns, quartiles of their ratios, the machine, the file."""
+"""What the benchmarks share: times of jobs that take turns, their ratios, the machine."""
 
 import csv
 import datetime
@@ -19,7 +19,7 @@ def measure(
     rounds: int,
     prepare: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, list[float]]:
-    """CPU milliseconds of each job, all of them once a round in random order; prepare's share is not timed."""
+    """CPU milliseconds of each job, all of them once per round in random order."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         for name in random.sample(list(jobs), len(jobs)):
@@ -49,7 +49,7 @@ def machine() -> str:
 
 
 def write(path: str, columns: list[str], lines: Iterable[list[object]]) -> None:
-    """Write a table to a CSV file, each line with PyTorch's version, the machine and the date behind it."""
+    """Write a table to a CSV file, each line with PyTorch's version, machine and date."""
     made = [torch.__version__, machine(), datetime.date.today().isoformat()]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What each loss costs, as a share of one training step of a student; and NST and FSP by products.
+"""What each loss costs, as a share of one training step of a student; and what our forms save.
 
     OMP_NUM_THREADS=1 python benchmarks/losses.py [--output kdlearn/results/loss_cost.csv]
 
@@ -11,9 +11,15 @@ the double backward pass that make these gradients. Everything runs on one threa
 order each round; times are CPU times of the process. A share is taken within a round, so other work
 on the machine moves both of its sides; the tables have medians over the rounds, the file also
 quartiles.
+
+Three tables follow: soft targets with and without checks of values beside the line that everybody
+writes; losses on a vocabulary whole, in chunks and from hidden states, in time and in tensors of
+(tokens, vocabulary) alive at one time besides the inputs (`--tokens 4096 --vocabulary 32000` is a
+full size); NST and FSP by products.
 """
 
 import argparse
+import functools
 import statistics
 from collections.abc import Callable
 
@@ -23,7 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn import losses
+from kdlearn.core import checks
 from kdlearn.losses.maps import input_gradients
+from kdlearn.measure.cost import _Memory as Memory
 from kdlearn.models import SlimWRN
 
 BATCH, CLASSES = 128, 100
@@ -218,6 +226,13 @@ def vocabulary_jobs() -> dict[str, Job]:
     logits = (*TOKENS, VOCABULARY)
     stored, indices = torch.randn(logits).log_softmax(-1).topk(64, dim=-1)
     tokens = torch.randint(VOCABULARY, TOKENS)
+    head = torch.randn(VOCABULARY, WIDTH) / WIDTH**0.5
+
+    def fused(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.linear_distillation_loss(student, head, teacher, head)
+
+    def next_tokens(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.cross_entropy(student, tokens)
 
     def top_k(student: Tensor, teacher: Tensor) -> Tensor:
         return losses.top_k_kl(student, stored, indices)
@@ -237,13 +252,17 @@ def vocabulary_jobs() -> dict[str, Job]:
         "top_k_kl, k = 64": loss_job(top_k, logits),
         "sampled_kl, 64 draws": loss_job(sampled, logits),
         "sequence_reverse_kl": loss_job(sequence, logits),
+        "cross_entropy": loss_job(next_tokens, logits),
+        "linear_distillation_loss, with its heads": loss_job(fused, (*TOKENS, WIDTH)),
     }
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     parser.add_argument("--output", help="write the shares to this CSV file too")
     arguments = parser.parse_args()
     rounds = arguments.rounds
@@ -270,6 +289,87 @@ def main() -> None:
     if arguments.output:
         write(arguments.output, COLUMNS, lines)
 
+    compare_checks(rounds)
+    compare_memory(rounds, arguments.tokens, arguments.vocabulary)
+    compare_products(rounds)
+
+
+def compare_checks(rounds: int) -> None:
+    """Soft targets on small logits, where what is not arithmetic weighs most."""
+
+    def by_hand(student: Tensor, teacher: Tensor) -> Tensor:
+        inputs, target = F.log_softmax(student / 4, dim=1), F.softmax(teacher / 4, dim=1)
+        return F.kl_div(inputs, target, reduction="batchmean") * 4**2
+
+    def unchecked(student: Tensor, teacher: Tensor) -> Tensor:
+        checks.CHECKS = False
+        try:
+            return losses.soft_target_loss(student, teacher)
+        finally:
+            checks.CHECKS = True
+
+    def often(job: Job) -> Job:
+        return lambda: [job() for _ in range(200)][-1]
+
+    forms = {"F.kl_div by hand": by_hand, "checked": losses.soft_target_loss, "not": unchecked}
+    table = measure(
+        {name: often(loss_job(loss, (BATCH, CLASSES))) for name, loss in forms.items()}, rounds
+    )
+    print(f"{f'soft targets of {BATCH} x {CLASSES}':36}{'us':>8}{'of by hand':>14}")
+    for name, times in table.items():
+        ratio = quartiles(times, table["F.kl_div by hand"])[1]
+        print(f"{name:36}{5 * statistics.median(times):8.1f}{ratio:14.2f}")
+    print()
+
+
+def by_hand_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """The forward KL as it is usually written."""
+    inputs, target = F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
+    return F.kl_div(inputs, target, reduction="batchmean", log_target=True)
+
+
+def compare_memory(rounds: int, tokens: int, vocabulary: int) -> None:
+    """Losses on a vocabulary in one piece and in chunks; the teacher's logits, or hidden states."""
+    buffer = 4 * tokens * vocabulary
+    student = torch.randn(tokens, vocabulary, requires_grad=True)
+    teacher = torch.randn(tokens, vocabulary)
+    names = ["forward_kl", "reverse_kl", "generalized_jsd", "skew_kl", "total_variation"]
+    leaves: dict[str, list[Tensor]] = {"F.kl_div by hand": [student]}
+    forms: dict[str, Callable[[], Tensor]] = {
+        "F.kl_div by hand": functools.partial(by_hand_kl, student, teacher)
+    }
+    for name in names:
+        loss = getattr(losses, name)
+        forms[name] = functools.partial(loss, student, teacher)
+        forms[f"{name}, chunk=128"] = functools.partial(loss, student, teacher, chunk=128)
+    hidden = torch.randn(tokens, 2 * WIDTH, requires_grad=True)
+    head, frozen = nn.Linear(2 * WIDTH, vocabulary), torch.randn(vocabulary, 2 * WIDTH) / 16
+    forms["heads, then F.kl_div by hand"] = lambda: by_hand_kl(
+        head(hidden), hidden.detach() @ frozen.T
+    )
+    forms["linear_distillation_loss"] = lambda: losses.linear_distillation_loss(
+        hidden, head, hidden.detach(), frozen
+    )
+    for name in forms:
+        leaves[name] = [hidden, head.weight] if "head" in name or "linear" in name else [student]
+
+    def step(name: str) -> Job:
+        return lambda: torch.autograd.grad(forms[name](), leaves[name])[0]
+
+    table = measure({name: step(name) for name in forms}, rounds)
+    print(f"{f'{tokens} tokens x {vocabulary}':36}{'ms':>8}{'of the whole':>14}{'buffers':>10}")
+    for name, times in table.items():
+        with Memory() as memory:
+            step(name)()
+        whole = name.removesuffix(", chunk=128")
+        whole = "heads, then F.kl_div by hand" if name == "linear_distillation_loss" else whole
+        ratio = quartiles(times, table[whole])[1]
+        print(f"{name:36}{statistics.median(times):8.0f}{ratio:14.2f}{memory.peak / buffer:10.2f}")
+    print()
+
+
+def compare_products(rounds: int) -> None:
+    """NST and FSP by matrix products and by their definitions."""
     small = (16, 64, 32, 32)
     forms = {
         "NST, products": loss_job(losses.nst_loss, small),

@@ -1,4 +1,4 @@
-"""What one training step of a student costs with a teacher, as a multiple of a step on labels alone.
+"""What a training step costs with a teacher, as a multiple of a step on labels alone.
 
     OMP_NUM_THREADS=1 python benchmarks/step.py [--output kdlearn/results/step_cost.csv]
 
@@ -24,10 +24,11 @@ from common import measure, quartiles, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.data import Batch
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.models import SlimWRN
-from kdlearn.store.cache import AttentionMap, cache_teacher
+from kdlearn.store import AttentionMap, cache_teacher
 from kdlearn.training.engine import Engine, Run
 
 BATCH, CLASSES = 128, 100
@@ -53,31 +54,31 @@ def soft_targets(student: Tensor, teacher: Tensor) -> Tensor:
     return soft_target_loss(student, teacher, temperature=TEMPERATURE)
 
 
-def terms(*, attention: bool) -> list[Term]:
+def terms(*, attention: bool, stored: bool = False) -> list[Term]:
     """Labels and soft targets, and attention transfer between three groups where asked."""
     parts = [label_term(HARD), logit_term("soft_targets", soft_targets, SOFT)]
     if attention:
-        parts.append(layer_term("attention", attention_transfer_loss, GROUPS, ATTENTION))
+        maps = AttentionMap() if stored else None
+        parts.append(layer_term("attention", attention_transfer_loss, GROUPS, ATTENTION, keep=maps))
     return parts
 
 
-class EngineJob:
-    """A step as `fit` takes it; the engine is made anew for each, as Accelerate has one precision a process."""
+def fit_job(model: nn.Module, images: Tensor, labels: Tensor, engine: Engine | None = None) -> Step:
+    """A step as `fit` takes it."""
+    optimizer = sgd(model)
+    run = Run(engine or Engine(), model, optimizer)
+    batch = Batch(images, labels, torch.arange(len(labels)))
+    model.train()
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, engine: Engine) -> None:
-        self.model, self.engine, self.optimizer = model, engine, sgd(model)
-        self.batch = images, labels, torch.arange(len(labels))
-
-    def prepare(self) -> None:
-        """Make the engine ready, outside of the time."""
-        self.run = Run(self.engine, self.model, self.optimizer)
-        self.model.train()
-
-    def __call__(self) -> float:
-        """Take the step and give its loss."""
-        parts = self.run.step(*self.batch)
-        self.run.update()
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = run.forward(batch)
+        run.backward(loss)
+        parts = run.check_finite(loss, run.clip(), batch, "a step")
+        run.step(optimizer)
         return sum(parts.values())
+
+    return step
 
 
 def hand_job(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> Step:
@@ -103,7 +104,7 @@ def hand_job(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Ten
 def torchdistill_job(
     student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, *, attention: bool
 ) -> Step:
-    """Live distillation by torchdistill: the two calls that its training scripts make for a batch."""
+    """Live distillation by torchdistill: the two calls that its scripts make for a batch."""
     from torchdistill.core.distillation import DistillationBox
 
     logits = {f"{side}_module_path": "." for side in ("student", "teacher")}
@@ -143,13 +144,12 @@ def torchdistill_job(
 def all_jobs(folder: str, batch: int = BATCH) -> dict[str, Step]:
     """Every job by name."""
     images, labels = torch.randn(batch, 3, 32, 32), torch.randint(CLASSES, (batch,))
-    teacher, maps = network(6), {name: AttentionMap() for name in GROUPS}
-    stored = cache_teacher(teacher, images, folder, layers=maps, progress=False)
-    plain, fast = Engine(), Engine(precision="bf16", channels_last=True)
+    teacher, kept = network(6), terms(attention=True, stored=True)
+    stored = cache_teacher(teacher, images, folder, kept, progress=False)
     both = (("KD", False), ("KD+AT", True))
 
     jobs: dict[str, Step] = {
-        REFERENCE: EngineJob(network(2), images, labels, plain),
+        REFERENCE: fit_job(network(2), images, labels),
         "KD, live, loop by hand": hand_job(network(2), teacher, images, labels),
     }
     if importlib.util.find_spec("torchdistill"):
@@ -161,11 +161,14 @@ def all_jobs(folder: str, batch: int = BATCH) -> dict[str, Step]:
         print("torchdistill is not installed and is skipped: see benchmarks/requirements.txt.")
     for name, attention in both:
         for kind, source in (("live", teacher), ("stored", stored)):
-            model = Distiller(network(2), source, terms(attention=attention))
-            jobs[f"{name}, {kind}"] = EngineJob(model, images, labels, plain)
+            own = terms(attention=attention, stored=kind == "stored")
+            jobs[f"{name}, {kind}"] = fit_job(Distiller(network(2), source, own), images, labels)
     for name, attention in both:
-        model = Distiller(network(2), stored, terms(attention=attention))
-        jobs[f"{name}, stored, bf16, channels last"] = EngineJob(model, images, labels, fast)
+        own = terms(attention=attention, stored=True)
+        model = Distiller(network(2).to(memory_format=torch.channels_last), stored, own)
+        jobs[f"{name}, stored, bf16, channels last"] = fit_job(
+            model, images.contiguous(memory_format=torch.channels_last), labels, Engine("bf16")
+        )
     return jobs
 
 
@@ -179,8 +182,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         jobs = all_jobs(folder)
-        prepare = {name: job.prepare for name, job in jobs.items() if isinstance(job, EngineJob)}
-        times = measure(jobs, arguments.rounds, prepare)
+        times = measure(jobs, arguments.rounds)
 
     lines: list[list[object]] = []
     for name, own in times.items():

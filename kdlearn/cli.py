@@ -1,28 +1,25 @@
-"""The command ``kdlearn``: train a recipe, store its teacher, evaluate, run an experiment, practice."""
+"""The command ``kdlearn``: train a recipe, store its teacher, evaluate, experiment, practice."""
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import torch
 import typer
-from safetensors.torch import load_file, save_file
-from torch import nn
 
-from kdlearn import experiments
+from kdlearn import __version__, experiments
 from kdlearn.drills import commands as drill_commands
-from kdlearn.experiments.running import write
-from kdlearn.measure import accuracy, agreement, count_parameters, kl_to_teacher, predict, summary
-from kdlearn.recipes import Recipe, RecipeError, load, make_augment
-from kdlearn.recipes import build as build_recipe
-from kdlearn.recipes.build import Built, distiller, fixed_copies, make_optimizer, stored_teacher
-from kdlearn.recipes.schema import TrainingTable
-from kdlearn.store.cache import CachedTeacher, CacheError
-from kdlearn.training.checkpoints import CheckpointError, Checkpoints
-from kdlearn.training.engine import Engine
-from kdlearn.training.fit import fit
+from kdlearn.measure import summary
+from kdlearn.recipes import Job, load, shipped
+from kdlearn.store import CacheError
+from kdlearn.training import CheckpointError
 
 app = typer.Typer(
     help="Knowledge distillation and attention transfer.",
@@ -31,224 +28,194 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(drill_commands.app, name="drill")
-RecipeName = Annotated[str, typer.Argument(help="a .toml file, or the name of a shipped recipe")]
+
+RecipeName = Annotated[
+    str, typer.Argument(help="a .toml file, or a name that `kdlearn recipes` lists")
+]
 Method = Annotated[str, typer.Option(help="one of the recipe's methods")]
-Folder = Annotated[Path, typer.Option(help="where the runs of this recipe live")]
+Folder = Annotated[
+    Path | None, typer.Option(help="where the runs of this recipe live", show_default="runs/RECIPE")
+]
 Seed = Annotated[int, typer.Option(min=0, help="of the student and of the order of images")]
+# What the package advises in Python, in the words of a terminal.
+WORDS = (
+    (r"pass resume='[^']*'", "move this one away and run with --resume"),
+    (r"(pass )?resume=True", "--resume"),
+    ("Call fit as the first time, or use another folder", "Name another --folder or --seed"),
+)
+Progress = Annotated[bool, typer.Option(help="show bars")]
 
 
-def _stop(message: object) -> NoReturn:
-    typer.secho(f"kdlearn: {message}", err=True, fg="red")
-    raise typer.Exit(2)
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kdlearn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    # Your own networks and data are found in the folder where the command is started.
+    sys.path.insert(0, os.getcwd())
 
 
 @app.command()
 def train(
     recipe: RecipeName,
     method: Method,
-    folder: Folder = Path("runs"),
+    folder: Folder = None,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option(help="go on where an earlier run stopped")] = False,
-    progress: Annotated[bool, typer.Option(help="show bars")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where this run stopped")] = False,
+    progress: Progress = True,
 ) -> None:
-    """Train the teacher where that was not done, then a student by one method; prints what came out."""
-    plan, built = _prepared(recipe, method, seed)
-    _teacher(plan, built, folder, progress=progress, train=True)
-    source: nn.Module | CachedTeacher = built.teacher
-    if plan.cache is not None:
-        try:
-            source = stored_teacher(
-                plan, method, built, folder / f"store-{method}", progress=progress
-            )
-        except CacheError as error:
-            _stop(error)
-    run = folder / f"{method}-{seed}"
-    model = distiller(plan, method, built.student, source)
-    copies = fixed_copies(plan)
-    try:
-        history = _fit(
-            plan.training,
-            model,
-            built.data.train,
-            run / "checkpoints",
-            seed=seed,
-            resume=resume,
-            progress=progress,
-            augment=copies if copies is not None else make_augment(plan, plan.training),
-            validation=built.data.validation,
-        )
-    except (CheckpointError, FloatingPointError, TypeError, ValueError) as error:
-        _stop(error)
-    _save(built.student, run / "student.safetensors")
-    (run / "history.json").write_text(json.dumps(history.epochs))
-    typer.echo(str(history))
-    _report(plan, built, method, run)
+    """Train the teacher where that was not done, then a student by one method; show the result."""
+    folder = folder or _folder_of(recipe)
+    with _told(lambda: f"{_newest(folder)}: go on with --resume"):
+        job = _job(recipe, method, folder, seed, progress)
+        history = job.train(resume=resume)
+        _say(history)
+        _report(job)
 
 
 @app.command()
 def cache(
-    recipe: RecipeName,
-    method: Method,
-    folder: Folder = Path("runs"),
-    progress: Annotated[bool, typer.Option(help="show bars")] = True,
+    recipe: RecipeName, method: Method, folder: Folder = None, progress: Progress = True
 ) -> None:
     """Store what a method needs of the teacher, or check that it is there."""
-    plan, built = _prepared(recipe, method, 0)
-    _teacher(plan, built, folder, progress=progress, train=True)
-    try:
-        stored = stored_teacher(plan, method, built, folder / f"store-{method}", progress=progress)
-    except (CacheError, RecipeError, ValueError) as error:
-        _stop(error)
-    size = sum(stored.bytes_per_row().values())
-    typer.echo(f"{stored.folder}: {len(stored)} rows, {size:.0f} bytes each")
+    folder = folder or _folder_of(recipe)
+    with _told(lambda: f"{_newest(folder)}: the same command goes on"):
+        stored = _job(recipe, method, folder, 0, progress).store()
+        size = sum(stored.bytes_per_row().values())
+        _say(f"{stored.folder}: {len(stored)} rows, {size:.0f} bytes each")
 
 
 @app.command()
-def evaluate(
-    recipe: RecipeName,
-    method: Method,
-    folder: Folder = Path("runs"),
-    seed: Seed = 0,
-) -> None:
+def evaluate(recipe: RecipeName, method: Method, folder: Folder = None, seed: Seed = 0) -> None:
     """Measure a trained student on the test split, beside its teacher."""
-    plan, built = _prepared(recipe, method, seed)
-    _teacher(plan, built, folder, progress=False, train=False)
-    run = folder / f"{method}-{seed}"
-    _load(built.student, run / "student.safetensors", f"kdlearn train {recipe} --method {method}")
-    _report(plan, built, method, run)
+    with _told(lambda: "nothing was changed"):
+        job = _job(recipe, method, folder or _folder_of(recipe), seed, progress=False)
+        job.load()
+        _report(job)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with the package."""
+    names = shipped()
+    width = max(map(len, names))
+    for name in names:
+        _say(f"{name:{width}}  {load(name).about}")
 
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="one of the book's experiments")],
-    output: Annotated[Path, typer.Option(help="CSV file to write")],
+    name: Annotated[str, typer.Argument(help="one that --list shows")] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="CSV file; what it has is not run again")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="numbers with commas between them")] = "0,1,2,3,4",
+    methods: Annotated[str, typer.Option(help="names with commas between them; all without")] = "",
     on: Annotated[str, typer.Option(help="validation to choose, test to report")] = "test",
+    list_all: Annotated[bool, typer.Option("--list", help="list experiments and methods")] = False,
+    progress: Progress = True,
 ) -> None:
     """Run one of the book's experiments over paired seeds into a table."""
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        _stop(f"seeds are {seeds!r}: expected whole numbers with commas, such as 0,1,2.")
-    if not output.parent.is_dir():
-        _stop(f"there is no folder {output.parent}: make it first.")
-    if output.is_dir():
-        _stop(f"{output} is a folder: name a file in it, such as {output / f'{name}.csv'}.")
-    torch.set_num_threads(1)  # small models run faster so, and numbers repeat
-    try:
-        table = experiments.run(name, numbers, on=on)
-    except (KeyError, ValueError) as error:
-        _stop(error.args[0])
-    write(table, output)
-    typer.echo(str(summary(table)))
-    typer.echo(f"wrote {len(table)} rows to {output}")
-
-
-def _prepared(name: str, method: str, seed: int) -> tuple[Recipe, Built]:
-    try:
-        plan = load(name)
-        if method not in plan.methods:
-            raise RecipeError(
-                f"there is no method {method!r}: choose from {', '.join(map(repr, plan.methods))}."
-            )
-        built = build_recipe(plan, seed=seed)
-        distiller(plan, method, built.student, built.teacher)
-    except (RecipeError, ImportError, OSError, ValueError) as error:
-        _stop(error)
-    return plan, built
-
-
-def _teacher(plan: Recipe, built: Built, folder: Path, *, progress: bool, train: bool) -> None:
-    """Load the recipe's teacher, or train it and keep it."""
-    path = folder / "teacher.safetensors"
-    if path.exists() or not train:
-        _load(built.teacher, path, "kdlearn train")
+    if list_all:
+        for known, module in experiments.EXPERIMENTS.items():
+            _say(f"{known}: {(module.__doc__ or '').splitlines()[0]}")
+            _say("".join(f"    {method}\n" for method in module.METHODS))
         return
-    try:
-        _fit(
-            plan.teacher_training,
-            built.teacher,
-            built.pool,
-            folder / "teacher-checkpoints",
-            seed=plan.data.seed,
-            resume=True,
-            progress=progress,
-            augment=make_augment(plan, plan.teacher_training),
-            validation=None,
+    if not name or output is None:
+        _stop(
+            "name an experiment that `kdlearn experiment --list` shows, and a table: --output FILE."
         )
-    except (CheckpointError, FloatingPointError, TypeError, ValueError) as error:
-        _stop(error)
-    _save(built.teacher, path)
+    torch.set_num_threads(1)  # small models run faster so, and numbers repeat
+    with _told(lambda: f"{output} has the rows that were done: the same command goes on"):
+        table = experiments.run(
+            name,
+            _numbers(seeds),
+            methods=experiments.split_methods(name, methods) if methods else None,
+            on=on,
+            output=output,
+            progress=progress,
+        )
+    measured = [str(c) for c in table if c not in ("seed", "method", "split")]
+    _say(summary(table, measured).to_string())
+    _say(f"{output} has {len(table)} rows")
 
 
-def _fit(
-    table: TrainingTable,
-    model: nn.Module,
-    data: Any,
-    folder: Path,
-    *,
-    resume: bool,
-    **settings: Any,
-) -> Any:
-    steps = table.epochs * -(-len(data.labels) // table.batch_size)
-    optimizer, scheduler = make_optimizer(table, model, steps)
-    return fit(
-        model,
-        data,
-        epochs=table.epochs,
-        batch_size=table.batch_size,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        engine=Engine(
-            precision=table.precision,
-            accumulate=table.accumulate,
-            clip_norm=table.clip_norm,
-            channels_last=table.channels_last,
-            compile=table.compile,
-        ),
-        checkpoints=Checkpoints(folder, every_minutes=table.checkpoint_minutes),
-        resume=resume,
-        **settings,
-    )
+def _folder_of(recipe: str) -> Path:
+    return Path("runs") / Path(recipe).name.replace(".toml", "").replace(":", "-")
 
 
-def _save(model: nn.Module, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
-    partial.replace(path)
+def _job(recipe: str, method: str, folder: Path, seed: int, progress: bool) -> Job:
+    return Job(load(recipe), method, folder, seed=seed, progress=progress)
 
 
-def _load(model: nn.Module, path: Path, command: str) -> None:
-    if not path.is_file():
-        _stop(f"{path} is not there: run `{command}` first.")
+def _newest(folder: Path) -> str:
+    """Return in words what was saved last in a folder of runs."""
+    saved = [*folder.glob("**/step-*"), *folder.glob("*.safetensors"), *folder.glob("store-*/*")]
+    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
+    return "nothing is saved yet" if newest is None else f"{newest} is saved"
+
+
+def _numbers(seeds: str) -> list[int]:
     try:
-        model.load_state_dict(load_file(path))
-    except Exception as error:  # safetensors and torch raise their own kinds
-        first = str(error).splitlines()[0]
-        _stop(f"{path} does not hold this recipe's network ({first}): use another --folder.")
+        return [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"seeds are {seeds!r}: expected whole numbers with commas, such as 0,1,2."
+        ) from None
 
 
-def _report(plan: Recipe, built: Built, method: str, run: Path) -> None:
-    test = built.data.test
-    of_student, of_teacher = (
-        predict(model, test.images).cpu() for model in (built.student, built.teacher)
-    )
-    measured = {
-        "accuracy": accuracy(of_student, test.labels),
-        "teacher_accuracy": accuracy(of_teacher, test.labels),
-        "agreement": agreement(of_student, of_teacher),
-        "kl_to_teacher": kl_to_teacher(of_student, of_teacher),
-        "parameters": count_parameters(built.student),
-        "teacher_parameters": count_parameters(built.teacher),
-    }
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "test.json").write_text(json.dumps(measured, indent=2))
-    for name, value in measured.items():
+def _report(job: Job) -> None:
+    for name, value in job.measure().items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-        typer.echo(f"{name:20}{shown:>12}")
-    if method in plan.published:
-        typer.echo(f"published: {plan.published[method]} ({plan.published['source']})")
+        _say(f"{name:20}{shown:>12}")
+    published = job.recipe.published
+    if job.method in published:
+        _say(f"published: {published[job.method]} ({published['source']})")
+
+
+def _say(text: object) -> None:
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        typer.echo(str(text))
+
+
+def _stop(message: object) -> NoReturn:
+    text = str(message)
+    for in_python, at_a_terminal in WORDS:
+        text = re.sub(in_python, at_a_terminal, text)
+    typer.secho(f"kdlearn: {text}", err=True, fg="red")
+    raise typer.Exit(2)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a run as Ctrl-C does."""
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise _Terminated
+
+
+@contextmanager
+def _told(saved: Callable[[], str]) -> Iterator[None]:
+    """End with a sentence: code 2 for a mistake, 130 for Ctrl-C and 143 for SIGTERM."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except (CacheError, CheckpointError, FloatingPointError, ImportError, OSError) as error:
+        _stop(error)
+    except (KeyError, TypeError, ValueError) as error:
+        _stop(error.args[0] if error.args else error)
+    except KeyboardInterrupt as stop:
+        typer.secho(f"kdlearn: stopped; {saved()}.", err=True, fg="yellow")
+        raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One thread for all tests, since several small models train at the same time; one seed before each."""
+"""One thread for all tests, since several small models train at a time; one seed each."""
 
 import os
 

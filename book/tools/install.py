@@ -55,10 +55,31 @@ def pip(step: str, *arguments: str) -> None:
         )
 
 
+def install(what: str, *arguments: str) -> None:
+    """Install something in the version that constraints.txt has of it."""
+    pip(f"installing {what}", "install", "--quiet", "--constraint", "constraints.txt", *arguments)
+
+
 def torch_pin() -> str:
     """Return the line of requirements.txt that pins PyTorch."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return next(line.strip() for line in lines if line.startswith("torch=="))
+    return next(line for line in lines if line.startswith("torch=="))
+
+
+def freeze() -> None:
+    """Write constraints.txt from .venv: what requirements.txt does not name itself."""
+    path = ROOT / "constraints.txt"
+    head = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
+    command = [str(VENV / "bin" / "pip"), "freeze", "--exclude-editable"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    named = {_name(line) for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()}
+    # Which build of a package (+cpu, +cu130) is chosen by TORCH_INDEX.
+    rest = [line.partition("+")[0] for line in listed if line and _name(line) not in named]
+    path.write_text("\n".join([*head, *rest]) + "\n", encoding="utf-8")
+
+
+def _name(line: str) -> str:
+    return line.partition("==")[0].strip().lower().replace("_", "-").replace(".", "-")
 
 
 def main() -> None:
@@ -74,13 +95,13 @@ def main() -> None:
             stop("making .venv", "On Debian and Ubuntu: apt-get install python3-venv.")
     index = os.environ.get("TORCH_INDEX", "")
     chosen = ["--extra-index-url", index] if index else []
-    pip("installing PyTorch", "install", "--quiet", *chosen, torch_pin())
-    pip("installing requirements.txt", "install", "--quiet", "-r", "requirements.txt")
-    local = ["--no-deps", "--no-build-isolation", "--editable", "."]
-    pip("installing kdlearn", "install", "--quiet", *local)
+    # First and alone, so that TORCH_INDEX chooses its build and no other package's.
+    install("PyTorch", *chosen, torch_pin())
+    install("requirements.txt", "--requirement", "requirements.txt")
+    install("kdlearn", "--no-deps", "--no-build-isolation", "--editable", ".")
     pip("checking the environment", "check")
     STAMP.touch()
 
 
 if __name__ == "__main__":
-    main()
+    freeze() if sys.argv[1:] == ["freeze"] else main()

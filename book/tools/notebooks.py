@@ -4,7 +4,8 @@ python book/tools/notebooks.py run [PATH ...]         run from the top, store th
 python book/tools/notebooks.py normalize [PATH ...]   clean without running; twice changes nothing
 python book/tools/notebooks.py check [PATH ...]       say what is wrong; exit code 1 if anything is
 
-A path is a notebook or a folder; without one it is the whole book.
+A path is a notebook or a folder; without one it is the whole book, whose check also reads the
+pages that are no notebooks, and the contents (contents.py).
 
 Normalized means: what a second run of the same code would store, and nothing of when and where it
 ran. So a re-run changes no byte but those of results that changed.
@@ -18,14 +19,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import contents
 import nbformat
+import prose
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from repository import read_address
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
-TIMEOUT = 180
+TIMEOUT = 1800  # seconds for a cell: one that hangs, not one on a busy machine
 LONGEST_CELL = 40
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -187,6 +190,11 @@ def run_all(paths: list[Path]) -> list[str]:
     return faults
 
 
+def text_of_figure(cell: Any) -> str:
+    """Return the text that stands for the figure of a cell, or nothing."""
+    return str(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
+
+
 def faults_of_cell(cell: Any) -> list[str]:
     """Return what is wrong with one code cell."""
     faults = []
@@ -202,10 +210,8 @@ def faults_of_cell(cell: Any) -> list[str]:
         texts = [output.get("text", ""), shown.get("text/plain", ""), shown.get("text/html", "")]
         if any(ADDRESS.search(text) for text in texts):
             faults.append("shows the address of an object, which differs on each run")
-        if any(kind.startswith("image/") for kind in shown):
-            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-            if not alt.strip():
-                faults.append('has a figure without text: metadata {"mystnb": {"image": {"alt": …')
+        if any(kind.startswith("image/") for kind in shown) and not text_of_figure(cell).strip():
+            faults.append('has a figure without text: metadata {"mystnb": {"image": {"alt": …')
     return faults
 
 
@@ -227,9 +233,23 @@ def check(path: Path, root: Path = ROOT) -> list[str]:
         faults.append("no cell asserts anything")
     for number, cell in enumerate(code, 1):
         faults += [f"code cell {number} {fault}" for fault in faults_of_cell(cell)]
+    evidence = [prose.Evidence.of(notebook)]
+    for cell in cells:
+        text = cell.source if cell.cell_type == "markdown" else text_of_figure(cell)
+        faults += prose.unfounded(text, path, evidence)
     if serialize(normalize(notebook, root)) != stored:
         faults.append("not normalized: python book/tools/notebooks.py normalize")
     return [f"{path}: {fault}" for fault in faults]
+
+
+def check_book(root: Path = ROOT) -> list[str]:
+    """Return what is wrong with the book beside its notebooks: contents, numbers of other pages."""
+    pages = [page for page in contents.pages(root) if page.suffix == ".md"]
+    return contents.faults(root) + [
+        f"{page}: {fault}"
+        for page in pages
+        for fault in prose.unfounded(page.read_text(encoding="utf-8"), page, [])
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -248,6 +268,7 @@ def main(arguments: list[str]) -> int:
         faults = run_all(paths)
     elif command == "check":
         faults = [fault for path in paths for fault in check(path)]
+        faults += check_book() if not arguments[1:] else []
     else:
         for path in paths:
             path.write_text(serialize(normalize(read(path))), encoding="utf-8")

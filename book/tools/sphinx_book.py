@@ -3,8 +3,9 @@
 * The repository's address comes from pyproject.toml, its one place.
 * MathJax is served by the site itself, without the parts that no page uses.
 * A bibliography is a plain list to screen readers; docutils' roles for it are not valid ARIA.
-* A table can be reached by keyboard, since a wide one scrolls inside itself.
-* The blocks `Convention` and `Source:` of the package's docstrings become sections.
+* A table can be reached by keyboard, since a wide one scrolls inside itself; the lines of a long
+  signature are no list.
+* The package's docstrings are rewritten (docstrings.py), and names in single backticks are links.
 """
 
 import importlib.metadata
@@ -13,13 +14,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import docstrings
 import repository
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 from sphinx.writers.html5 import HTML5Translator
 
-SECTIONS = ["Convention", "Source"]
+SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
+SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 UNUSED_MATHJAX = [
     "[!t]*.js",  # the bundles of other inputs and outputs
     "tex-[!c]*.js",
@@ -67,37 +73,38 @@ def depart_citation(translator: HTML5Translator, node: nodes.citation) -> None:
     translator.body.append("</div>\n</div>\n" if last else "</div>\n")
 
 
-def split_sections(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """Rewrite the house's docstring blocks in the way that napoleon reads.
-
-    Also escapes the star of a shape such as (B, C, *spatial), which would open an emphasis.
-    """
-    result: list[str] = []
-    block = ""
-    for given in lines:
-        line = given if ">>>" in given else re.sub(r", \*(\w+)\)", r", \\*\1)", given)
-        if line.strip() and not line.startswith(" "):
-            block = line.strip() if line.strip() == "Convention" else ""
-            source = re.fullmatch(r"Source: (.+)", line)
-            if block:
-                result += ["Convention:", ""]
-                continue
-            if source:
-                result += ["Source:", f"    {source[1]}"]
-                continue
-        item = re.fullmatch(r"    (\S.*)", line) if block else None
-        result.append(f"    * {item[1]}" if item else f"  {line}" if block and line else line)
-    lines[:] = result
+def link_by_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element
+) -> nodes.reference | None:
+    """Link a plain name in a docstring to the one object of the package that ends in it."""
+    domain = env.get_domain("py")
+    if node.get("refdomain") != "py" or node["reftype"] != "obj":
+        return None
+    named = {
+        name: entry
+        for name, entry in domain.data["objects"].items()
+        if name.endswith(f".{node['reftarget']}") and entry.objtype != "module"
+    }
+    if not named:
+        return None
+    name = min(named, key=lambda name: (name.count("."), len(name)))
+    entry = named[name]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
 
 
-def let_keys_reach_tables(
+def mend_body(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Make every table of a page focusable."""
+    """Make every table of a page focusable, and the parameters of a signature plain lines."""
     if "body" in context:
-        context["body"] = context["body"].replace("<table ", '<table tabindex="0" ')
+        body = context["body"].replace("<table ", '<table tabindex="0" ')
+        context["body"] = SIGNATURE.sub(without_list, body)
+
+
+def without_list(signature: re.Match[str]) -> str:
+    """Return a signature whose lines are no list; Sphinx's has descriptions without terms."""
+    text = signature[0].replace("<dl>", '<div class="sig-lines">').replace("</dl>", "</div>")
+    return text.replace("<dd>", "<div>").replace("</dd>", "</div>")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -105,9 +112,11 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
     app.connect("config-inited", set_address, priority=10)
-    app.connect("html-page-context", let_keys_reach_tables)
+    app.connect("html-page-context", mend_body)
     app.connect("build-finished", copy_mathjax)
-    app.connect("autodoc-process-docstring", split_sections, priority=10)
+    app.connect("autodoc-process-docstring", docstrings.rewrite, priority=10)
+    app.connect("autodoc-process-signature", docstrings.mend_signature)
+    app.connect("missing-reference", link_by_name)
     app.add_node(nodes.citation, override=True, html=(visit_citation, depart_citation))
     app.config["mathjax_path"] = "mathjax/tex-chtml.js"
     app.config["napoleon_custom_sections"] = SECTIONS

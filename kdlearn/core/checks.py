@@ -1,25 +1,48 @@
-"""Checks at the border: every loss asks here, once, whether its inputs make sense.
+"""Checks at the border: what is let in gives a right, finite result, the rest is refused.
 
-Each error tells what was given, what was expected and what to do about it.
+Each error tells what was given, what was expected and what to do. A wrong kind of thing is a
+``TypeError``, a wrong value or shape a ``ValueError``. Kinds and shapes are always checked. Values
+(NaN, infinities, labels out of range) are not under ``torch.compile``, nor where the environment
+says ``KDLEARN_CHECKS=0`` when kdlearn is imported.
+
+In all of them ``name`` and ``what`` are what a message calls the thing, in the plural ("student
+logits"), ``values`` what it may hold, see :func:`check_tensor`, and ``advice`` a clause that says
+what to do.
 """
 
+import functools
 import math
 import numbers
+import operator
+import os
+from collections.abc import Callable
+from typing import Literal, ParamSpec
 
 import torch
 from torch import Tensor
 
+CHECKS = os.environ.get("KDLEARN_CHECKS") != "0"
+Values = Literal["finite", "logits", "any"]
+Arguments = ParamSpec("Arguments")
 
-def check_tensor(tensor: Tensor, name: str) -> None:
-    """Refuse what is not a floating-point tensor, is empty, or holds NaN.
+
+def checks_values() -> bool:
+    """Whether values are looked at, which costs a pass over them and makes a GPU wait.
+
+    Example:
+        >>> checks_values()
+        True
+    """
+    return CHECKS and not torch.compiler.is_compiling()
+
+
+def check_tensor(tensor: Tensor, name: str, values: Values = "finite") -> None:
+    """Refuse what is no floating-point tensor, is empty, or holds values without a place there.
 
     Args:
-        tensor: the value to look at.
+        tensor: what to look at.
         name: what to call it in a message, in the plural, e.g. "student logits".
-
-    Raises:
-        TypeError: not a tensor, or its numbers are not floating point.
-        ValueError: it has no element, or one of them is NaN.
+        values: "finite" numbers alone; "logits", see :func:`check_logit_values`; or "any".
 
     Example:
         >>> check_tensor(torch.tensor([1, 2]), "student logits")
@@ -40,49 +63,152 @@ def check_tensor(tensor: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} are empty, shape {tuple(tensor.shape)}: skip empty batches, they have no mean."
         )
-    values = tensor.detach()
-    # A finite sum proves that there is no NaN; only a suspicious one pays for the full search.
-    if not torch.isfinite(values.sum()) and bool(torch.isnan(values).any()):
+    if values == "finite":
+        check_values(tensor, name)
+    elif values == "logits":
+        check_logit_values(tensor, name)
+
+
+def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> float:
+    """Refuse NaN and infinities; return the lowest number, or NaN where values are not looked at.
+
+    Args:
+        tensor: what to look at.
+        name: what to call it in a message, in the plural.
+        minus_infinity: whether minus infinity is welcome, as it is in logits and scores.
+
+    Example:
+        >>> check_values(torch.tensor([1.0, torch.inf]), "features")
+        Traceback (most recent call last):
+        ...
+        ValueError: features contain inf: float16 ends at 65,504, so compute them in float32 or
+            bfloat16, or look for a diverged model.
+    """
+    if not checks_values():
+        return math.nan
+    low, high = (bound.item() for bound in torch.aminmax(tensor.detach()))
+    if math.isnan(low):
         raise ValueError(
             f"{name} contain NaN: look for a diverged model or a division by zero before the loss."
         )
+    if high == math.inf:
+        raise ValueError(
+            f"{name} contain inf: float16 ends at 65,504, so compute them in float32 or bfloat16, "
+            "or look for a diverged model."
+        )
+    if low == -math.inf and not minus_infinity:
+        raise ValueError(
+            f"{name} contain -inf, which has a place only where a softmax leaves out what is ruled "
+            "out: write a finite number such as -1e4, or look for a diverged model."
+        )
+    return low
 
 
-def check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
-    """Check a student tensor and a teacher tensor, and that both live on one device.
+def check_logit_values(logits: Tensor, name: str) -> None:
+    """Refuse NaN, plus infinity, rows that are minus infinity throughout, and probabilities.
 
     Args:
-        student: the student's side.
-        teacher: the teacher's side.
-        what: what both are, in the plural, e.g. "logits".
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: the devices differ, or a side is empty or holds NaN.
+        logits: shape (..., C), before a softmax over C.
+        name: what to call them in a message, in the plural.
 
     Example:
-        >>> check_pair(torch.ones(2, 3), torch.zeros(0, 3), "logits")
+        >>> check_logit_values(torch.tensor([[0.3, 0.7]]), "scores")
         Traceback (most recent call last):
         ...
-        ValueError: teacher logits are empty, shape (0, 3): skip empty batches, they have no mean.
+        ValueError: scores sum to 1 in each row, as probabilities do: give what stood before the
+            softmax, or the logarithms.
+    """
+    low = check_values(logits, name, minus_infinity=True)
+    if low == -math.inf and bool((logits == -math.inf).all(dim=-1).any()):
+        raise ValueError(
+            f"{name} have a row that is -inf throughout, so nothing is left to choose from: leave "
+            "such rows out, by the mask where the loss takes one."
+        )
+    if low > 0:
+        check_no_probabilities(logits, name)
+
+
+def check_no_probabilities(scores: Tensor, name: str) -> None:
+    """Refuse rows that are all at least 0 and sum to 1, which a softmax has gone over already."""
+    if not checks_values() or scores.shape[-1] == 1 or scores.detach().amin().item() < 0:
+        return
+    sums = scores.detach().double().sum(dim=-1)
+    # Rows of padding are all 0; half precision and its sums are some thousandths off.
+    if bool(((sums - 1).abs() < 1e-2).logical_or(sums == 0).all()) and bool(sums.any()):
+        raise ValueError(
+            f"{name} sum to 1 in each row, as probabilities do: give what stood before the "
+            "softmax, or the logarithms."
+        )
+
+
+def check_overflow(lengths: Tensor, name: str) -> None:
+    """Refuse lengths or squares that have become infinite, and would turn vectors into zeros.
+
+    Example:
+        >>> check_overflow(torch.tensor([1e30]).square(), "features")
+        Traceback (most recent call last):
+        ...
+        ValueError: features are so large that their squares leave torch.float32:
+            look for a diverged model, or scale them down.
+    """
+    if checks_values() and not math.isfinite(lengths.detach().max().item()):
+        raise ValueError(
+            f"{name} are so large that their squares leave {lengths.dtype}: look for a diverged "
+            "model, or scale them down."
+        )
+
+
+def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+    """Refuse the value of a loss that is infinite or NaN, and say what makes it so.
+
+    Example:
+        >>> loss = finite_or_refused(torch.nn.functional.mse_loss)
+        >>> loss(torch.tensor([3e38]), torch.tensor([0.0]))
+        Traceback (most recent call last):
+        ...
+        ValueError: mse_loss is inf: numbers are too large for torch.float32 or too far apart:
+            look for a diverged model, scale them down, or give float64.
+    """
+
+    @functools.wraps(loss)
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+        value = loss(*args, **kwargs)
+        if checks_values() and not math.isfinite(value.item()):
+            given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+            if any(bool((x == -math.inf).any()) for x in given):
+                why = (
+                    "what one side rules out by -inf has probability on the other: rule it out on "
+                    "both, or write a finite number such as -1e4"
+                )
+            else:
+                why = (
+                    f"numbers are too large for {value.dtype} or too far apart: look for a "
+                    "diverged model, scale them down, or give float64"
+                )
+            name = loss.__qualname__.removesuffix(".forward")
+            raise ValueError(f"{name} is {value.item()}: {why}.")
+        return value
+
+    return checked
+
+
+def check_pair(student: Tensor, teacher: Tensor, what: str, values: Values = "finite") -> None:
+    """Check a student tensor and a teacher tensor, and that both live on one device.
+
+    Example:
+        >>> check_pair(torch.ones(2, 3), torch.zeros(0, 3), "features")
+        Traceback (most recent call last):
+        ...
+        ValueError: teacher features are empty, shape (0, 3): skip empty batches, they have no mean.
     """
     if isinstance(student, Tensor) and isinstance(teacher, Tensor):
         check_device(student, teacher, f"student {what}", f"teacher {what}")
-    check_tensor(student, f"student {what}")
-    check_tensor(teacher, f"teacher {what}")
+    check_tensor(student, f"student {what}", values)
+    check_tensor(teacher, f"teacher {what}", values)
 
 
 def check_device(first: Tensor, second: Tensor, first_name: str, second_name: str) -> None:
     """Refuse two tensors on different devices.
-
-    Args:
-        first: a tensor.
-        second: another tensor.
-        first_name: what to call the first one in a message, in the plural.
-        second_name: what to call the second one.
-
-    Raises:
-        ValueError: the devices differ.
 
     Example:
         >>> check_device(torch.ones(1), torch.ones(1, device="meta"), "logits", "labels")
@@ -98,19 +224,13 @@ def check_device(first: Tensor, second: Tensor, first_name: str, second_name: st
 
 
 def check_same_shape(
-    student: Tensor, teacher: Tensor, what: str = "tensors", advice: str = "make them equal"
+    student: Tensor,
+    teacher: Tensor,
+    what: str = "tensors",
+    advice: str = "make them equal",
+    values: Values = "finite",
 ) -> None:
     """Check a pair of tensors and that their shapes are equal.
-
-    Args:
-        student: the student's side.
-        teacher: the teacher's side.
-        what: what both are, in the plural, e.g. "hidden states".
-        advice: one clause that says what to do when the shapes differ.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: the shapes or devices differ, or a side is empty or holds NaN.
 
     Example:
         >>> check_same_shape(torch.ones(2, 3), torch.ones(2, 4), "states", "use a projector")
@@ -118,25 +238,16 @@ def check_same_shape(
         ...
         ValueError: student states have shape (2, 3) and teacher states (2, 4): use a projector.
     """
-    check_pair(student, teacher, what)
+    check_pair(student, teacher, what, values)
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student {what} have shape {tuple(student.shape)} "
-            f"and teacher {what} {tuple(teacher.shape)}: {advice}."
+            f"student {what} have shape {tuple(student.shape)} and teacher {what} "
+            f"{tuple(teacher.shape)}: {advice}."
         )
 
 
-def check_logits(student: Tensor, teacher: Tensor) -> None:
+def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") -> None:
     """Check two tensors of logits: shape (..., C) with C > 1, equal on both sides.
-
-    Args:
-        student: the student's logits, classes last.
-        teacher: the teacher's logits, same shape.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes or devices differ, there is no leading dimension, only one class, an
-            empty batch or a NaN.
 
     Example:
         >>> check_logits(torch.ones(2, 10), torch.ones(2, 100))
@@ -150,28 +261,48 @@ def check_logits(student: Tensor, teacher: Tensor) -> None:
         teacher,
         "logits",
         "keep only the rows and classes that both have, in the same order",
+        values,
     )
-    if student.dim() < 2:
-        raise ValueError(
-            f"logits need shape (batch, ..., classes), got {tuple(student.shape)}: "
-            "add a batch dimension with unsqueeze(0)."
-        )
+    check_class_dimension(student, teacher)
     if student.shape[-1] == 1:
         raise ValueError(
             "logits have 1 class: softmax over one class is always 1, use binary_distillation_loss."
         )
 
 
+def check_class_dimension(*sides: Tensor) -> None:
+    """Refuse logits without a batch, and maps of logits whose classes may not come last.
+
+    Four dimensions or more are taken as the view that ``movedim(1, -1)`` makes, which its strides
+    tell from what a network for segmentation returns.
+
+    Example:
+        >>> check_class_dimension(torch.ones(2, 10, 8, 8).movedim(1, -1))
+        >>> check_class_dimension(torch.ones(2, 10, 8, 8))
+        Traceback (most recent call last):
+        ...
+        ValueError: logits have shape (2, 10, 8, 8): classes must be the last dimension. Move them
+            there by logits.movedim(1, -1), or, where they are, make rows of the rest by
+            logits.flatten(0, -2).
+    """
+    for logits in sides:
+        if logits.dim() < 2:
+            raise ValueError(
+                f"logits need shape (batch, ..., classes), got {tuple(logits.shape)}: "
+                "add a batch dimension with unsqueeze(0)."
+            )
+        if logits.dim() < 4:
+            continue
+        if logits.is_contiguous() or not logits.movedim(-1, 1).is_contiguous():
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}: classes must be the last dimension. "
+                "Move them there by logits.movedim(1, -1), or, where they are, make rows of the "
+                "rest by logits.flatten(0, -2)."
+            )
+
+
 def check_labels(labels: Tensor, logits: Tensor) -> None:
     """Check integer labels against the logits that they belong to.
-
-    Args:
-        labels: class numbers, shape (...).
-        logits: shape (..., C).
-
-    Raises:
-        TypeError: the labels are not a tensor of torch.int64.
-        ValueError: the shape or device differs, or a label lies outside of 0 to C - 1.
 
     Example:
         >>> check_labels(torch.tensor([0, 10]), torch.ones(2, 10))
@@ -195,12 +326,13 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
             "give one class number for each row of logits."
         )
     check_device(labels, logits, "labels", "logits")
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= classes:
-        raise ValueError(
-            f"labels go from {lowest} to {highest}, but {classes} classes are numbered 0 to "
-            f"{classes - 1}: drop or renumber the rest."
-        )
+    if checks_values():
+        lowest, highest = (int(bound) for bound in torch.aminmax(labels))
+        if lowest < 0 or highest >= classes:
+            raise ValueError(
+                f"labels go from {lowest} to {highest}, but {classes} classes are numbered 0 to "
+                f"{classes - 1}: drop or renumber the rest."
+            )
 
 
 def check_features(
@@ -213,11 +345,6 @@ def check_features(
         teacher: the teacher's features.
         same_channels: whether the loss compares channel with channel.
         same_size: whether the loss compares position with position without pooling.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: no spatial dimension, or the number of dimensions, the batch, the device, or
-            what else was asked for differs; a side is empty or holds NaN.
 
     Example:
         >>> check_features(torch.ones(2, 8, 4, 4), torch.ones(2, 16, 4, 4), same_channels=True)
@@ -235,30 +362,57 @@ def check_features(
         )
     if student.shape[0] != teacher.shape[0]:
         raise ValueError(f"features come from different batches, {sizes}: feed both the same one.")
+    check_channels_first(student, teacher)
     channels = (student.shape[1], teacher.shape[1])
     if same_channels and channels[0] != channels[1]:
         raise ValueError(
             f"student features have {channels[0]} channels and teacher features {channels[1]}: "
-            f"bring the student's to {channels[1]} with "
-            f"projectors.ConvProjector({channels[0]}, {channels[1]})."
+            f"bring the student's to {channels[1]} with projectors.ConvProjector({channels[0]}, "
+            f"{channels[1]})."
         )
     if same_size and student.shape[2:] != teacher.shape[2:]:
         raise ValueError(
-            f"features have different spatial sizes, {sizes}: "
-            "pick layers of one resolution or pool the larger."
+            f"features have different spatial sizes, {sizes}: pick layers of one resolution or "
+            "pool the larger."
+        )
+
+
+def check_channels_first(student: Tensor, teacher: Tensor) -> None:
+    """Refuse pairs of features whose shapes tell that channels are not the second dimension.
+
+    Two layers of one picture have one shape of it, only larger or smaller; two sequences of as many
+    tokens, each as wide as its model, have equal second and different last dimensions.
+
+    Args:
+        student: shape (B, C_s, *spatial).
+        teacher: shape (B, C_t, *spatial), with as many dimensions.
+
+    Example:
+        >>> check_channels_first(torch.ones(2, 8, 8, 64), torch.ones(2, 32, 8, 8))
+        Traceback (most recent call last):
+        ...
+        ValueError: features of shape (2, 8, 8, 64) and (2, 32, 8, 8) do not show one picture in two
+            sizes. They must be (batch, channels, *spatial): kdlearn.losses.maps.channels_first
+            brings tokens and channels to that; otherwise transpose, crop or pool one side first.
+    """
+    ours, theirs = student.shape[2:], teacher.shape[2:]
+    # Halving rounds, so a product of two sizes may be off by the larger of them.
+    stretched = any(
+        abs(ours[0] * theirs[i] - ours[i] * theirs[0]) > max(*ours, *theirs)
+        for i in range(1, len(ours))
+    )
+    tokens = len(ours) == 1 and ours != theirs and student.shape[1] == teacher.shape[1]
+    if stretched or tokens:
+        raise ValueError(
+            f"features of shape {tuple(student.shape)} and {tuple(teacher.shape)} do not show one "
+            "picture in two sizes. They must be (batch, channels, *spatial): "
+            "kdlearn.losses.maps.channels_first brings tokens and channels to that; otherwise "
+            "transpose, crop or pool one side first."
         )
 
 
 def check_mask(mask: Tensor, shape: torch.Size) -> None:
     """Check a mask that is True where a token counts.
-
-    Args:
-        mask: the mask.
-        shape: the shape that it must have.
-
-    Raises:
-        TypeError: the mask is not a tensor of torch.bool.
-        ValueError: its shape is another one, or it keeps no token at all.
 
     Example:
         >>> check_mask(torch.tensor([[False, False]]), torch.Size([1, 2]))
@@ -275,21 +429,14 @@ def check_mask(mask: Tensor, shape: torch.Size) -> None:
             f"mask has shape {tuple(mask.shape)}, expected {tuple(shape)}: "
             "give one truth value for each token."
         )
-    if not bool(mask.any()):
+    if checks_values() and not bool(mask.any()):
         raise ValueError(
             "the mask keeps no token: it must be True where a token counts; skip such batches."
         )
 
 
 def check_number(value: float, name: str) -> None:
-    """Refuse what is not one number: a text, None, a tensor of several.
-
-    Args:
-        value: a Python or NumPy number, or a tensor with one element.
-        name: what to call it in the message.
-
-    Raises:
-        TypeError: it is something else.
+    """Refuse what is not one number: a text, None, a truth value, a tensor of several.
 
     Example:
         >>> check_number("4", "temperature")
@@ -297,21 +444,19 @@ def check_number(value: float, name: str) -> None:
         ...
         TypeError: temperature is '4', a str: expected one number.
     """
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.dtype != torch.bool:
         return
-    if not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected one number.")
 
 
-def check_whole(value: int, name: str) -> None:
-    """Refuse what is not a whole number of at least 1.
+def check_whole(value: int, name: str, least: int = 1) -> int:
+    """Return a whole number of Python's, NumPy's or a tensor's as an int, if it is large enough.
 
     Args:
         value: a count.
         name: what to call it in the message.
-
-    Raises:
-        ValueError: it is something else.
+        least: the smallest that makes sense.
 
     Example:
         >>> check_whole(0, "epochs")
@@ -319,19 +464,32 @@ def check_whole(value: int, name: str) -> None:
         ...
         ValueError: epochs is 0: expected a whole number >= 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}: expected a whole number >= 1.")
+    wrong = f"{name} is {value!r}: expected a whole number >= {least}."
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(wrong) from None
+    if isinstance(value, bool):
+        raise TypeError(wrong)
+    if number < least:
+        raise ValueError(wrong)
+    return number
+
+
+def check_sizes(**sizes: int) -> list[int]:
+    """Return several counts, each at least 1, as :func:`check_whole` does.
+
+    Example:
+        >>> check_sizes(width=16, classes=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: classes is 0: expected a whole number >= 1.
+    """
+    return [check_whole(size, name) for name, size in sizes.items()]
 
 
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that is not a positive, finite number.
-
-    Args:
-        temperature: the number that logits are divided by.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is zero, negative, infinite or NaN.
 
     Example:
         >>> check_temperature(0)
@@ -350,14 +508,6 @@ def check_temperature(temperature: float) -> None:
 def check_fraction(value: float, name: str) -> None:
     """Refuse a mixing weight outside of [0, 1].
 
-    Args:
-        value: the weight.
-        name: what to call it in the message.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is below 0, above 1 or NaN.
-
     Example:
         >>> check_fraction(9, "weight")
         Traceback (most recent call last):
@@ -370,15 +520,7 @@ def check_fraction(value: float, name: str) -> None:
 
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:
-    """Refuse an option that is not one of the known words.
-
-    Args:
-        value: what was asked for.
-        name: the option's name.
-        choices: the words that it knows.
-
-    Raises:
-        ValueError: the value is not among them.
+    """Refuse an option that is not one of the known words, as a recipe may name it.
 
     Example:
         >>> check_choice("codes", "convention", ("code", "paper"))

@@ -1,14 +1,20 @@
-"""Files that are whole or not there: digests, flushing, and why a write failed."""
+"""Files that are whole or not there: atomic writes, digests, locks, and why a write failed."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial"
 
 
 def digest(path: Path) -> str:
-    """Give the SHA-256 of a file.
+    """Return the SHA-256 of a file.
 
     Example:
         >>> import tempfile
@@ -37,10 +43,110 @@ def flush(path: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Say in a few words why something failed.
+    """Return in a few words why something failed.
 
     Example:
         >>> reason(FileNotFoundError(2, "No such file or directory"))
         'No such file or directory'
     """
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Let a ``with`` block write a file that is whole or not there at all.
+
+    Inside, write to the path that is given: another name in the same folder, which is flushed and
+    renamed at the end of the block, and removed after an error. What stood there before stays
+    until the new file is complete.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole(Path(folder, "a.txt")) as partial:
+        ...         _ = partial.write_text("all of it")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    partial = path.with_name(f"{path.name}{PARTIAL}-{os.getpid()}")
+    try:
+        yield partial
+        flush(partial)
+        os.replace(partial, path)
+        flush(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left half written in a folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.txt.partial-1").write_text("half")
+        ...     sweep(Path(folder))
+        ...     list(Path(folder).iterdir())
+        []
+    """
+    for left in folder.glob(f"*{PARTIAL}-*"):
+        left.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON with a digest of themselves on the last line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder, "a.json"), {"rows": 3})
+        ...     read_json(Path(folder, "a.json"))
+        {'rows': 3}
+    """
+    text = json.dumps(value)
+    with whole(path) as partial:
+        partial.write_text(f"{text}\n{_checksum(text)}\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        ValueError: the file is not what was written.
+        OSError: it cannot be read.
+    """
+    text, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    if rest.strip() != _checksum(text):
+        raise ValueError("its content does not fit its checksum")
+    return json.loads(text)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder for a ``with`` block.
+
+    The lock dies with the process that holds it, also when that is killed. Systems without
+    ``fcntl`` (Windows) have none.
+
+    Raises:
+        BlockingIOError: another process is at work in the folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+        ...     Path(folder, ".lock").exists()
+        True
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:
+            yield
+            return
+        flock(file, LOCK_EX | LOCK_NB)
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,16 +12,6 @@ from torch import Tensor, nn
 
 Inputs = Tensor | Mapping[str, Tensor]
 """One tensor, or the named tensors that a model takes as keyword arguments (Hugging Face)."""
-
-
-def named(inputs: Inputs) -> Mapping[str, Tensor]:
-    """Give inputs by name; a single tensor has the empty name.
-
-    Example:
-        >>> list(named(torch.zeros(1)))
-        ['']
-    """
-    return inputs if isinstance(inputs, Mapping) else {"": inputs}
 
 
 def count(inputs: Inputs) -> int:
@@ -37,14 +28,15 @@ def count(inputs: Inputs) -> int:
     if not isinstance(inputs, Mapping):
         if not isinstance(inputs, Tensor):
             raise TypeError(
-                f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with torch.as_tensor."
+                f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with "
+                "torch.as_tensor."
             )
         return len(inputs)
     others = [name for name, value in inputs.items() if not isinstance(value, Tensor)]
     if others:
         raise TypeError(
-            f"the inputs {', '.join(map(repr, others))} are no tensors: expected a tensor for each name, e.g. from "
-            "tokenizer(texts, padding=True, return_tensors='pt')."
+            f"the inputs {', '.join(map(repr, others))} are no tensors: expected a tensor for each "
+            "name, e.g. from tokenizer(texts, padding=True, return_tensors='pt')."
         )
     lengths = {name: len(value) for name, value in inputs.items()}
     if len(set(lengths.values())) != 1:
@@ -52,56 +44,84 @@ def count(inputs: Inputs) -> int:
     return next(iter(lengths.values()))
 
 
-def take(inputs: Inputs, rows: Tensor | slice) -> Inputs:
-    """Give some of the samples.
+def map_tensors(change: Callable[..., Any], value: Any, *others: Any) -> Any:
+    """Change each tensor in a tree of tuples, lists and dicts, and keep the rest as it is.
+
+    With ``others``, trees of the same form, ``change`` gets the tensors of one place from all.
+
+    Example:
+        >>> map_tensors(lambda tensor: tensor + 1, {"a": torch.zeros(1), "b": None})
+        {'a': tensor([1.]), 'b': None}
+    """
+    if isinstance(value, Tensor):
+        return change(value, *others)
+    if isinstance(value, Mapping):
+        # A shallow copy keeps the type, which may be a dict with attributes (Hugging Face outputs).
+        changed: Any = copy.copy(value)
+        for key, part in value.items():
+            changed[key] = map_tensors(change, part, *(other[key] for other in others))
+        return changed
+    if isinstance(value, tuple | list):
+        parts = [map_tensors(change, *same) for same in zip(value, *others, strict=True)]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """List the tensors of a tree of tuples, lists and dicts.
+
+    Example:
+        >>> len(tensors_in({"a": torch.zeros(1), "b": (torch.zeros(2), None)}))
+        2
+    """
+    found: list[Tensor] = []
+    map_tensors(found.append, value)
+    return found
+
+
+def take(inputs: Any, rows: Tensor | slice) -> Any:
+    """Take some of the samples.
 
     Example:
         >>> take({"input_ids": torch.arange(6).view(3, 2)}, slice(0, 1))
         {'input_ids': tensor([[0, 1]])}
     """
-    if isinstance(inputs, Mapping):
-        return {name: value[rows] for name, value in inputs.items()}
-    return inputs[rows]
+    return map_tensors(lambda tensor: tensor[rows], inputs)
 
 
-def join(pieces: Sequence[Inputs]) -> Inputs:
-    """Put samples behind each other.
-
-    Example:
-        >>> join([torch.zeros(2, 3), torch.zeros(1, 3)]).shape
-        torch.Size([3, 3])
-    """
-    first = pieces[0]
-    if isinstance(first, Mapping):
-        return {name: torch.cat([piece[name] for piece in pieces]) for name in first}  # type: ignore[index]
-    return torch.cat([piece for piece in pieces if isinstance(piece, Tensor)])
-
-
-def place(inputs: Inputs, device: torch.device) -> Inputs:
+def place(inputs: Any, device: torch.device) -> Any:
     """Move inputs to a device.
 
     Example:
         >>> place(torch.zeros(2), torch.device("cpu")).device
         device(type='cpu')
     """
-    if isinstance(inputs, Mapping):
-        return {name: value.to(device) for name, value in inputs.items()}
-    return inputs.to(device)
+    return map_tensors(lambda tensor: tensor.to(device), inputs)
+
+
+def join(pieces: Sequence[Any]) -> Any:
+    """Put the samples of equal trees behind each other, tensor by tensor.
+
+    Example:
+        >>> join([{"a": torch.zeros(2, 3)}, {"a": torch.zeros(1, 3)}])["a"].shape
+        torch.Size([3, 3])
+    """
+    return map_tensors(lambda *parts: torch.cat(parts), *pieces)
 
 
 def device_of(inputs: Inputs) -> torch.device:
-    """Say where inputs are.
+    """Return where inputs are.
 
     Example:
         >>> device_of({"input_ids": torch.zeros(1)})
         device(type='cpu')
     """
-    return next(iter(named(inputs).values())).device
+    return tensors_in(inputs)[0].device
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode for a ``with`` block; afterwards each module has its own mode again.
+    """Put a model in evaluation mode for a ``with`` block; then each module has its own mode again.
 
     Example:
         >>> model = nn.Dropout()
@@ -120,8 +140,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put a model's buffers (running statistics) back as they were before a ``with`` block.
+
+    Example:
+        >>> model = nn.BatchNorm1d(1)
+        >>> with buffers_kept(model):
+        ...     _ = model(torch.ones(2, 1))
+        >>> model.num_batches_tracked.item()
+        0
+    """
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+
 def run(model: Callable[..., Any], inputs: Inputs) -> Any:
-    """Run a model and give what it returns: one tensor is its first argument, named tensors its keyword arguments.
+    """Run a model: one tensor is its first argument, named tensors are its keyword arguments.
 
     Example:
         >>> run(nn.Linear(2, 3), torch.ones(4, 2)).shape
@@ -130,8 +170,32 @@ def run(model: Callable[..., Any], inputs: Inputs) -> Any:
     return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
 
 
+def logits_of(output: Any, model: nn.Module) -> Tensor:
+    """Return the logits in what a model returned: itself, or what it has under the name ``logits``.
+
+    Raises:
+        TypeError: there are none; the message says what there is.
+
+    Example:
+        >>> logits_of({"logits": torch.zeros(2, 3), "hidden": None}, nn.Identity()).shape
+        torch.Size([2, 3])
+    """
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    logits = getattr(output, "logits", None) if logits is None else logits
+    if isinstance(logits, Tensor):
+        return logits
+    raise TypeError(
+        f"{type(model).__name__} returns {_described(output)}: expected logits, as a tensor or "
+        "under the name 'logits'. Use a model with a head (...ForSequenceClassification, "
+        "...ForImageClassification, ...ForCausalLM), or wrap it in a module whose forward returns "
+        "them."
+    )
+
+
 def call(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Run a model and give its logits.
+    """Run a model and return its logits.
 
     Convention
         Inputs go in as `run` has them. Logits are the output itself, its entry ``"logits"`` or its
@@ -144,18 +208,7 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
         >>> call(nn.Linear(2, 3), torch.ones(4, 2)).shape
         torch.Size([4, 3])
     """
-    output = run(model, inputs)
-    if isinstance(output, Tensor):
-        return output
-    logits = output.get("logits") if isinstance(output, Mapping) else None
-    logits = getattr(output, "logits", None) if logits is None else logits
-    if isinstance(logits, Tensor):
-        return logits
-    raise TypeError(
-        f"{type(model).__name__} returns {_described(output)}: expected logits, as a tensor or under the name "
-        "'logits'. Use a model with a head (...ForSequenceClassification, ...ForImageClassification, ...ForCausalLM), "
-        "or wrap it in a module whose forward returns them."
-    )
+    return logits_of(run(model, inputs), model)
 
 
 def _described(output: Any) -> str:

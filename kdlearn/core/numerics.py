@@ -1,5 +1,6 @@
 """The few numerical habits that the losses share: width, matrix products, means, size matching."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -53,35 +54,126 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
         dim: the dimension along which the vectors lie.
 
     Example:
-        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), dim=1)
+        >>> unit(torch.tensor([[3e30, 4e30], [0.0, 0.0]]), dim=1)
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
+    if not _all_between(squares, 1e-30, 1e30):
+        # A direction does not depend on the scale, so the peak may count as a constant in the
+        # gradient.
+        peak = vectors.detach().abs().amax(dim=dim, keepdim=True)
+        vectors = vectors / peak.clamp_min(torch.finfo(vectors.dtype).tiny)
+        squares = vectors.square().sum(dim=dim, keepdim=True)
     # Infinity in place of a length of 0 makes value and gradient 0; the root has no slope at 0.
     return vectors / torch.where(squares > 0, squares, torch.inf).sqrt()
 
 
-def kl_rows(log_target: Tensor, log_input: Tensor) -> Tensor:
-    r"""KL divergence of each row, :math:`\sum_c p_c (\log p_c - \log q_c)`.
+def lengths(vectors: Tensor) -> Tensor:
+    """L2 length of each flattened sample; of a sample of zeros it is 0, with gradient zero.
 
-    Classes that the target gives no mass count 0, also where both log-probabilities are minus
-    infinity.
+    Args:
+        vectors: shape (B, ...).
+
+    Example:
+        >>> lengths(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([5.0000e-30, 0.0000e+00])
+    """
+    flat = vectors.flatten(1)
+    norms = flat.norm(dim=1)
+    if _all_between(norms, 1e-15, 1e15):
+        return norms
+    peak = flat.detach().abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
+    return peak * (flat / peak[:, None]).norm(dim=1)
+
+
+def in_scale(values: Tensor) -> Tensor:
+    """Divide by the largest absolute value where products would leave the range of numbers.
+
+    For what does not depend on the scale of all of them.
+
+    Args:
+        values: any shape.
+
+    Example:
+        >>> in_scale(torch.tensor([1e-30, 2e-30])), in_scale(torch.tensor([1.0, 2.0]))
+        (tensor([0.5000, 1.0000]), tensor([1., 2.]))
+    """
+    peak = torch.stack(torch.aminmax(values.detach())).abs().amax()
+    if _all_between(peak, 1e-6, 1e6):
+        return values
+    return values / peak.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _all_between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie in a range; told of the CPU alone, since a GPU would have to wait."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    lowest, highest = torch.aminmax(values.detach())
+    return low < lowest.item() and highest.item() < high
+
+
+def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
+    r"""Terms of a KL divergence, :math:`p_c (\log p_c - \log q_c)`; their sum over c is a row's.
+
+    A class that the target gives no mass counts 0, with gradient 0, also where both
+    log-probabilities are minus infinity.
 
     Args:
         log_target: log p, shape (..., C).
-        log_input: log q, shape (..., C).
-
-    Returns:
-        Shape (...).
+        log_input: log q, the same shape.
 
     Example:
-        >>> kl_rows(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log()).item()
-        0.6931...
+        >>> kl_terms(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log())
+        tensor([0.6931, 0.0000])
     """
     target = log_target.exp()
-    gap = torch.where(target > 0, log_target - log_input, torch.zeros_like(target))
-    return (target * gap).sum(dim=-1)
+    terms = target * (log_target - log_input)
+    return terms if _is_finite(terms) else target * _where_mass(target, log_target - log_input)
+
+
+def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
+    r"""Terms of a cross-entropy, :math:`-p_c \log q_c`, with :func:`kl_terms`'s rule for no mass.
+
+    Args:
+        log_target: log p, shape (..., C).
+        log_input: log q, the same shape.
+
+    Example:
+        >>> cross_terms(torch.tensor([0.0, -torch.inf]), torch.tensor([-2.0, -torch.inf]))
+        tensor([2., -0.])
+    """
+    target = log_target.exp()
+    terms = -target * log_input
+    return terms if _is_finite(terms) else -target * _where_mass(target, log_input)
+
+
+def _is_finite(terms: Tensor) -> bool:
+    # Comparing each term with 0 takes a CPU longer than all the rest, so it is done where it must
+    # be.
+    if terms.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return math.isfinite(terms.detach().sum().item())
+
+
+def _where_mass(target: Tensor, logarithms: Tensor) -> Tensor:
+    return torch.where(target == 0, 0.0, logarithms)
+
+
+def log_sum(logarithms: Tensor) -> Tensor:
+    """Logarithm of a sum over the last dimension; where all of it is nothing, without a gradient.
+
+    Args:
+        logarithms: shape (..., C), minus infinity for nothing.
+
+    Example:
+        >>> log_sum(torch.tensor([[-torch.inf, -torch.inf], [0.0, 0.0]]))
+        tensor([  -inf, 0.6931])
+    """
+    # logsumexp of nothing has the gradient NaN, which a mask after it would not take away.
+    nothing = (logarithms == -torch.inf).all(dim=-1, keepdim=True)
+    total = logarithms.masked_fill(nothing, 0).logsumexp(dim=-1)
+    return total.masked_fill(nothing.squeeze(-1), -torch.inf)
 
 
 def pool(features: Tensor, size: int | Sequence[int]) -> Tensor:
@@ -108,7 +200,7 @@ def pool(features: Tensor, size: int | Sequence[int]) -> Tensor:
 
 
 def match_sizes(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Average-pool the larger of two feature tensors to the smaller's size, dimension by dimension.
+    """Average-pool the larger of two feature tensors to the smaller's size.
 
     Args:
         student: shape (B, C_s, *spatial).
@@ -121,7 +213,7 @@ def match_sizes(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: the sizes differ and there are more than three spatial dimensions.
 
     Example:
-        >>> student, teacher = match_sizes(torch.ones(1, 2, 8, 3), torch.ones(1, 5, 4, 6))
+        >>> student, teacher = match_sizes(torch.ones(1, 2, 8, 6), torch.ones(1, 5, 4, 3))
         >>> student.shape, teacher.shape
         (torch.Size([1, 2, 4, 3]), torch.Size([1, 5, 4, 3]))
     """

@@ -1,24 +1,30 @@
-"""Small data sets, made on the spot from scikit-learn's digits or from nothing; CIFAR alone is downloaded.
+"""Small data sets that need no download (CIFAR alone does); batches, samples and views.
 
 Everything is a tensor, and everything follows from a seed: the same call gives the same data, and
 no global random state is read or touched.
 """
 
 from kdlearn.data.augment import RandomAffine, RandomCropFlip, RandomShift
+from kdlearn.data.batch import Batch
 from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
 from kdlearn.data.digits import BaseDigits, base_digits
 from kdlearn.data.recall import Recall, associative_recall
+from kdlearn.data.samples import Samples
 from kdlearn.data.sequences import Sequences, reordering_task
 from kdlearn.data.splits import Split, Splits, balanced_subset
+from kdlearn.data.views import FixedCopies
 from kdlearn.data.warped import warped_digits
 
 __all__ = [
     "BaseDigits",
+    "Batch",
+    "FixedCopies",
     "RandomAffine",
     "RandomCropFlip",
     "RandomShift",
     "Recall",
+    "Samples",
     "Sequences",
     "Split",
     "Splits",

@@ -109,7 +109,7 @@ class RandomShift:
 
 @dataclass(frozen=True)
 class RandomCropFlip:
-    """Cut a random window out of each padded image, and mirror half of the images: CIFAR's usual views.
+    """Cut a random window out of each padded image, and mirror half of them: CIFAR's views.
 
     Attributes:
         padding: pixels added on each side, mirrored from the image; the window has the image's
@@ -136,8 +136,8 @@ class RandomCropFlip:
         _check_images(images)
         if self.padding >= min(images.shape[2:]):
             raise ValueError(
-                f"padding is {self.padding} and the images have {min(images.shape[2:])} pixels: a mirrored border is "
-                "smaller than the image."
+                f"padding is {self.padding} and the images have {min(images.shape[2:])} pixels: "
+                "a mirrored border is smaller than the image."
             )
         padded = F.pad(images, [self.padding] * 4, mode="reflect")
         views = _windows(padded, images.shape[2:], 2 * self.padding, generator)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdlearn.core.checks import check_choice
 from kdlearn.data.splits import Split, Splits
 
 HELD_BACK = 0.1
@@ -38,8 +39,7 @@ def cifar(name: Literal["cifar10", "cifar100"], *, folder: str | Path | None = N
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    if name not in COLUMNS:
-        raise ValueError(f"name is {name!r}: expected 'cifar10' or 'cifar100'.")
+    check_choice(name, "name", tuple(COLUMNS))
     parts = _load(name, folder)
     images, labels = zip(*(_tensors(parts[p], p, name) for p in ("train", "test")), strict=True)
     kept = len(labels[0]) - round(HELD_BACK * len(labels[0]))
@@ -64,8 +64,8 @@ def _load(name: str, folder: str | Path | None) -> Any:
             return datasets.load_dataset(f"uoft-cs/{name}", verification_mode="all_checks")
         except (OSError, datasets.exceptions.DatasetsError) as error:
             raise ConnectionError(
-                f"{name} could not be downloaded ({type(error).__name__}): connect to the network, or name the folder "
-                "of its parquet files."
+                f"{name} could not be downloaded ({type(error).__name__}): connect to the "
+                "network, or name the folder of its parquet files."
             ) from error
     found = {part: sorted(Path(folder).glob(f"{part}*.parquet")) for part in ("train", "test")}
     missing = [part for part, paths in found.items() if not paths]

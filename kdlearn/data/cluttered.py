@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdlearn.core.checks import check_sizes
 from kdlearn.data.digits import base_digits
-from kdlearn.data.splits import Split, Splits, check_sizes
+from kdlearn.data.splits import Split, Splits
 
 CANVAS, DIGIT, NOISE = 40, 16, 0.1
 FRAGMENTS, FRAGMENT, MARGIN = 6, 7, 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdlearn.data.splits import check_sizes
+from kdlearn.core.checks import check_sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +57,9 @@ def associative_recall(
         >>> torch.equal(data.tokens[0, data.sources[0]], data.answers[0])
         True
     """
-    check_sizes(sequences=sequences)
-    if not 1 <= pairs <= keys or values < 1:
-        raise ValueError(
-            f"{pairs} pairs, {keys} keys, {values} values: need at least 1 of each, and a "
-            "different key for each pair."
-        )
+    check_sizes(sequences=sequences, pairs=pairs, keys=keys, values=values)
+    if pairs > keys:
+        raise ValueError(f"{pairs} pairs and {keys} keys: need a different key for each pair.")
     generator = torch.Generator().manual_seed(seed)
     key = torch.rand(sequences, keys, generator=generator).argsort(dim=1)[:, :pairs]
     value = keys + torch.randint(values, (sequences, pairs), generator=generator)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdlearn.data.splits import check_sizes
+from kdlearn.core.checks import check_sizes
 
 LETTERS = "abcdefghij"
 DIGITS = "0123456789"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdlearn.core.checks import check_whole
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -105,8 +107,7 @@ def balanced_subset(split: Split, size: int, *, seed: int = 0) -> Split:
         >>> balanced_subset(split, 20, seed=1).labels.bincount().tolist()
         [5, 5, 5, 5]
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}.")
+    size = check_whole(size, "size")
     generator = torch.Generator().manual_seed(seed)
     classes = split.labels.unique().tolist()
     chosen = []
@@ -121,17 +122,3 @@ def balanced_subset(split: Split, size: int, *, seed: int = 0) -> Split:
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:wanted]])
     indices = torch.cat(chosen)
     return split.subset(indices[torch.randperm(len(indices), generator=generator)])
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuse a split with no image in it.
-
-    Raises:
-        TypeError: a size is no whole number.
-        ValueError: a size is smaller than 1.
-    """
-    for name, size in sizes.items():
-        if not isinstance(size, int):
-            raise TypeError(f"{name} must be a whole number, got {size!r}.")
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1 image, got {size}.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from kdlearn.core.checks import check_sizes
 from kdlearn.data.augment import RandomAffine
 from kdlearn.data.digits import base_digits
-from kdlearn.data.splits import Split, Splits, check_sizes
+from kdlearn.data.splits import Split, Splits
 
 NOISE = 0.1
 

@@ -1,23 +1,27 @@
 """Student, teacher and the terms between them: distiller, taps, projectors, attention layers."""
 
 from kdlearn.distill.attention_layers import attention_layers
-from kdlearn.distill.distiller import (
-    DistillationLoss,
-    Distiller,
+from kdlearn.distill.distiller import DistillationLoss, Distiller
+from kdlearn.distill.ensemble import Ensemble
+from kdlearn.distill.outputs import Keep, Outputs, Want
+from kdlearn.distill.projectors import ConvProjector, LinearProjector, Paraphraser
+from kdlearn.distill.taps import Taps
+from kdlearn.distill.teachers import LiveTeacher, TeacherOutputs
+from kdlearn.distill.terms import (
     Term,
+    label_cross_entropy,
     label_term,
     layer_term,
     logit_term,
     sparse_term,
 )
-from kdlearn.distill.projectors import ConvProjector, LinearProjector, Paraphraser
-from kdlearn.distill.taps import Taps
-from kdlearn.distill.teachers import LiveTeacher, Outputs, TeacherOutputs
 
 __all__ = [
     "ConvProjector",
     "DistillationLoss",
     "Distiller",
+    "Ensemble",
+    "Keep",
     "LinearProjector",
     "LiveTeacher",
     "Outputs",
@@ -25,7 +29,9 @@ __all__ = [
     "Taps",
     "TeacherOutputs",
     "Term",
+    "Want",
     "attention_layers",
+    "label_cross_entropy",
     "label_term",
     "layer_term",
     "logit_term",

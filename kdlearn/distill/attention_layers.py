@@ -17,11 +17,11 @@ def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
     Fast attention kernels never form the map :math:`\sigma(QK^\top / \sqrt{d})`; a model that uses
     one gives ``None`` for it, or nothing at all. This asks for the slower form that does, runs the
     model once on an example, and looks for outputs of modules that are maps: floating point, (B,
-        heads, L, S), not negative, each row of sum 1.
+    heads, L, S), not negative, each row of sum 1.
 
     Convention
         Asked are Hugging Face models (``set_attn_implementation("eager")``),
-        `nn.MultiheadAttention` also inside `nn.TransformerEncoder` (weights wanted, one map a
+        `nn.MultiheadAttention` also inside `nn.TransformerEncoder` (weights wanted, one map per
         head), and modules with a switch ``fused_attn`` (timm). The switches stay set: the model
         gives maps from now on, and computes the same logits up to rounding. Names are in the order
         of computation and may be handed to `kdlearn.distill.Taps`, `kdlearn.distill.layer_term` and
@@ -60,9 +60,10 @@ def attention_layers(model: nn.Module, example: Inputs) -> list[str]:
             handle.remove()
     if not found:
         raise ValueError(
-            f"no module of {type(model).__name__} gives an attention map (B, heads, L, S) with rows of sum 1. Where "
-            "its code calls scaled_dot_product_attention, no map exists: compute softmax(QK^T / sqrt(d)) in a module "
-            "of its own, such as nn.Softmax(dim=-1), and tap that. For Hugging Face models, load with "
+            f"no module of {type(model).__name__} gives an attention map (B, heads, L, S) with "
+            "rows of sum 1. Where its code calls scaled_dot_product_attention, no map exists: "
+            "compute softmax(QK^T / sqrt(d)) in a module of its own, such as "
+            "nn.Softmax(dim=-1), and tap that. For Hugging Face models, load with "
             "attn_implementation='eager'."
         )
     return [name for name, _ in found.values()]

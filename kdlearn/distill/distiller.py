@@ -2,203 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
-from kdlearn.core.checks import check_number
-from kdlearn.core.inputs import Inputs
+from kdlearn.core.inputs import Inputs, tensors_in
+from kdlearn.data.batch import Batch
+from kdlearn.distill.outputs import Outputs, run
 from kdlearn.distill.taps import Taps
-from kdlearn.distill.teachers import LiveTeacher, Outputs, TeacherOutputs, run
-from kdlearn.store.cache import Sampled, TopK
-
-
-@dataclass(frozen=True)
-class Term:
-    r"""One named, weighted part of a distillation loss; made by `label_term`, `logit_term` and `layer_term`.
-
-    Its value is :math:`w \sum_j \mathrm{loss}(a_j)`, where ``arguments`` picks the :math:`a_j` from
-    the outputs.
-
-    Attributes:
-        name: how the part is called in histories and messages; no dot, unique in a `Distiller`.
-        weight: :math:`w`, a number >= 0.
-        loss: a function, or a module whose parameters (a projector) are trained with the student;
-        returns a scalar. arguments: from the outputs of student and teacher and the labels to the
-        argument lists of ``loss``. layers: the student's layer name to the teacher's layer name.
-
-    Raises:
-        TypeError: the name is no text, the weight no number, or the loss no function.
-        ValueError: the name is empty or has a dot, or the weight is negative or not finite.
-
-    Example:
-        >>> term = Term(
-        ...     "size", 2.0, torch.sum, lambda student, teacher, labels: [(student.logits,)]
-        ... )
-        >>> term.compute(Outputs(torch.ones(2, 4)), Outputs(torch.ones(2, 4)), None).item()
-        16.0
-    """
-
-    name: str
-    weight: float
-    loss: Callable[..., Tensor]
-    arguments: Callable[[Outputs, Outputs, Tensor | None], list[tuple[Tensor, ...]]]
-    layers: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise TypeError(
-                f"a term is named {self.name!r}: the name, a text, comes before the loss."
-            )
-        if not self.name or "." in self.name:
-            raise ValueError(f"a term is named {self.name!r}: give it a name without a dot.")
-        if not callable(self.loss):
-            raise TypeError(
-                f"term {self.name!r} has the loss {self.loss!r}: expected a function, such as "
-                "losses.soft_target_loss, neither its name nor its value."
-            )
-        check_number(self.weight, f"the weight of term {self.name!r}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(
-                f"term {self.name!r} has weight {self.weight}: expected a finite number >= 0."
-            )
-
-    def compute(self, student: Outputs, teacher: Outputs, labels: Tensor | None) -> Tensor:
-        """Weight times loss, summed over what ``arguments`` picks."""
-        losses = [self.loss(*picked) for picked in self.arguments(student, teacher, labels)]
-        return self.weight * torch.stack(losses).sum()
-
-
-def label_term(
-    weight: float = 1.0,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    name: str = "labels",
-) -> Term:
-    r"""Compare the student's logits with the labels, :math:`w\,\mathrm{loss}(z_s, y)`.
-
-    Args:
-        weight: :math:`w`, a number >= 0.
-        loss: takes (student_logits, labels), returns a scalar.
-        name: name of the part.
-
-    Example:
-        >>> term = label_term(weight=0.5)
-        >>> equal = Outputs(torch.zeros(2, 4))
-        >>> term.compute(equal, equal, torch.tensor([0, 1])).item()
-        0.6931...
-    """
-    return Term(
-        name,
-        weight,
-        loss,
-        lambda student, teacher, labels: [(student.logits, _required(labels, name))],
-    )
-
-
-def logit_term(
-    name: str, loss: Callable[..., Tensor], weight: float = 1.0, *, with_labels: bool = False
-) -> Term:
-    r"""Compare the student's logits with the teacher's, :math:`w\,\mathrm{loss}(z_s, z_t)`.
-
-    Args:
-        name: name of the part.
-        loss: takes (student_logits, teacher_logits), and the labels as third where ``with_labels``;
-        returns a scalar. weight: :math:`w`, a number >= 0.
-        with_labels: the loss needs the labels too, as `kdlearn.losses.dkd_loss` does.
-
-    Example:
-        >>> from kdlearn.losses import soft_target_loss
-        >>> term = logit_term("soft_targets", soft_target_loss, weight=0.9)
-        >>> equal = Outputs(torch.zeros(2, 4))
-        >>> term.compute(equal, equal, None).item()
-        0.0
-    """
-
-    def arguments(
-        student: Outputs, teacher: Outputs, labels: Tensor | None
-    ) -> list[tuple[Tensor, ...]]:
-        logits = (student.logits, teacher.logits)
-        return [(*logits, _required(labels, name))] if with_labels else [logits]
-
-    return Term(name, weight, loss, arguments)
-
-
-def layer_term(
-    name: str,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    layers: Mapping[str, str] | Sequence[str],
-    weight: float = 1.0,
-) -> Term:
-    r"""Compare pairs of layers, :math:`w \sum_j \mathrm{loss}(A_s^j, A_t^j)`: a sum over pairs, not a mean.
-
-    Args:
-        name: name of the part.
-        loss: takes (student_features, teacher_features), returns a scalar. A module with parameters
-            (a projector) is trained with the student; it serves every pair.
-        layers: ``{"student_layer": "teacher_layer"}``, or a list of names that both models have.
-        weight: :math:`w`, a number >= 0.
-
-    Raises:
-        ValueError: no pair is given.
-
-    Example:
-        >>> term = layer_term("attention", F.mse_loss, ["group1"], weight=10)
-        >>> features = Outputs(torch.zeros(2, 4), {"group1": torch.ones(2, 3)})
-        >>> term.compute(features, features, None).item()
-        0.0
-    """
-    if isinstance(layers, str):
-        raise ValueError(f"term {name!r}: layers is the string {layers!r}: pass [{layers!r}].")
-    pairs = dict(layers) if isinstance(layers, Mapping) else {layer: layer for layer in layers}
-    if not pairs:
-        raise ValueError(
-            f"term {name!r} compares no layers: pass layers={{'student_layer': 'teacher_layer'}}."
-        )
-    return Term(
-        name,
-        weight,
-        loss,
-        lambda student, teacher, labels: [
-            (student.taps[of_student], teacher.taps[of_teacher])
-            for of_student, of_teacher in pairs.items()
-        ],
-        pairs,
-    )
-
-
-def sparse_term(
-    name: str, loss: Callable[..., Tensor], kind: TopK | Sampled, weight: float = 1.0
-) -> Term:
-    r"""Compare the student's logits with a few log-probabilities of the teacher.
-
-    Args:
-        name: name of the part.
-        loss: takes (student_logits, teacher_log_probs, teacher_indices), as
-            `kdlearn.losses.top_k_kl` and `kdlearn.losses.sampled_kl`; returns a scalar.
-        kind: what a live teacher's logits are reduced to; stored outputs are of their own kind
-        already. weight: :math:`w`, a number >= 0.
-
-    Example:
-        >>> from kdlearn.losses import top_k_kl
-        >>> term = sparse_term("top3", top_k_kl, TopK(3))
-        >>> equal = Outputs(torch.randn(2, 10))
-        >>> abs(term.compute(equal, equal, None).item()) < 1e-6
-        True
-    """
-    return Term(
-        name,
-        weight,
-        loss,
-        lambda student, teacher, labels: [
-            (student.logits, *(teacher.sparse or kind.reduce(teacher.logits, None)))
-        ],
-    )
+from kdlearn.distill.teachers import LiveTeacher, NoTeacher, TeacherOutputs
+from kdlearn.distill.terms import Term, label_term
 
 
 class DistillationLoss(NamedTuple):
@@ -221,31 +38,37 @@ class DistillationLoss(NamedTuple):
 
 
 class Distiller(nn.Module):
-    r"""Run student and teacher once on a batch and add up weighted terms, :math:`L = \sum_k w_k L_k`.
+    r"""Run student and teacher once and add up weighted terms, :math:`L = \sum_k w_k L_k`.
 
     Convention
         A teacher that is a module runs in ``eval()`` under ``no_grad``, also after ``train()``; its
         parameters are never part of ``parameters()`` or ``state_dict()``, and ``to()`` moves it
-        along. ``parameters()`` are the student's and those of losses that are modules (projectors):
-        hand them all to one optimizer. ``parts`` hold weight times loss, so they add up to
-        ``total``. A teacher may also be stored outputs, such as `kdlearn.store.CachedTeacher`; then
-        the rows of the batch in the training data are needed, which `kdlearn.training.fit` passes.
-        Losses cannot tell the difference.
+        along. ``parameters()`` are the student's and those of losses that are modules
+        (projectors): hand them all to one optimizer.
+        ``parts`` hold weight times loss, so they add up to ``total``.
+        A teacher may also be stored outputs, such as `kdlearn.store.CachedTeacher`; then the rows
+        of the batch in the training data are needed, which `kdlearn.training.fit` passes. Losses
+        cannot tell the difference.
 
     Args:
-        student: the model to train; gives logits, see `kdlearn.core.inputs.call`.
-        teacher: the trained model, another object than the student; or stored outputs of one.
-        terms: at least one term, names unique.
+        student: the model to train; returns logits, see `kdlearn.core.inputs.call`.
+        teacher: the trained model, which shares nothing that is trained with the student; stored
+            outputs of one; or None where no term reads it.
+        terms: at least one term, names unique; by default the labels alone.
+        teacher_input: from the student's inputs to the teacher's, where these differ (size,
+            normalization, names).
 
     Raises:
         TypeError: the terms are no list of terms, or a model is neither a module nor stored
-        outputs. ValueError: no terms, names used twice, or one object as student and teacher.
+            outputs.
+        ValueError: no terms, names used twice, or student and teacher share weights or statistics.
         KeyError: a model has no layer that a term names (the message lists the close ones).
 
     Source: the soft and the hard term, Hinton, Vinyals, Dean (2015), section 2; layer terms, Romero
     et al. (2015).
 
     Example:
+        >>> from kdlearn.distill import logit_term
         >>> from kdlearn.losses import soft_target_loss
         >>> student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
         >>> distiller = Distiller(
@@ -260,46 +83,32 @@ class Distiller(nn.Module):
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module | TeacherOutputs, terms: Sequence[Term]
+        self,
+        student: nn.Module,
+        teacher: nn.Module | TeacherOutputs | None = None,
+        terms: Sequence[Term] | None = None,
+        *,
+        teacher_input: Callable[[Inputs], Inputs] | None = None,
     ) -> None:
         super().__init__()
-        if student is teacher:
-            raise ValueError(
-                "student and teacher are one object: pass a separate teacher, e.g. copy.deepcopy."
-            )
-        if not isinstance(terms, Sequence) or not all(isinstance(term, Term) for term in terms):
-            raise TypeError(
-                "terms must be a list of terms: make them with label_term, logit_term or layer_term."
-            )
+        terms = [label_term()] if terms is None else terms
+        _check_terms(terms)
         if not isinstance(student, nn.Module):
             raise TypeError(f"student is {student!r}: expected a module, such as SmallCNN(8).")
-        if isinstance(teacher, type) or not isinstance(teacher, nn.Module | TeacherOutputs):
-            raise TypeError(
-                f"teacher is {teacher!r}: expected a trained module, or stored outputs of one."
-            )
-        names = [term.name for term in terms]
-        if not names:
-            raise ValueError("no terms: pass at least one, e.g. [label_term()].")
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise ValueError(f"terms share the names {twice}: give each a name of its own.")
         self.student = student
         self.terms = tuple(terms)
         self.projectors = nn.ModuleDict(
             {term.name: term.loss for term in terms if isinstance(term.loss, nn.Module)}
         )
-        self._student_taps = _student_taps(
-            student, [name for term in terms for name in term.layers]
-        )
-        layers = [name for term in terms for name in term.layers.values()]
+        layers = dict.fromkeys(name for term in terms for name in term.layers)
         try:
-            if isinstance(teacher, nn.Module):
-                teacher = LiveTeacher(teacher, layers)
-            teacher.check(layers)
+            self._student_taps = Taps(student, layers) if layers else None
         except KeyError as error:
-            raise KeyError(f"teacher: {error.args[0]}") from None
+            raise KeyError(f"student: {error.args[0]}") from None
         # A tuple hides a teacher that is a module from parameters(), state_dict() and train().
-        self._source = (teacher,)
+        self._source = (_source_of(teacher, terms, teacher_input),)
+        if isinstance(teacher, nn.Module):
+            _check_apart(student, teacher)
 
     @property
     def source(self) -> TeacherOutputs:
@@ -311,24 +120,58 @@ class Distiller(nn.Module):
         """The teacher, never trained here.
 
         Raises:
-            ValueError: its outputs are stored, so there is no model.
+            ValueError: its outputs are stored, or there is none, so there is no model.
         """
         if not isinstance(self.source, LiveTeacher):
             raise ValueError("the teacher's outputs are stored: there is no model, see .source.")
         return self.source.model
 
     def forward(
-        self, inputs: Inputs, labels: Tensor | None = None, indices: Tensor | None = None
+        self, inputs: Inputs, labels: Any = None, rows: Tensor | None = None
     ) -> DistillationLoss:
         """Compute every term on one batch; labels may be left out where no term reads them.
 
-        ``indices`` are the rows of the batch in the training data, for stored teacher outputs.
+        ``rows`` are the rows of the batch in the training data, for stored teacher outputs.
         """
-        teacher = self.source.outputs(inputs, indices)
-        student = run(self.student, self._student_taps, inputs)
-        for term in self.terms:
-            for of_student, of_teacher in term.layers.items():
-                self.source.check_student(of_teacher, student.taps[of_student])
+        return self.compute(Batch(inputs, labels, rows))
+
+    def compute(self, batch: Batch) -> DistillationLoss:
+        """Compute every term on one batch."""
+        taught = self.teach(batch)
+        return self.loss(self.study(batch), taught)
+
+    def teach(self, batch: Batch) -> Outputs:
+        """Return what the teacher says of a batch."""
+        return self.source.outputs(batch)
+
+    def study(self, batch: Batch) -> Outputs:
+        """Return what the student says of a batch.
+
+        Raises:
+            ValueError: a tapped layer carries no gradient, so its term could not train.
+        """
+        outputs = run(self.student, self._student_taps, batch)
+        if torch.is_grad_enabled():
+            for layer, value in outputs.taps.items():
+                floats = [part for part in tensors_in(value) if part.is_floating_point()]
+                if floats and not any(part.requires_grad for part in floats):
+                    raise ValueError(
+                        f"layer {layer!r} of the student carries no gradient, so no term on it "
+                        "trains the student: it is frozen, detached, or inside "
+                        "torch.utils.checkpoint with use_reentrant=True (pass False)."
+                    )
+        return outputs
+
+    def loss(self, student: Outputs, teacher: Outputs) -> DistillationLoss:
+        """Add up the terms over what both say of one batch."""
+        batch = student.batch
+        more = batch is not None and (batch.mask is not None or batch.weight is not None)
+        if more and not any(term.reads_batch for term in self.terms):
+            raise ValueError(
+                "the batch has a mask or weights and no term reads them: pass mask=lambda "
+                "batch: batch.mask to a term, or write a Term with a loss that takes them."
+            )
+        labels = None if batch is None else batch.labels
         parts = {term.name: term.compute(student, teacher, labels) for term in self.terms}
         return DistillationLoss(torch.stack(list(parts.values())).sum(), parts, student.logits)
 
@@ -339,16 +182,67 @@ class Distiller(nn.Module):
         return super()._apply(fn, recurse)
 
 
-def _student_taps(student: nn.Module, layers: Sequence[str]) -> Taps | None:
-    try:
-        return Taps(student, dict.fromkeys(layers)) if layers else None
-    except KeyError as error:
-        raise KeyError(f"student: {error.args[0]}") from None
+def as_distiller(model: nn.Module) -> Distiller:
+    """Return a plain model as a `Distiller` that learns from labels, and a distiller as it is.
+
+    Example:
+        >>> [term.name for term in as_distiller(nn.Linear(2, 2)).terms]
+        ['labels']
+    """
+    return model if isinstance(model, Distiller) else Distiller(model)
 
 
-def _required(labels: Tensor | None, name: str) -> Tensor:
-    if labels is None:
-        raise ValueError(
-            f"term {name!r} reads the labels and none were given: call distiller(inputs, labels)."
+def _check_terms(terms: Sequence[Term]) -> None:
+    if not isinstance(terms, Sequence) or not all(isinstance(term, Term) for term in terms):
+        raise TypeError(
+            "terms must be a list of terms: make them with label_term, logit_term or layer_term."
         )
-    return labels
+    if not terms:
+        raise ValueError("no terms: pass at least one, e.g. [label_term()].")
+    names = Counter(term.name for term in terms)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"terms share the names {twice}: give each a name of its own.")
+
+
+def _source_of(teacher: Any, terms: Sequence[Term], adapt: Any) -> TeacherOutputs:
+    wants = [want for term in terms for want in term.wants or ()]
+    try:
+        if teacher is None:
+            source: TeacherOutputs = NoTeacher()
+        elif isinstance(teacher, nn.Module):
+            source = LiveTeacher(teacher, wants, adapt)
+        elif isinstance(teacher, TeacherOutputs) and not isinstance(teacher, type):
+            source = teacher
+        else:
+            raise TypeError(
+                f"teacher is {teacher!r}: expected a trained module, or stored outputs of one."
+            )
+        source.check(wants)
+    except KeyError as error:
+        raise KeyError(f"teacher: {error.args[0]}") from None
+    return source
+
+
+def _check_apart(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a student whose training would change the teacher."""
+    if student is teacher:
+        raise ValueError(
+            "student and teacher are one object: pass a separate teacher, e.g. copy.deepcopy."
+        )
+    held = (*teacher.named_parameters(), *teacher.named_buffers())
+    theirs = {place: name for name, value in held if (place := _address(value))}
+    trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
+    changing = [(name, b) for name, b in student.named_buffers() if b.is_floating_point()]
+    for name, value in (*trained, *changing):
+        shared = theirs.get(_address(value))
+        if shared is not None:
+            raise ValueError(
+                f"student and teacher share memory, {name!r} is the teacher's {shared!r}: training "
+                "would change the teacher. Build the student from copy.deepcopy of its layers."
+            )
+
+
+def _address(value: Tensor) -> int:
+    """Return where a tensor's numbers lie, 0 where it has none yet."""
+    return 0 if is_lazy(value) or not value.numel() else value.untyped_storage().data_ptr()

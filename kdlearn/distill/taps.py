@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from kdlearn.core.inputs import map_tensors
 
 _NAME = re.compile(r"(?P<path>[^\[\]]*)(?P<picks>(\[[^\[\]]+\])*)")
 _COMPILED_PREFIX = "_orig_mod."
@@ -28,8 +29,9 @@ class Taps(Mapping[str, Any]):
         layers below. Each forward pass of the model forgets the values of the one before. A module
         that runs twice in one pass keeps its last output. Nothing is detached: run the model under
         ``torch.no_grad()`` for a teacher. The hooks exist inside the ``with`` block alone; the
-        values stay readable after it, and it can be entered again. With ``torch.compile``, enter
-        the block before the first call: later hooks are not seen by compiled code.
+        values stay readable after it, until `forget` or the next run, and it can be entered again.
+        With ``torch.compile``, enter the block before the first call: later hooks are not seen by
+        compiled code.
 
     Args:
         model: any module, plain or compiled.
@@ -73,8 +75,8 @@ class Taps(Mapping[str, Any]):
     def __enter__(self) -> Taps:
         if self._handles:
             raise RuntimeError("these taps are open already: leave the first `with` block first.")
-        self._outputs.clear()
-        self._handles.append(self.model.register_forward_pre_hook(self._forget))
+        self.forget()
+        self._handles.append(self.model.register_forward_pre_hook(self._begin))
         for path, module in self._modules.items():
             self._handles.append(module.register_forward_hook(self._recorder(path)))
         return self
@@ -90,17 +92,18 @@ class Taps(Mapping[str, Any]):
         path, picks = self._picks[name]
         if path not in self._outputs:
             raise KeyError(
-                f"nothing recorded for {name!r}: the module has not run since these taps were opened. Call the model "
-                "inside the `with` block; a compiled model must meet its taps before its first call."
+                f"nothing recorded for {name!r}: the module has not run since these taps were "
+                "opened. Call the model inside the `with` block; a compiled model must meet its "
+                "taps before its first call."
             )
         value = self._outputs[path]
         for pick in picks:
             value = _pick(value, pick, name)
         if value is None:
             raise KeyError(
-                f"{name!r} is None: the module did not compute it. Attention maps exist in eager attention alone: call "
-                "kdlearn.distill.attention_layers(model, example) before, or load a Hugging Face model with "
-                "attn_implementation='eager'."
+                f"{name!r} is None: the module did not compute it. Attention maps exist in eager "
+                "attention alone: call kdlearn.distill.attention_layers(model, example) before, "
+                "or load a Hugging Face model with attn_implementation='eager'."
             )
         return value
 
@@ -110,17 +113,21 @@ class Taps(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._picks)
 
-    def _forget(self, module: nn.Module, arguments: Any) -> None:
+    def forget(self) -> None:
+        """Let go of what was recorded, and of the graph behind it."""
         self._outputs.clear()
+
+    def _begin(self, module: nn.Module, arguments: Any) -> None:
+        self.forget()
 
     def _recorder(self, path: str) -> Callable[[nn.Module, Any, Any], Any]:
         def record(module: nn.Module, arguments: Any, output: Any) -> Any:
             # A module may return its own input or a view of it, which the caller can still change
             # in place.
-            self._outputs[path] = _map_tensors(
+            self._outputs[path] = map_tensors(
                 lambda tensor: tensor.clone() if _is_shared(tensor, arguments) else tensor, output
             )
-            return _map_tensors(lambda tensor: tensor.clone(), output)
+            return map_tensors(lambda tensor: tensor.clone(), output)
 
         return record
 
@@ -158,22 +165,6 @@ def _pick(value: Any, pick: str, name: str) -> Any:
     raise KeyError(
         f"{name!r}: the output has no part [{pick}], it has {', '.join(map(str, keys))}."
     )
-
-
-def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        # A shallow copy keeps the type, which may be a dict with attributes (Hugging Face outputs).
-        changed: Any = copy.copy(value)
-        for key, part in value.items():
-            changed[key] = _map_tensors(change, part)
-        return changed
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_map_tensors(change, part) for part in value))
-    if isinstance(value, tuple | list):
-        return type(value)(_map_tensors(change, part) for part in value)
-    return value
 
 
 def _is_shared(tensor: Tensor, arguments: tuple[Any, ...]) -> bool:

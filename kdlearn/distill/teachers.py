@@ -1,35 +1,21 @@
-"""Where a teacher's outputs come from: the seam that lets losses work alike, live or from a store."""
+"""Where a teacher's outputs come from; losses work alike, live or from a store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from kdlearn.core.inputs import Inputs, call
+from kdlearn.core.identity import digest_of_model
+from kdlearn.core.inputs import Inputs, device_of, map_tensors
+from kdlearn.data.batch import Batch
+from kdlearn.data.samples import Samples
+from kdlearn.data.views import Views
+from kdlearn.distill.outputs import LOGITS, Outputs, Want, run
 from kdlearn.distill.taps import Taps
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What one model says of one batch.
-
-    Attributes:
-        logits: the model's output, shape (B, C) for a classifier.
-        taps: recorded layers, by name.
-        sparse: log-probabilities of a few classes and their indices, where only these were stored.
-
-    Example:
-        >>> Outputs(torch.zeros(2, 10)).logits.shape
-        torch.Size([2, 10])
-    """
-
-    logits: Tensor
-    taps: Mapping[str, Any] = field(default_factory=dict)
-    sparse: tuple[Tensor, Tensor] | None = None
 
 
 @runtime_checkable
@@ -39,69 +25,156 @@ class TeacherOutputs(Protocol):
     A loss sees `Outputs` and cannot tell where they come from.
     """
 
-    @property
-    def needs_indices(self) -> bool:
-        """Whether `outputs` must be told the rows of the training data."""
+    def check(self, wants: Iterable[Want]) -> None:
+        """Raise a KeyError that names the first of the wants that cannot be given."""
 
-    def check(self, layers: Iterable[str]) -> None:
-        """Raise a KeyError that names the first of the layers that cannot be given."""
+    def check_run(self, samples: Samples, views: Views) -> None:
+        """Raise a ValueError where the outputs do not belong to these samples and views."""
 
-    def check_student(self, layer: str, features: Any) -> None:
-        """Raise a ValueError where the student's features cannot be compared with this layer."""
+    def identity(self, samples: Samples) -> dict[str, Any]:
+        """Return plain values that tell this teacher from another, see `same_teacher`."""
 
-    def outputs(self, inputs: Inputs, indices: Tensor | None) -> Outputs:
-        """Give the outputs for a batch, without gradient."""
+    def outputs(self, batch: Batch) -> Outputs:
+        """Return the outputs for a batch, without gradient."""
+
+
+class NoTeacher:
+    """The teacher of a student that learns from labels alone.
+
+    Example:
+        >>> NoTeacher().outputs(Batch(torch.zeros(1, 2))).logits is None
+        True
+    """
+
+    def check(self, wants: Iterable[Want]) -> None:
+        """Raise a KeyError if anything is wanted."""
+        for want in wants:
+            raise KeyError(f"there is none, and a term reads its {want}: pass a teacher.")
+
+    def check_run(self, samples: Samples, views: Views) -> None:
+        """Accept all."""
+
+    def identity(self, samples: Samples) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Return nothing."""
+        return Outputs(None, batch=batch)
 
 
 class LiveTeacher:
     """A teacher that runs on every batch, in ``eval()`` and without gradient.
 
+    Convention
+        It stays on its own device and in its own precision: inputs are taken there, and outputs
+        come back in float32 on the device of the batch.
+
     Args:
         model: the trained model; it is put into ``eval()`` before each batch.
-        layers: names of the layers to record, see `kdlearn.distill.Taps`.
+        wants: what to record of which layer.
+        adapt: from the inputs of the student to those of the teacher, where these differ (size,
+            normalization, names).
 
     Raises:
         KeyError: the model has no such layer.
 
     Example:
-        >>> teacher = LiveTeacher(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), ["0"])
-        >>> outputs = teacher.outputs(torch.ones(5, 2), None)
+        >>> teacher = LiveTeacher(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), [Want("0")])
+        >>> outputs = teacher.outputs(Batch(torch.ones(5, 2)))
         >>> outputs.logits.shape, outputs.taps["0"].shape
         (torch.Size([5, 4]), torch.Size([5, 3]))
     """
 
-    needs_indices = False
-
-    def __init__(self, model: nn.Module, layers: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        wants: Iterable[Want] = (),
+        adapt: Callable[[Inputs], Inputs] | None = None,
+    ) -> None:
         self.model = model
-        self._layers = tuple(dict.fromkeys(layers))
-        self._taps = Taps(model, self._layers) if self._layers else None
+        self.adapt = adapt
+        self.wants = tuple(dict.fromkeys(wants))
+        layers = list(dict.fromkeys(want.layer for want in self.wants if want.layer != LOGITS))
+        self._taps = Taps(model, layers) if layers else None
 
-    def check(self, layers: Iterable[str]) -> None:
-        """Raise a KeyError for a layer that is not recorded."""
-        for layer in layers:
-            if layer not in self._layers:
-                raise KeyError(f"{layer!r} is not recorded: name it when making the LiveTeacher.")
+    def check(self, wants: Iterable[Want]) -> None:
+        """Raise a KeyError for what is not recorded."""
+        for want in wants:
+            if want not in self.wants:
+                raise KeyError(f"{want} is not recorded: name it when making the LiveTeacher.")
 
-    def check_student(self, layer: str, features: Any) -> None:
-        """Accept all: live features have their full size."""
+    def check_run(self, samples: Samples, views: Views) -> None:
+        """Accept all: it runs on whatever is shown."""
+
+    def identity(self, samples: Samples) -> dict[str, Any]:
+        """Return the digest of its weights and what it answers to a few of the samples."""
+        return identity_of(self.model, self.outputs(samples.few(4)))
 
     @torch.no_grad()
-    def outputs(self, inputs: Inputs, indices: Tensor | None = None) -> Outputs:
-        """Run the teacher on a batch; the rows do not matter."""
+    def outputs(self, batch: Batch) -> Outputs:
+        """Run the teacher on a batch."""
         self.model.eval()
-        return run(self.model, self._taps, inputs)
+        home = device_of(batch.inputs)
+        inputs = batch.inputs if self.adapt is None else self.adapt(batch.inputs)
+        like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        if like is not None:
+            inputs = map_tensors(lambda tensor: _for_model(tensor, like), inputs)
+        answers = run(self.model, self._taps, replace(batch, inputs=inputs))
+        logits, taps = map_tensors(lambda t: _for_loss(t, home), (answers.logits, answers.taps))
+        kept = {
+            want: want.keep.reduce(logits if want.layer == LOGITS else taps[want.layer])
+            for want in self.wants
+            if want.keep is not None
+        }
+        return Outputs(logits, taps, kept, batch)
 
 
-def run(model: nn.Module, taps: Taps | None, inputs: Inputs) -> Outputs:
-    """Run a model on a batch and record its tapped layers.
+def _for_model(tensor: Tensor, like: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or torch.is_autocast_enabled(like.device.type):
+        return tensor.to(like.device)
+    return tensor.to(like.device, like.dtype)
+
+
+def _for_loss(tensor: Tensor, device: torch.device) -> Tensor:
+    # A forward under inference_mode returns tensors that autograd refuses to save; a copy is plain.
+    plain = tensor.clone() if tensor.is_inference() else tensor
+    half = plain.dtype in (torch.float16, torch.bfloat16)
+    return plain.to(device, torch.float32) if half else plain.to(device)
+
+
+def identity_of(model: nn.Module, answers: Outputs) -> dict[str, Any]:
+    """Return plain values that tell a model from another one, see `same_teacher`.
+
+    Weights and layers alone do not tell: what ``forward`` does between them (the number of heads,
+    the kind of pooling, a factor) shows in the answers only.
 
     Example:
-        >>> run(nn.Linear(2, 3), None, torch.ones(1, 2)).logits.shape
-        torch.Size([1, 3])
+        >>> batch = Batch(torch.ones(1, 2))
+        >>> model = nn.Linear(2, 1)
+        >>> list(identity_of(model, run(model, None, batch)))
+        ['weights', 'answers']
     """
-    if taps is None:
-        return Outputs(call(model, inputs))
-    with taps:
-        logits = call(model, inputs)
-    return Outputs(logits, taps)
+    first = answers.logits[:4].flatten()[:256].double()
+    return {
+        "weights": digest_of_model(model),
+        "answers": [round(value, 6) for value in first.tolist()],
+    }
+
+
+def same_teacher(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two identities are of one teacher: equal weights, answers equal to rounding.
+
+    Example:
+        >>> first = {"weights": "a", "answers": [1.0, 2.0]}
+        >>> same_teacher(first, {"weights": "a", "answers": [1.0, 2.000001]})
+        True
+        >>> same_teacher(first, {"weights": "a", "answers": [1.0, 2.1]})
+        False
+    """
+    rest = [{k: v for k, v in side.items() if k != "answers"} for side in (one, other)]
+    here, there = (torch.tensor(side.get("answers", [])).double() for side in (one, other))
+    close = here.shape == there.shape and torch.allclose(
+        here, there, rtol=1e-3, atol=1e-4, equal_nan=True
+    )
+    return close and rest[0] == rest[1]

@@ -1,60 +1,26 @@
-"""Does a student look where its teacher looks, and does that help? Digits among clutter.
-
-Every student of a seed has the same teacher, first weights, images and order of batches; only the
-loss differs. ``run_seed`` yields a row for the teacher and one for each method.
-"""
+"""Does a student look where its teacher looks, and does that help? Digits among clutter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdlearn.data import RandomShift, Split, Splits, balanced_subset, cluttered_digits
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn import recipes
+from kdlearn.data import Split, Splits
+from kdlearn.distill import Distiller, Term
 from kdlearn.distill.taps import Taps
-from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
-from kdlearn.losses import attention_transfer_loss, soft_target_loss
+from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
+from kdlearn.losses import attention_transfer_loss
 from kdlearn.losses.maps import activation_map
-from kdlearn.measure.metrics import energy_in_box, pointing_game, predict
-from kdlearn.models import SlimWRN
-from kdlearn.training.fit import fit
+from kdlearn.measure import energy_in_box, pointing_game, predict
+from kdlearn.training import fit
 
 GROUPS = ("group1", "group2", "group3")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every number of the experiment; chosen on the validation split.
-
-    Attributes:
-        pool: images that the teacher learns from.
-        images: how many of them the student may see.
-        teacher_widths: channels of the teacher's groups, 2 blocks each.
-        student_widths: the same of the student, 1 block each.
-        teacher_epochs: passes over the pool; 6 are 942 steps.
-        student_epochs: passes over the student's images; 86 of 7 steps.
-        teacher_rate: peak of the teacher's one-cycle schedule.
-        student_rate: the same of the student's.
-        batch_size: images a step.
-        shift: largest shift of the augmentation, pixels.
-        weight: of the soft targets; the labels have 1 - weight.
-        beta: weight of the attention maps, in the convention of the official code.
-    """
-
-    pool: int = 10000
-    images: int = 400
-    teacher_widths: tuple[int, int, int] = (16, 32, 64)
-    student_widths: tuple[int, int, int] = (8, 16, 32)
-    teacher_epochs: int = 6
-    student_epochs: int = 86
-    teacher_rate: float = 3e-3
-    student_rate: float = 4e-3
-    batch_size: int = 64
-    shift: int = 8
-    weight: float = 0.9
-    beta: float = 20.0
+PLAN = recipes.load("cluttered-digits")
+RECIPE = Recipe.read("cluttered-digits")
+COLUMNS = (*MEASURED, *(f"{what}_{group}" for group in GROUPS for what in ("pointing", "energy")))
 
 
 @dataclass(frozen=True)
@@ -62,23 +28,20 @@ class Method:
     """What a student is told.
 
     Attributes:
-        soft_targets: the teacher's probabilities, at T = 4.
-        attention: the teacher's maps, "own", or those of "another" image, or none.
+        told: a method of the recipe.
+        shuffled: whether attention is that of another image: a control.
         augmented: whether images are shifted at random.
     """
 
-    soft_targets: bool = False
-    attention: str = ""
+    told: str
+    shuffled: bool = False
     augmented: bool = True
 
-    def terms(self, recipe: Recipe) -> list[Term]:
+    def terms(self) -> list[Term]:
         """Return the terms of the loss; labels alone need no teacher."""
-        terms = [label_term(1 - recipe.weight if self.soft_targets else 1.0)]
-        if self.soft_targets:
-            terms.append(logit_term("soft_targets", soft_target_loss, recipe.weight))
-        if self.attention:
-            loss = attention_transfer_loss if self.attention == "own" else another_images_maps
-            terms.append(layer_term("attention", loss, GROUPS, recipe.beta))
+        terms = recipes.terms(PLAN, self.told)
+        if self.shuffled:
+            terms[-1] = replace(terms[-1], loss=another_images_maps)
         return terms
 
 
@@ -88,62 +51,51 @@ def another_images_maps(student_features: Tensor, teacher_features: Tensor) -> T
 
 
 METHODS = {
-    "scratch": Method(),
-    "KD": Method(soft_targets=True),
-    "AT": Method(attention="own"),
-    "KD+AT": Method(soft_targets=True, attention="own"),
-    "AT, shuffled maps": Method(attention="another"),
-    "scratch, not augmented": Method(augmented=False),
-    "KD+AT, not augmented": Method(soft_targets=True, attention="own", augmented=False),
+    "scratch": Method("student"),
+    "KD": Method("KD"),
+    "AT": Method("AT"),
+    "KD+AT": Method("AT+KD"),
+    "AT, shuffled maps": Method("AT", shuffled=True),
+    "scratch, not augmented": Method("student", augmented=False),
+    "KD+AT, not augmented": Method("AT+KD", augmented=False),
 }
-RECIPE = Recipe()
 
 
-def make_teacher(recipe: Recipe = RECIPE) -> SlimWRN:
+def make_teacher(recipe: Recipe = RECIPE) -> nn.Module:
     """Return a new teacher."""
-    return SlimWRN(recipe.teacher_widths, blocks=2, stem_stride=2)
+    return recipe.make_teacher()
 
 
-def make_student(recipe: Recipe = RECIPE) -> SlimWRN:
+def make_student(recipe: Recipe = RECIPE) -> nn.Module:
     """Return a new student: half the width, half the blocks."""
-    return SlimWRN(recipe.student_widths, blocks=1, stem_stride=2)
+    return recipe.make_student()
 
 
-def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> SlimWRN:
+def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> nn.Module:
     """Train the teacher on the whole pool, from labels."""
-    teacher = seeded(lambda: make_teacher(recipe), seed)
-    fit(
-        teacher,
-        data.train,
-        epochs=recipe.teacher_epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.teacher_rate,
-        seed=seed,
-        progress=False,
-    )
-    return teacher
+    return recipe.train_teacher(data, seed)
 
 
 def train_student(
-    teacher: SlimWRN, images: Split, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
-) -> SlimWRN:
+    teacher: nn.Module, images: Split, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
+) -> nn.Module:
     """Train a student with one method on the images that it may see."""
-    student = seeded(lambda: make_student(recipe), seed)
-    terms = method.terms(recipe)
+    student = seeded(recipe.make_student, seed)
+    terms = method.terms()
     fit(
-        Distiller(student, teacher, terms) if len(terms) > 1 else student,
+        Distiller(student, teacher, terms) if method.told != "student" else student,
         images,
         epochs=recipe.student_epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.student_rate,
-        augment=RandomShift(recipe.shift) if method.augmented else None,
+        augment=recipe.augment if method.augmented else None,
         seed=seed,
         progress=False,
     )
     return student
 
 
-def attention_maps(model: SlimWRN, images: Tensor) -> dict[str, Tensor]:
+def attention_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Return the activation maps of the three groups, each (B, H, W), by name of the group."""
     with Taps(model, list(GROUPS)) as taps:
         predict(model, images, batch_size=len(images))
@@ -157,45 +109,26 @@ def run_seed(
     methods: Iterable[str] = tuple(METHODS),
     on: str = "test",
 ) -> Iterator[Row]:
-    """Train a teacher and the students of one seed, and yield a row for each.
+    """Yield a row for the teacher and one for each method, see `kdlearn.experiments.Experiment`.
 
-    Args:
-        seed: of data, teacher, student and order.
-        recipe: the numbers; a shorter one for a live run.
-        methods: names from :data:`METHODS`.
-        on: the split to measure on; ``"validation"`` while choosing.
-
-    Yields:
-        Columns ``accuracy``, ``agreement``, ``kl_to_teacher`` (nats, T = 1), ``ece``, and for
-        each group ``pointing_group3`` (share of maps with their maximum in the box, per cent) and
-        ``energy_group3`` (share of the map's energy in the box, per cent).
-
-    Raises:
-        KeyError: an unknown method.
-        ValueError: an unknown split.
+    For each group, ``pointing_group3`` is the share of maps with their maximum in the digit's box,
+    and ``energy_group3`` the share of the map's energy in the box, both in per cent.
     """
     methods = list(methods)
-    check_methods(methods, METHODS)
-    data = cluttered_digits(train=recipe.pool, seed=seed)
-    split = held_out(data, on)
-    assert split.boxes is not None
-    boxes = split.boxes
-    teacher = train_teacher(data, recipe=recipe, seed=seed)
-    images = balanced_subset(data.train, recipe.images, seed=seed)
-    teacher_logits = predict(teacher, split.images)
+    bench = Bench.prepare(METHODS, seed, recipe, methods, on)
+    images, boxes = bench.held_out.images, bench.held_out.boxes
+    assert boxes is not None
 
-    def row(name: str, model: SlimWRN) -> Row:
-        result: Row = {
-            "seed": seed,
-            "method": name,
-            **measure(predict(model, split.images), teacher_logits, split.labels),
-        }
-        for group, maps in attention_maps(model, split.images).items():
+    def row(name: str, model: nn.Module) -> Row:
+        result = bench.row(name, predict(model, images))
+        for group, maps in attention_maps(model, images).items():
             result[f"pointing_{group}"] = 100 * pointing_game(maps, boxes)
             result[f"energy_{group}"] = 100 * energy_in_box(maps, boxes)
         return result
 
-    yield row("teacher", teacher)
+    yield row("teacher", bench.teacher)
     for name in methods:
-        student = train_student(teacher, images, METHODS[name], recipe=recipe, seed=seed)
+        student = train_student(
+            bench.teacher, bench.images, METHODS[name], recipe=recipe, seed=seed
+        )
         yield row(name, student)

@@ -1,18 +1,195 @@
-"""What the experiments share: a model that follows from a seed, and the row that is written."""
+"""What the experiments share: numbers read from a recipe, and what all students of a seed share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from kdlearn.data import Split, Splits
-from kdlearn.measure.metrics import accuracy, agreement, expected_calibration_error, kl_to_teacher
+from kdlearn import recipes
+from kdlearn.data import Split, Splits, balanced_subset
+from kdlearn.data.views import Augment
+from kdlearn.measure import accuracy, agreement, expected_calibration_error, kl_to_teacher, predict
+from kdlearn.recipes.build import make_augment
+from kdlearn.recipes.names import make
+from kdlearn.recipes.schema import DataTable, ModelTable
+from kdlearn.training import fit
 
 Row = dict[str, int | float | str]
 Model = TypeVar("Model", bound=nn.Module)
+MEASURED = ("accuracy", "agreement", "kl_to_teacher", "ece")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of an experiment; `dataclasses.replace` makes a shorter one for a live run.
+
+    Attributes:
+        data: which data.
+        pool: images that the teacher learns from.
+        images: how many of them the student may see.
+        teacher: the large network.
+        student: the small one.
+        teacher_epochs: passes over the pool.
+        student_epochs: passes over the student's images.
+        teacher_rate: peak of the teacher's one-cycle schedule.
+        student_rate: the same of the student's.
+        batch_size: images a step, for both.
+        augment: what an augmented student sees.
+
+    Example:
+        >>> recipe = Recipe.read("warped-digits")
+        >>> recipe.pool, recipe.images, recipe.student_epochs
+        (12000, 500, 100)
+    """
+
+    data: DataTable
+    pool: int
+    images: int
+    teacher: ModelTable
+    student: ModelTable
+    teacher_epochs: int
+    student_epochs: int
+    teacher_rate: float
+    student_rate: float
+    batch_size: int
+    augment: Augment | None
+
+    @classmethod
+    def read(cls, name: str) -> Recipe:
+        """Read the numbers from a recipe that comes with the package."""
+        plan = recipes.load(name)
+        assert plan.data.images is not None and plan.teacher_training is not None
+        return cls(
+            plan.data,
+            plan.data.options["train"],
+            plan.data.images,
+            plan.teacher,
+            plan.student,
+            plan.teacher_training.epochs,
+            plan.training.epochs,
+            plan.teacher_training.learning_rate,
+            plan.training.learning_rate,
+            plan.training.batch_size,
+            make_augment(plan.training),
+        )
+
+    def make_data(self, seed: int) -> Splits:
+        """Make the pool of the teacher, and what is measured on."""
+        made: Splits = make(self.data.function, {"train": self.pool}, seed=seed)
+        return made
+
+    def make_teacher(self) -> nn.Module:
+        """Return a new teacher; its first weights follow from torch's current seed."""
+        return self.teacher.make(classes=10, channels=1)
+
+    def make_student(self) -> nn.Module:
+        """Return a new student; its first weights follow from torch's current seed."""
+        return self.student.make(classes=10, channels=1)
+
+    def train_teacher(self, data: Splits, seed: int) -> nn.Module:
+        """Train a teacher on the whole pool, from labels."""
+        teacher = seeded(self.make_teacher, seed)
+        fit(
+            teacher,
+            data.train,
+            epochs=self.teacher_epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.teacher_rate,
+            seed=seed,
+            progress=False,
+        )
+        return teacher
+
+
+class Experiment(Protocol):
+    """What a module of this package offers: the module itself is the experiment.
+
+    Every student of a seed has the same teacher, first weights, images and order of batches; a
+    method is what differs.
+
+    Attributes:
+        RECIPE: the numbers.
+        METHODS: name to what a student is told, in the order of the table.
+        COLUMNS: what is measured, in the order of the table; a row need not have all.
+    """
+
+    @property
+    def RECIPE(self) -> Recipe: ...  # noqa: N802, D102
+
+    @property
+    def METHODS(self) -> Mapping[str, Any]: ...  # noqa: N802, D102
+
+    @property
+    def COLUMNS(self) -> tuple[str, ...]: ...  # noqa: N802, D102
+
+    def run_seed(
+        self, seed: int, *, recipe: Recipe = ..., methods: Iterable[str] = ..., on: str = ...
+    ) -> Iterator[Row]:
+        """Train a teacher and the students of one seed, and yield a row for each.
+
+        Args:
+            seed: of data, teacher, student and order.
+            recipe: the numbers; a shorter one for a live run.
+            methods: names from ``METHODS``.
+            on: the split to measure on; ``"validation"`` while choosing, ``"test"`` to report.
+
+        Yields:
+            ``seed``, ``method`` (``"teacher"`` first) and some of ``COLUMNS``.
+
+        Raises:
+            KeyError: an unknown method.
+            ValueError: an unknown split.
+        """
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all students of one seed share, and what they are measured on.
+
+    Attributes:
+        seed: of data, teacher, student and order.
+        recipe: the numbers.
+        data: the three splits.
+        images: what students see.
+        teacher: trained.
+        held_out: the split to measure on.
+        teacher_logits: the teacher's on it.
+    """
+
+    seed: int
+    recipe: Recipe
+    data: Splits
+    images: Split
+    teacher: nn.Module
+    held_out: Split
+    teacher_logits: Tensor
+
+    @classmethod
+    def prepare(
+        cls, known: Iterable[str], seed: int, recipe: Recipe, methods: Iterable[str], on: str
+    ) -> Bench:
+        """Check the methods and the split; then make the data and train the teacher."""
+        check(known, methods, on)
+        data = recipe.make_data(seed)
+        teacher = recipe.train_teacher(data, seed)
+        held_out = data.validation if on == "validation" else data.test
+        images = balanced_subset(data.train, recipe.images, seed=seed)
+        return cls(seed, recipe, data, images, teacher, held_out, predict(teacher, held_out.images))
+
+    def row(self, method: str, logits: Tensor) -> Row:
+        """Return what all experiments report of a model: per cent, and the KL in nats at T = 1."""
+        return {
+            "seed": self.seed,
+            "method": method,
+            "accuracy": 100 * accuracy(logits, self.held_out.labels),
+            "agreement": 100 * agreement(logits, self.teacher_logits),
+            "kl_to_teacher": kl_to_teacher(logits, self.teacher_logits),
+            "ece": 100 * expected_calibration_error(logits, self.held_out.labels),
+        }
 
 
 def seeded(make: Callable[[], Model], seed: int) -> Model:
@@ -28,34 +205,16 @@ def seeded(make: Callable[[], Model], seed: int) -> Model:
         return make()
 
 
-def measure(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the metrics that every experiment reports; all in per cent but the KL, in nats."""
-    return {
-        "accuracy": 100 * accuracy(logits, labels),
-        "agreement": 100 * agreement(logits, teacher_logits),
-        "kl_to_teacher": kl_to_teacher(logits, teacher_logits),
-        "ece": 100 * expected_calibration_error(logits, labels),
-    }
-
-
-def held_out(data: Splits, name: str) -> Split:
-    """Return the split to measure on: validation while choosing, test for what is reported.
-
-    Raises:
-        ValueError: another split was asked for.
-    """
-    if name not in ("validation", "test"):
-        raise ValueError(f"measure on 'validation' or 'test', got {name!r}.")
-    return data.validation if name == "validation" else data.test
-
-
-def check_methods(methods: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a method that the experiment does not have.
+def check(known: Iterable[str], methods: Iterable[str], on: str) -> None:
+    """Refuse a method that the experiment does not have, and a split to measure on that is none.
 
     Raises:
         KeyError: lists the methods there are.
+        ValueError: another split than validation and test.
     """
     names = list(known)
     for method in methods:
         if method not in names:
             raise KeyError(f"no method {method!r}: choose from {', '.join(map(repr, names))}.")
+    if on not in ("validation", "test"):
+        raise ValueError(f"measure on 'validation' or 'test', got {on!r}.")

@@ -10,14 +10,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from kdlearn.data import RandomAffine, balanced_subset, warped_digits
-from kdlearn.distill.distiller import Distiller
-from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
-from kdlearn.experiments.warped_digits import RECIPE, Recipe, soft_targets, train_teacher
-from kdlearn.measure.metrics import predict
-from kdlearn.models import SmallCNN
-from kdlearn.store.cache import FixedCopies, cache_teacher
-from kdlearn.training.fit import fit
+from kdlearn.data import FixedCopies
+from kdlearn.distill import Distiller
+from kdlearn.experiments import warped_digits
+from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
+from kdlearn.measure import predict
+from kdlearn.store import cache_teacher
+from kdlearn.training import fit
 
 # The number of fixed copies; None for fresh views and a live teacher, 0 for the plain images.
 METHODS: dict[str, int | None] = {
@@ -30,6 +29,8 @@ METHODS: dict[str, int | None] = {
     "16 copies": 16,
     "32 copies": 32,
 }
+RECIPE = warped_digits.RECIPE
+COLUMNS = MEASURED
 
 
 def run_seed(
@@ -39,55 +40,31 @@ def run_seed(
     methods: Iterable[str] = tuple(METHODS),
     on: str = "test",
 ) -> Iterator[Row]:
-    """Train a teacher and the students of one seed, and yield a row for each.
-
-    Args:
-        seed: of data, teacher, student and order.
-        recipe: the numbers; a shorter one for a live run.
-        methods: names from :data:`METHODS`.
-        on: the split to measure on; ``"validation"`` while choosing.
-
-    Yields:
-        Columns ``accuracy``, ``agreement``, ``kl_to_teacher`` (nats, T = 1) and ``ece``.
-
-    Raises:
-        KeyError: an unknown method.
-        ValueError: an unknown split.
-    """
+    """Yield a row for the teacher and one for each method, see `kdlearn.experiments.Experiment`."""
     methods = list(methods)
-    check_methods(methods, METHODS)
-    data = warped_digits(train=recipe.pool, seed=seed)
-    split = held_out(data, on)
-    teacher = train_teacher(data, recipe=recipe, seed=seed)
-    few = balanced_subset(data.train, recipe.images, seed=seed)
-    teacher_logits = predict(teacher, split.images)
-    yield {
-        "seed": seed,
-        "method": "teacher",
-        **measure(teacher_logits, teacher_logits, split.labels),
-    }
+    bench = Bench.prepare(METHODS, seed, recipe, methods, on)
+    assert recipe.augment is not None
+    yield bench.row("teacher", bench.teacher_logits)
     for name in methods:
         count = METHODS[name]
-        student = seeded(lambda: SmallCNN(recipe.student_width), seed)
-        copies = FixedCopies(RandomAffine(), tuple(range(count))) if count else None
+        student = seeded(recipe.make_student, seed)
+        copies = FixedCopies(recipe.augment, tuple(range(count))) if count else None
         with tempfile.TemporaryDirectory() as folder:
             source = (
-                teacher
+                bench.teacher
                 if count is None
-                else cache_teacher(teacher, few.images, folder, copies=copies, progress=False)
+                else cache_teacher(
+                    bench.teacher, bench.images.images, folder, copies=copies, progress=False
+                )
             )
             fit(
-                Distiller(student, source, soft_targets(4)),
-                few,
+                Distiller(student, source, warped_digits.soft_targets(4)),
+                bench.images,
                 epochs=recipe.student_epochs,
                 batch_size=recipe.batch_size,
-                learning_rate=recipe.learning_rate,
-                augment=RandomAffine() if count is None else copies,
+                learning_rate=recipe.student_rate,
+                augment=recipe.augment if count is None else copies,
                 seed=seed,
                 progress=False,
             )
-        yield {
-            "seed": seed,
-            "method": name,
-            **measure(predict(student, split.images), teacher_logits, split.labels),
-        }
+        yield bench.row(name, predict(student, bench.held_out.images))

@@ -2,8 +2,7 @@
 
 The student has the teacher's widths and half its blocks, so that the stem, the first block of each
 group and the classifier can be copied. Four students: started at random or with copied layers, and
-trained with labels alone or with soft targets too. ``run_seed`` yields a row for the teacher and
-one for each of them.
+trained with labels alone or with soft targets too.
 """
 
 from __future__ import annotations
@@ -11,42 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from kdlearn.data import RandomAffine, Split, Splits, balanced_subset, warped_digits
-from kdlearn.distill.distiller import Distiller, label_term, logit_term
-from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
-from kdlearn.losses import soft_target_loss
-from kdlearn.measure.metrics import accuracy, predict
-from kdlearn.models import SlimWRN, copy_matching_weights
-from kdlearn.training.fit import fit
+from torch import nn
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every number of the experiment; chosen on the validation split.
-
-    Attributes:
-        pool: images that the teacher learns from.
-        images: how many of them the student may see.
-        widths: channels of the three groups, for both.
-        teacher_blocks: blocks in each group of the teacher; the student has 1.
-        teacher_epochs: passes over the pool; 5 are 940 steps.
-        student_epochs: passes over the student's images; 40 of 8 steps.
-        early: the pass after which the first number is taken; 3 are 24 steps.
-        learning_rate: peak of the one-cycle schedule, for both.
-        batch_size: images a step.
-        weight: of the soft targets; the labels have 1 - weight.
-    """
-
-    pool: int = 12000
-    images: int = 500
-    widths: tuple[int, int, int] = (8, 16, 32)
-    teacher_blocks: int = 2
-    teacher_epochs: int = 5
-    student_epochs: int = 40
-    early: int = 3
-    learning_rate: float = 3e-3
-    batch_size: int = 64
-    weight: float = 0.9
+from kdlearn import recipes
+from kdlearn.data import Split, Splits
+from kdlearn.distill import Distiller
+from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
+from kdlearn.measure import accuracy, predict
+from kdlearn.models import copy_matching_weights
+from kdlearn.training import fit
 
 
 @dataclass(frozen=True)
@@ -68,37 +40,30 @@ METHODS = {
     "random start, KD": Method(copied=False, soft_targets=True),
     "copied layers, KD": Method(copied=True, soft_targets=True),
 }
-RECIPE = Recipe()
+RECIPE = Recipe.read("initialization")
+KD = recipes.terms(recipes.load("initialization"), "KD")
+EARLY = 3  # the pass after which the first number is taken; 24 steps
+COLUMNS = (*MEASURED, "accuracy_start", "accuracy_early")
 
 
-def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> SlimWRN:
+def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> nn.Module:
     """Train the teacher on the whole pool, from labels."""
-    teacher = seeded(lambda: SlimWRN(recipe.widths, blocks=recipe.teacher_blocks), seed)
-    fit(
-        teacher,
-        data.train,
-        epochs=recipe.teacher_epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        seed=seed,
-        progress=False,
-    )
-    return teacher
+    return recipe.train_teacher(data, seed)
 
 
 def start_student(
-    teacher: SlimWRN, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
-) -> SlimWRN:
+    teacher: nn.Module, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
+) -> nn.Module:
     """Return a student that has not been trained yet."""
-    student = seeded(lambda: SlimWRN(recipe.widths, blocks=1), seed)
+    student = seeded(recipe.make_student, seed)
     if method.copied:
         copy_matching_weights(student, teacher)
     return student
 
 
 def train_student(
-    student: SlimWRN,
-    teacher: SlimWRN,
+    student: nn.Module,
+    teacher: nn.Module,
     images: Split,
     method: Method,
     *,
@@ -107,18 +72,14 @@ def train_student(
     seed: int = 0,
 ) -> list[float]:
     """Train the student in place, and return its accuracy (in [0, 1]) after each epoch."""
-    terms = [
-        label_term(1 - recipe.weight),
-        logit_term("soft_targets", soft_target_loss, recipe.weight),
-    ]
     history = fit(
-        Distiller(student, teacher, terms) if method.soft_targets else student,
+        Distiller(student, teacher, KD) if method.soft_targets else student,
         images,
         validation=curve_on,
         epochs=recipe.student_epochs,
         batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        augment=RandomAffine(),
+        learning_rate=recipe.student_rate,
+        augment=recipe.augment,
         seed=seed,
         progress=False,
     )
@@ -132,46 +93,30 @@ def run_seed(
     methods: Iterable[str] = tuple(METHODS),
     on: str = "test",
 ) -> Iterator[Row]:
-    """Train a teacher and the students of one seed, and yield a row for each.
+    """Yield a row for the teacher and one for each method, see `kdlearn.experiments.Experiment`.
 
-    Args:
-        seed: of data, teacher, student and order.
-        recipe: the numbers; a shorter one for a live run.
-        methods: names from :data:`METHODS`.
-        on: the split to measure on; ``"validation"`` while choosing.
-
-    Yields:
-        Columns ``accuracy`` (at the end), ``agreement``, ``kl_to_teacher`` (nats, T = 1), ``ece``;
-        for students also ``accuracy_start`` (before any step) and ``accuracy_early`` (after
-        ``recipe.early`` epochs). The curve is only recorded: nothing is chosen by it.
-
-    Raises:
-        KeyError: an unknown method.
-        ValueError: an unknown split.
+    Of students, ``accuracy_start`` is taken before any step and ``accuracy_early`` after three
+    epochs. The curve is only recorded: nothing is chosen by it.
     """
     methods = list(methods)
-    check_methods(methods, METHODS)
-    data = warped_digits(train=recipe.pool, seed=seed)
-    split = held_out(data, on)
-    teacher = train_teacher(data, recipe=recipe, seed=seed)
-    images = balanced_subset(data.train, recipe.images, seed=seed)
-    teacher_logits = predict(teacher, split.images)
-    yield {
-        "seed": seed,
-        "method": "teacher",
-        **measure(teacher_logits, teacher_logits, split.labels),
-    }
+    bench = Bench.prepare(METHODS, seed, recipe, methods, on)
+    held_out = bench.held_out
+    yield bench.row("teacher", bench.teacher_logits)
     for name in methods:
         method = METHODS[name]
-        student = start_student(teacher, method, recipe=recipe, seed=seed)
-        start = accuracy(predict(student, split.images), split.labels)
+        student = start_student(bench.teacher, method, recipe=recipe, seed=seed)
+        start = accuracy(predict(student, held_out.images), held_out.labels)
         curve = train_student(
-            student, teacher, images, method, curve_on=split, recipe=recipe, seed=seed
+            student,
+            bench.teacher,
+            bench.images,
+            method,
+            curve_on=held_out,
+            recipe=recipe,
+            seed=seed,
         )
         yield {
-            "seed": seed,
-            "method": name,
-            **measure(predict(student, split.images), teacher_logits, split.labels),
+            **bench.row(name, predict(student, held_out.images)),
             "accuracy_start": 100 * start,
-            "accuracy_early": 100 * curve[recipe.early - 1],
+            "accuracy_early": 100 * curve[EARLY - 1],
         }

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
+from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
     initialization,
     warped_digits,
 )
-from kdlearn.experiments.common import Row, check_methods
+from kdlearn.experiments.common import Experiment, Row, check
 
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "initialization": initialization,
@@ -34,6 +32,7 @@ def run(
     *,
     methods: Sequence[str] | None = None,
     on: str = "test",
+    output: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run all methods of an experiment for each seed.
@@ -43,84 +42,123 @@ def run(
         seeds: at least one; 5 or more for a number worth quoting.
         methods: a part of the experiment's methods; by default all.
         on: the split to measure on; ``"validation"`` while choosing hyper-parameters.
+        output: a CSV file that has each row as soon as it is there, and is whole at any moment.
+            Seeds and methods that it has already are not run again, so that a run that was killed
+            goes on.
         progress: show a bar that counts trained models.
 
     Returns:
-        Long format: a row for each seed and method, columns ``seed``, ``method`` and metrics.
+        Long format: a row for each seed and method, columns ``seed``, ``method`` and metrics, and
+        ``split`` where that is not the test split. With ``output``, all rows of the file.
 
     Raises:
         KeyError: no such experiment or method.
         TypeError: the seeds are one number.
-        ValueError: no seed, a seed twice, or another split than validation and test.
+        ValueError: no seed, a seed twice, another split than validation and test, or a file of
+            another experiment or split.
+        FileNotFoundError: the folder of the file does not exist.
+        IsADirectoryError: the file is a folder.
     """
-    if name not in EXPERIMENTS:
-        raise KeyError(f"no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}.")
+    experiment = _found(name)
     if isinstance(seeds, int):
         raise TypeError(f"seeds are {seeds}: expected a list, such as range({seeds}).")
-    if on not in ("validation", "test"):
-        raise ValueError(f"measure on 'validation' or 'test', got {on!r}.")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"give at least one seed, and each once, got {list(seeds)}.")
-    experiment = EXPERIMENTS[name]
     chosen = list(experiment.METHODS) if methods is None else list(methods)
-    check_methods(chosen, experiment.METHODS)
-    rows: list[Row] = []
+    check(experiment.METHODS, chosen, on)
+    path = None if output is None else Path(output)
+    rows = [] if path is None else _rows_of(path, name, on)
+    done = {(row["seed"], row["method"]) for row in rows}
+    table = _table(rows, experiment)
     with tqdm(total=len(seeds) * (1 + len(chosen)), unit="model", disable=not progress) as bar:
         for seed in seeds:
             bar.set_description(f"seed {seed}")
-            for row in experiment.run_seed(seed, methods=chosen, on=on):
-                rows.append(row)
+            missing = [method for method in chosen if (seed, method) not in done]
+            bar.update(len(chosen) - len(missing))
+            if not missing and (seed, "teacher") in done:
+                bar.update()
+                continue
+            for row in experiment.run_seed(seed, methods=missing, on=on):
+                if (seed, row["method"]) not in done:
+                    rows.append(row if on == "test" else {**row, "split": on})
+                    table = _table(rows, experiment)
+                    if path is not None:
+                        write(table, path)
                 bar.set_postfix_str(f"{row['method']}: {row['accuracy']:.1f} %")
                 bar.update()
-    return pd.DataFrame(rows)
+    return table
+
+
+def split_methods(name: str, text: str) -> list[str]:
+    """Cut ``"A,B"`` into methods of an experiment; a name that has a comma itself stays whole.
+
+    Example:
+        >>> split_methods("cluttered-digits", "KD,AT, shuffled maps,AT")
+        ['KD', 'AT, shuffled maps', 'AT']
+    """
+    known = _found(name).METHODS
+    words = [word.strip() for word in text.split(",")]
+    methods = []
+    while words:
+        length = next((n for n in range(len(words), 0, -1) if ", ".join(words[:n]) in known), 1)
+        methods.append(", ".join(words[:length]))
+        words = words[length:]
+    return methods
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, four significant digits and more; whole or not at all.
+    """Write a table as CSV, four decimals; whole or not at all."""
+    with whole(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.4f", lineterminator="\n")
 
-    Raises:
-        FileNotFoundError: the folder does not exist.
-    """
+
+def _found(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise KeyError(f"no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}.")
+    return EXPERIMENTS[name]
+
+
+def _table(rows: list[Row], experiment: Experiment) -> pd.DataFrame:
+    """Sort the rows by seed and method: a table does not tell in how many goes it was made."""
+    order = ["teacher", *experiment.METHODS]
+    rows = sorted(rows, key=lambda row: (row["seed"], order.index(str(row["method"]))))
+    columns = ("seed", "method", "split", *experiment.COLUMNS)
+    return pd.DataFrame(rows, columns=[c for c in columns if any(c in row for row in rows)])
+
+
+def _rows_of(path: Path, name: str, on: str) -> list[Row]:
+    """Read what a file has already; it must be of this experiment and this split."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}: make it first.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder: name a file in it, such as {path / f'{name}.csv'}."
+        )
+    if not path.exists():
+        return []
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as lines:
-            table.to_csv(lines, index=False, float_format="%.4f", lineterminator="\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run an experiment from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kdlearn.experiments",
-        description="Train teacher and students over paired seeds, and write a table.",
-    )
-    parser.add_argument("name", choices=EXPERIMENTS, help="the experiment")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4"
-    )
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
-    parser.add_argument(
-        "--on",
-        choices=["test", "validation"],
-        default="test",
-        help="split to measure on: validation to choose hyper-parameters, test to report",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV to write")
-    options = parser.parse_args(arguments)
-    if not options.output.parent.is_dir():
-        parser.error(f"there is no folder {options.output.parent}: make it first.")
-    if options.output.is_dir():
-        parser.error(f"{options.output} is a folder: name a file in it.")
-    torch.set_num_threads(1)  # small models run faster so, and numbers repeat
-    try:
-        table = run(options.name, options.seeds, methods=options.methods, on=options.on)
-    except (KeyError, ValueError) as error:
-        parser.error(str(error.args[0]))
-    write(table, options.output)
-    print(f"wrote {len(table)} rows to {options.output}")
+        table = pd.read_csv(path)
+        methods = set(table["method"])
+        rows: list[Row] = [
+            {name: value for name, value in zip(table.columns, row, strict=True) if value == value}
+            for row in table.astype({"seed": int}).astype(object).itertuples(index=False)
+        ]
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no table of an experiment ({error}): name another file."
+        ) from error
+    experiment = EXPERIMENTS[name]
+    foreign = set(table) - {"seed", "method", "split", *experiment.COLUMNS}
+    foreign |= methods - {"teacher", *experiment.METHODS}
+    splits = {str(row.get("split", "test")) for row in rows}
+    if foreign:
+        raise ValueError(
+            f"{path} has {min(map(str, foreign))!r}, which {name} has not: it is a table of "
+            "something else, name another file."
+        )
+    if splits - {on}:
+        raise ValueError(
+            f"{path} was measured on the {min(splits - {on})} split and this run is on {on}: "
+            "name another file."
+        )
+    return rows

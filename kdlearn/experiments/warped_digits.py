@@ -1,8 +1,4 @@
-"""What is in a soft target? A small student learns warped digits from few labeled images.
-
-Every student of a seed has the same teacher, first weights, images and order of batches; only the
-loss differs. ``run_seed`` yields a row for the teacher and one for each method.
-"""
+"""What is in a soft target? A small student learns warped digits from few labeled images."""
 
 from __future__ import annotations
 
@@ -12,40 +8,14 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdlearn.data import RandomAffine, Split, Splits, balanced_subset, warped_digits
-from kdlearn.distill.distiller import Distiller, Term, label_term, logit_term
-from kdlearn.experiments.common import Row, check_methods, held_out, measure, seeded
+from kdlearn.data import Split, Splits
+from kdlearn.distill import Distiller, Term, label_term, logit_term
+from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
 from kdlearn.losses import soft_target_loss
-from kdlearn.measure.metrics import accuracy, predict
-from kdlearn.models import SmallCNN
-from kdlearn.training.fit import fit
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every number of the experiment; chosen on the validation split.
-
-    Attributes:
-        pool: images that the teacher learns from.
-        images: how many of them the student may see.
-        teacher_width: channels of the teacher's first group.
-        student_width: the same of the student.
-        teacher_epochs: passes over the pool; 6 are 1,128 steps.
-        student_epochs: passes over the student's images; 100 of 8 steps.
-        learning_rate: peak of the one-cycle schedule, for both.
-        batch_size: images a step.
-    """
-
-    pool: int = 12000
-    images: int = 500
-    teacher_width: int = 16
-    student_width: int = 4
-    teacher_epochs: int = 6
-    student_epochs: int = 100
-    learning_rate: float = 3e-3
-    batch_size: int = 64
+from kdlearn.measure import accuracy, predict
+from kdlearn.training import fit
 
 
 @dataclass(frozen=True)
@@ -118,32 +88,23 @@ METHODS = {
     "scratch, only 7 and 8": Method(digits=(7, 8)),
     "KD T=4, only 7 and 8": Method(soft_targets(4), digits=(7, 8)),
 }
-RECIPE = Recipe()
+RECIPE = Recipe.read("warped-digits")
+COLUMNS = (*MEASURED, "recall_3", "shift", "accuracy_shifted", "recall_3_shifted")
 
 
-def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> SmallCNN:
+def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> nn.Module:
     """Train the teacher on the whole pool, from labels."""
-    teacher = seeded(lambda: SmallCNN(recipe.teacher_width), seed)
-    fit(
-        teacher,
-        data.train,
-        epochs=recipe.teacher_epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        seed=seed,
-        progress=False,
-    )
-    return teacher
+    return recipe.train_teacher(data, seed)
 
 
 def train_student(
-    teacher: SmallCNN, images: Split, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
-) -> SmallCNN:
+    teacher: nn.Module, images: Split, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
+) -> nn.Module:
     """Train a student with one method on the images that it may see.
 
     The number of steps is the same for every method, also where digits are left out.
     """
-    student = seeded(lambda: SmallCNN(recipe.student_width), seed)
+    student = seeded(recipe.make_student, seed)
     shown = images.subset(torch.isin(images.labels, torch.tensor(method.digits)))
     steps = recipe.student_epochs * -(-len(images) // recipe.batch_size)
     fit(
@@ -151,8 +112,8 @@ def train_student(
         shown,
         epochs=round(steps / -(-len(shown) // recipe.batch_size)),
         batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        augment=RandomAffine() if method.augmented else None,
+        learning_rate=recipe.student_rate,
+        augment=recipe.augment if method.augmented else None,
         seed=seed,
         progress=False,
     )
@@ -196,53 +157,35 @@ def run_seed(
     methods: Iterable[str] = tuple(METHODS),
     on: str = "test",
 ) -> Iterator[Row]:
-    """Train a teacher and the students of one seed, and yield a row for each.
+    """Yield a row for the teacher and one for each method, see `kdlearn.experiments.Experiment`.
 
-    Args:
-        seed: of data, teacher, student and order.
-        recipe: the numbers; a shorter one for a live run.
-        methods: names from :data:`METHODS`.
-        on: the split to measure on; ``"validation"`` while choosing.
-
-    Yields:
-        Columns ``accuracy``, ``agreement``, ``kl_to_teacher`` (nats, T = 1), ``ece``, ``recall_3``;
-        where digits were left out, also ``shift``, ``accuracy_shifted`` and ``recall_3_shifted``:
-        the same after the bias of the missing digit (or of the two that were shown) was set for
-        the best accuracy on the validation split.
-
-    Raises:
-        KeyError: an unknown method.
-        ValueError: an unknown split.
+    ``recall_3`` is the share of 3s that are recognized. Where digits were left out, ``shift``,
+    ``accuracy_shifted`` and ``recall_3_shifted`` are what comes out after the bias of the missing
+    digit (or of the two that were shown) was set for the best accuracy on the validation split.
     """
     methods = list(methods)
-    check_methods(methods, METHODS)
-    data = warped_digits(train=recipe.pool, seed=seed)
-    split = held_out(data, on)
-    teacher = train_teacher(data, recipe=recipe, seed=seed)
-    images = balanced_subset(data.train, recipe.images, seed=seed)
-    threes = split.labels == 3
-    teacher_logits = predict(teacher, split.images)
+    bench = Bench.prepare(METHODS, seed, recipe, methods, on)
+    labels = bench.held_out.labels
+    threes = labels == 3
 
     def row(name: str, logits: Tensor) -> Row:
         return {
-            "seed": seed,
-            "method": name,
-            **measure(logits, teacher_logits, split.labels),
-            "recall_3": 100 * accuracy(logits[threes], split.labels[threes]),
+            **bench.row(name, logits),
+            "recall_3": 100 * accuracy(logits[threes], labels[threes]),
         }
 
-    yield row("teacher", teacher_logits)
+    yield row("teacher", bench.teacher_logits)
     for name in methods:
         method = METHODS[name]
-        student = train_student(teacher, images, method, recipe=recipe, seed=seed)
-        logits = predict(student, split.images)
+        student = train_student(bench.teacher, bench.images, method, recipe=recipe, seed=seed)
+        logits = predict(student, bench.held_out.images)
         result = row(name, logits)
         if len(method.digits) < 10:
             classes = method.digits if len(method.digits) < 5 else (3,)
-            validation_logits = predict(student, data.validation.images)
-            shift = best_shift(validation_logits, data.validation.labels, classes)
+            seen = bench.data.validation
+            shift = best_shift(predict(student, seen.images), seen.labels, classes)
             after = shifted(logits, classes, shift)
             result["shift"] = shift
-            result["accuracy_shifted"] = 100 * accuracy(after, split.labels)
-            result["recall_3_shifted"] = 100 * accuracy(after[threes], split.labels[threes])
+            result["accuracy_shifted"] = 100 * accuracy(after, labels)
+            result["recall_3_shifted"] = 100 * accuracy(after[threes], labels[threes])
         yield result

@@ -1,7 +1,35 @@
-"""Distillation losses: pure functions of tensors, student first, teacher second and detached.
+"""Distillation losses: pure functions of tensors, student first, teacher second.
 
 One file a family: ``logits``, ``features``, ``relations``, ``attention``, ``transformers`` and
-``language``. All of them are re-exported here.
+``language``. All of them are re-exported here; ``maps`` has the maps that some compare.
+
+What every loss keeps, and its own page does not repeat:
+
+* **Order.** Student, teacher, then labels or tokens. The teacher's side is detached: no gradient
+  reaches it. The student's side has first and second derivatives, unless its page says otherwise.
+* **One number.** A scalar comes back, 0 at agreement unless its page says otherwise. Half precision
+  is computed in float32, under autocast too; float64 stays float64.
+* **Finite or refused.** What is let in has a finite and right value and gradient. The rest is
+  refused: a wrong kind of thing by a ``TypeError``; by a ``ValueError`` an empty batch, shapes or
+  devices that do not fit, NaN, infinity, labels and options out of their range. A page lists under
+  "Raises" only what is its own.
+* **Ruled out.** Before a softmax, logits and scores may hold minus infinity. What both sides rule
+  out counts nothing, as if it were cropped. Where a divergence would be infinite, a row has nothing
+  left to choose from, or the number of classes is part of the formula (:func:`dist_loss`,
+  :func:`deit_soft_loss`, sigmoids), the loss refuses.
+* **Not twice.** Rows that are above 0 and sum to 1 have been through a softmax already: refused
+  where logits or scores are expected.
+* **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation
+  over the batch in :func:`dist_loss`, refuse a batch of one.
+* **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
+  too, and their gradient is 0.
+* **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,
+  (B, C, H, W), come as ``logits.movedim(1, -1)``. Features are (B, C, *spatial).
+* **Speed.** ``torch.compile(loss, fullgraph=True)`` works. Values are then not looked at, nor where
+  the environment says ``KDLEARN_CHECKS=0`` when kdlearn is imported: kinds and shapes still are.
+
+"Official code" in a source is the authors' repository; a factor named there turns one number into
+the other.
 """
 
 from kdlearn.losses.attention import (
@@ -20,8 +48,10 @@ from kdlearn.losses.features import (
     nst_loss,
 )
 from kdlearn.losses.language import (
+    cross_entropy,
     forward_kl,
     generalized_jsd,
+    linear_distillation_loss,
     reverse_kl,
     sampled_kl,
     sequence_reverse_kl,
@@ -72,6 +102,7 @@ __all__ = [
     "binary_distillation_loss",
     "contrastive_loss",
     "correlation_congruence_loss",
+    "cross_entropy",
     "deit_hard_loss",
     "deit_soft_loss",
     "dist_loss",
@@ -87,6 +118,7 @@ __all__ = [
     "hidden_state_loss",
     "hint_loss",
     "layer_map",
+    "linear_distillation_loss",
     "logit_mse_loss",
     "multi_label_distillation_loss",
     "nontarget_class_loss",

@@ -1,18 +1,21 @@
 """Attention transfer: compare where student and teacher look, by activations or by gradients."""
 
+from typing import Literal
+
 from torch import Tensor
 
-from kdlearn.core.checks import check_choice, check_features, check_same_shape
-from kdlearn.core.numerics import match_sizes, widen
+from kdlearn.core.checks import check_choice, check_features, check_same_shape, finite_or_refused
+from kdlearn.core.numerics import lengths, match_sizes, widen
 from kdlearn.losses.maps import activation_map
 
 
+@finite_or_refused
 def attention_transfer_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     *,
     p: float = 2,
-    convention: str = "code",
+    convention: Literal["code", "paper"] = "code",
 ) -> Tensor:
     r"""Make the student look where the teacher looks: compare activation-based attention maps.
 
@@ -24,15 +27,15 @@ def attention_transfer_loss(
     with :math:`\hat Q` the map of :func:`kdlearn.losses.maps.activation_map` and P its positions.
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: each sample's map to L2 length 1 over space, so scaling either side changes
             nothing. The number of channels may differ.
         Reduction: "code" is the mean of squared differences over batch and positions; "paper" is
             the norm, not squared, over positions, and its mean over the batch. Neither has the
             factor 1/2 that stands before beta in the paper's equation 2.
         Range: code [0, 2/P], because it is (2 - 2 cos)/P; paper [0, sqrt 2]. 0 when maps agree.
-        Size: in each spatial dimension the larger feature tensor is average-pooled to the smaller
-            one, before the power.
+        Size: the larger feature tensor is average-pooled to the smaller one, before the power.
+        Layout: channels second. Tokens and channels-last features come by
+            :func:`kdlearn.losses.maps.channels_first`.
         One pair of layers: add the losses of several pairs.
         Zero: features that are all 0 have a map of zeros; the gradient stays finite.
 
@@ -41,11 +44,6 @@ def attention_transfer_loss(
         teacher_features: shape (B, C_t, *spatial).
         p: power of the map, at least 1.
         convention: "code" or "paper".
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: batches or numbers of dimensions differ, an empty batch, a NaN, p below 1, or
-            an unknown convention.
 
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2;
         ``at_loss`` in ``utils.py`` of their repository is "code", with weight 1000. On
@@ -64,12 +62,13 @@ def attention_transfer_loss(
     check_choice(convention, "convention", ("code", "paper"))
     check_features(student_features, teacher_features)
     student, teacher = match_sizes(widen(student_features), widen(teacher_features.detach()))
-    gap = (activation_map(student, p=p) - activation_map(teacher, p=p)).flatten(1)
+    gap = activation_map(student, p=p) - activation_map(teacher, p=p)
     if convention == "code":
         return gap.square().mean()
-    return gap.norm(dim=1).mean()
+    return lengths(gap).mean()
 
 
+@finite_or_refused
 def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor) -> Tensor:
     r"""Make the student sensitive to the pixels to which the teacher is sensitive.
 
@@ -79,7 +78,6 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
     with the gradients of :func:`kdlearn.losses.maps.input_gradients`.
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: nothing; the gradients' size counts.
         Reduction: the norm, not squared, over all pixels and channels of a sample, and its mean
             over the batch. Without the factor 1/2 that stands before beta in the paper.
@@ -89,10 +87,6 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
     Args:
         student_gradients: shape (B, ...).
         teacher_gradients: the same shape.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, or a NaN.
 
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.2.
         Their repository has no code for it.
@@ -110,9 +104,10 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
         "take both with respect to the same images",
     )
     gap = widen(student_gradients) - widen(teacher_gradients.detach())
-    return gap.flatten(1).norm(dim=1).mean()
+    return lengths(gap).mean()
 
 
+@finite_or_refused
 def flip_symmetry_loss(gradients: Tensor, flipped_gradients: Tensor) -> Tensor:
     r"""Make a network equally sensitive to an image and to its mirror image.
 
@@ -130,10 +125,6 @@ def flip_symmetry_loss(gradients: Tensor, flipped_gradients: Tensor) -> Tensor:
             ``create_graph=True``.
         flipped_gradients: the same shape.
 
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, or a NaN.
-
     Source: Zagoruyko and Komodakis, ICLR 2017, section 3.2, the symmetry term.
 
     Example:
@@ -146,4 +137,4 @@ def flip_symmetry_loss(gradients: Tensor, flipped_gradients: Tensor) -> Tensor:
         gradients, flipped_gradients, "gradients", "take them at the images and at images.flip(-1)"
     )
     gap = widen(gradients) - widen(flipped_gradients).flip(-1)
-    return gap.flatten(1).norm(dim=1).mean()
+    return lengths(gap).mean()

@@ -6,19 +6,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_features, check_fraction, check_same_shape
-from kdlearn.core.numerics import match_sizes, matmul, pool, unit, widen
+from kdlearn.core.checks import (
+    check_features,
+    check_fraction,
+    check_number,
+    check_same_shape,
+    check_sizes,
+    finite_or_refused,
+)
+from kdlearn.core.numerics import in_scale, match_sizes, matmul, pool, unit, widen
 
 Pair = tuple[Tensor, Tensor]
 
 
+@finite_or_refused
 def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""FitNets: mean squared difference of a student's layer and the teacher's hint.
 
     .. math:: L = \frac{1}{|A|} \lVert A_s - A_t \rVert_2^2
 
     Convention
-        Order: student (after its regressor), teacher; the teacher is detached.
         Normalized: nothing. Reduction: mean over every element.
         Size: shapes must be equal; a regressor such as :class:`kdlearn.distill.ConvProjector`
             brings the student's features to the teacher's channels. Its parameters are trained.
@@ -26,10 +33,6 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Args:
         student_features: shape (B, C, *spatial), or (B, D).
         teacher_features: the same shape.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, or a NaN.
 
     Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, which sums
         over elements with a factor 1/2. RepDistiller and mdistiller use this mean, weight 100.
@@ -47,6 +50,7 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return F.mse_loss(widen(student_features), widen(teacher_features.detach()))
 
 
+@finite_or_refused
 def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Neuron selectivity transfer: match the distribution of channels' spatial patterns (MMD).
 
@@ -55,20 +59,15 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
               - \frac{2}{C_s C_t} \sum_{c,d} k(s_c, t_d) \Bigr], \qquad k(a, b) = (a^\top b)^2
 
     Convention
-        Order: student, teacher; the teacher is detached. The number of channels may differ.
+        Channels: their number may differ, and their order has no meaning, on either side.
         Normalized: each channel's pattern to L2 length 1 over space.
         Reduction: mean over pairs of channels and over the batch. The teacher-teacher term is
             part of the value, so it is a squared distance: at least 0, and 0 at equality.
-        Order of channels: of no meaning, on either side.
         Size: the larger feature tensor is average-pooled to the smaller one.
 
     Args:
         student_features: shape (B, C_s, *spatial).
         teacher_features: shape (B, C_t, *spatial).
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: batches or numbers of dimensions differ, an empty batch, or a NaN.
 
     Source: Huang and Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity
         Transfer", 2017, section 4, with the polynomial kernel, d = 2 and c = 0. RepDistiller's
@@ -80,8 +79,8 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         0.0
     """
     check_features(student_features, teacher_features)
-    student, teacher = match_sizes(widen(student_features), widen(teacher_features.detach()))
-    student, teacher = student.flatten(2), teacher.flatten(2)
+    sides = match_sizes(widen(student_features), widen(teacher_features.detach()))
+    student, teacher = (in_scale(side.flatten(2)) for side in sides)
     own_s, own_t = matmul(student, student.mT), matmul(teacher, teacher.mT)
     across = matmul(student, teacher.mT)
     # Patterns become unit vectors after the products, in C x C numbers instead of C x positions.
@@ -99,6 +98,7 @@ def _mean_kernel(products: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return (products * left[:, :, None] * right[:, None]).square().mean()
 
 
+@finite_or_refused
 def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""ReviewKD's hierarchical context loss: features compared at several resolutions.
 
@@ -106,7 +106,6 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
               \mathrm{pool}_k(A_t)\bigr)}{\sum_{k=0}^{K} 2^{-k}}
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Levels: full size with weight 1, then average-pooled to 4, 2 and 1 positions a side with
             weights 1/2, 1/4, 1/8; a level that is not below the height (the first spatial
             dimension) is left out, and the next one takes its weight.
@@ -116,10 +115,6 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Args:
         student_features: shape (B, C, *spatial), one to three spatial dimensions.
         teacher_features: the same shape.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, or a NaN.
 
     Source: Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021, section 3;
         ``hcl`` of the authors and ``hcl_loss`` of mdistiller.
@@ -145,6 +140,7 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return torch.stack(weighted).sum() / sum(weights)
 
 
+@finite_or_refused
 def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
     r"""Flow of the solution procedure: match how two layers' channels go together.
 
@@ -152,8 +148,7 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
               G_{cd} = \frac{1}{P} \sum_{x} A^1_{c}(x)\, A^2_{d}(x)
 
     Convention
-        Order: student's pair, teacher's pair; a pair is the features of the first and of the last
-            layer of a stage. The teacher is detached.
+        A pair is the features of the first and of the last layer of a stage.
         Normalized: the product is divided by the number of positions P.
         Reduction: mean over batch and entries of G.
         Size: within a pair, the larger feature tensor is average-pooled to the smaller one.
@@ -162,10 +157,6 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
     Args:
         student_pair: shapes (B, C_1, *spatial) and (B, C_2, *spatial).
         teacher_pair: the same numbers of channels.
-
-    Raises:
-        TypeError: a side is not a pair of floating-point tensors.
-        ValueError: batches, channels or numbers of dimensions differ, an empty batch, or a NaN.
 
     Source: Yim et al., "A Gift from Knowledge Distillation", CVPR 2017, equations 1 and 2, used to
         initialize a student before training. RepDistiller's number, by a matrix product;
@@ -191,6 +182,7 @@ def _flow(first: Tensor, last: Tensor) -> Tensor:
     return matmul(first, last.mT) / first.shape[2]
 
 
+@finite_or_refused
 def activation_boundary_loss(
     student_features: Tensor, teacher_features: Tensor, *, margin: float = 1.0
 ) -> Tensor:
@@ -200,8 +192,7 @@ def activation_boundary_loss(
               \max(0, m - s_n)^2 & t_n > 0 \\ \max(0, m + s_n)^2 & t_n \le 0 \end{cases}
 
     Convention
-        Order: student, teacher, both before their ReLU; the teacher is detached and only its
-            signs count.
+        Inputs: both sides before their ReLU. Only the teacher's signs count.
         Reduction: sum over neurons, mean over the batch.
         Minimum: 0 when every student neuron is beyond the margin on the teacher's side, so not
             at equality with a teacher whose activations lie within the margin.
@@ -210,10 +201,6 @@ def activation_boundary_loss(
         student_features: shape (B, ...).
         teacher_features: the same shape.
         margin: m, positive; how far beyond zero is far enough.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, or the margin is not positive.
 
     Source: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries Formed by
         Hidden Neurons", AAAI 2019. RepDistiller multiplies by 3/1000: multiply its
@@ -229,6 +216,7 @@ def activation_boundary_loss(
         "features",
         "bring the student's to the teacher's shape with a projector",
     )
+    check_number(margin, "margin")
     if not 0 < margin < math.inf:
         raise ValueError(f"margin is {margin}, expected a positive finite number: the paper has 1.")
     student = widen(student_features)
@@ -245,6 +233,7 @@ def _squares(values: Tensor, reduction: str) -> Tensor:
     return F.mse_loss(values, values.new_zeros(()).expand_as(values), reduction=reduction)
 
 
+@finite_or_refused
 def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Tensor:
     r"""Match the factors of a translator (student) and a paraphraser (teacher).
 
@@ -253,7 +242,6 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
               \frac{f_t^{(i)}}{\lVert f_t^{(i)} \rVert_2} \Bigr\rVert_1
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: each sample's flattened factor (D numbers) to L2 length 1.
         Reduction: absolute differences, mean over batch and D.
         The factors are made by :class:`kdlearn.distill.Paraphraser`, trained beforehand to
@@ -262,10 +250,6 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
     Args:
         student_factors: shape (B, ...).
         teacher_factors: the same shape.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, or a NaN.
 
     Source: Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Factor
         Transfer", NeurIPS 2018, section 3, with p = 1. RepDistiller has no paraphraser and takes
@@ -292,7 +276,6 @@ class VIDLoss(nn.Module):
               \sigma_c^2 = \log(1 + e^{\alpha_c}) + 10^{-5}
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Parameters: the mean, three 1x1 convolutions without bias and ReLUs between, and one
             variance a teacher channel. They are trained with the student.
         Reduction: mean over every element; the constant log(2 pi)/2 is left out, so the value
@@ -304,10 +287,6 @@ class VIDLoss(nn.Module):
         teacher_channels: C_t.
         middle_channels: width of the mean's hidden layers; C_t unless given.
         initial_variance: sigma² at the start.
-
-    Raises:
-        TypeError: (call) a side is no floating-point tensor.
-        ValueError: (call) batches or numbers of dimensions differ, an empty batch, or a NaN.
 
     Source: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019;
         RepDistiller's ``VID.py``, weight 1.
@@ -327,6 +306,12 @@ class VIDLoss(nn.Module):
         initial_variance: float = 5.0,
     ) -> None:
         super().__init__()
+        check_sizes(student_channels=student_channels, teacher_channels=teacher_channels)
+        check_number(initial_variance, "initial_variance")
+        if not 1e-5 < initial_variance < math.inf:
+            raise ValueError(
+                f"initial_variance is {initial_variance}, expected a finite number above 1e-5."
+            )
         middle = teacher_channels if middle_channels is None else middle_channels
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, middle, 1, bias=False),
@@ -339,6 +324,7 @@ class VIDLoss(nn.Module):
         alpha = math.log(math.expm1(initial_variance - 1e-5))
         self.alpha = nn.Parameter(torch.full((teacher_channels,), alpha))
 
+    @finite_or_refused
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """The loss of one batch; shapes (B, C_s, H, W) and (B, C_t, H, W)."""
         check_features(student_features, teacher_features)
@@ -354,7 +340,6 @@ class MGDLoss(nn.Module):
     .. math:: L = \frac1B \lVert A_t - g(M \odot \mathrm{align}(A_s)) \rVert_2^2
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Mask: M is 0 at a random ``masked`` share of positions, the same for all channels of a
             sample; drawn anew at each call from torch's global generator.
         Parameters: align, a 1x1 convolution where the channels differ; g, two 3x3 convolutions
@@ -366,11 +351,6 @@ class MGDLoss(nn.Module):
         student_channels: C_s.
         teacher_channels: C_t.
         masked: share of positions that is hidden, from 0 to 1.
-
-    Raises:
-        TypeError: (call) a side is no floating-point tensor.
-        ValueError: masked is not in [0, 1]; (call) batches or sizes differ, an empty batch, or a
-            NaN.
 
     Source: Yang et al., "Masked Generative Distillation", ECCV 2022, and the authors'
         ``mgd.py``, where 0.65 is masked in detection.
@@ -386,6 +366,7 @@ class MGDLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_fraction(masked, "masked")
+        check_sizes(student_channels=student_channels, teacher_channels=teacher_channels)
         self.masked = masked
         self.align = (
             nn.Identity()
@@ -398,6 +379,7 @@ class MGDLoss(nn.Module):
             nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
         )
 
+    @finite_or_refused
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """The loss of one batch; shapes (B, C_s, H, W) and (B, C_t, H, W)."""
         check_features(student_features, teacher_features, same_size=True)

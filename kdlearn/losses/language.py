@@ -1,42 +1,31 @@
 """Losses for language models: divergences between next-token distributions, token by token."""
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.core.checks import (
     check_choice,
+    check_class_dimension,
     check_fraction,
     check_labels,
+    check_logit_values,
     check_logits,
     check_mask,
     check_pair,
-    check_temperature,
     check_tensor,
+    check_values,
+    checks_values,
+    finite_or_refused,
 )
-from kdlearn.core.numerics import kl_rows, widen
+from kdlearn.core.numerics import kl_terms, log_sum, widen
+from kdlearn.losses.rows import Head, kept, log_softmax, mean_in_chunks, row_mean
 
-
-def _kept(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    """The rows that the mask keeps, as (N, ...)."""
-    return tensor.flatten(0, -2) if mask is None else tensor[mask]
-
-
-def _log_rows(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the tokens kept, (N, V): student's, then the detached teacher's."""
-    check_logits(student_logits, teacher_logits)
-    check_temperature(temperature)
-    if mask is not None:
-        check_mask(mask, student_logits.shape[:-1])
-    student, teacher = _kept(student_logits, mask), _kept(teacher_logits.detach(), mask)
-    return (
-        F.log_softmax(widen(student) / temperature, dim=-1),
-        F.log_softmax(widen(teacher) / temperature, dim=-1),
-    )
+CHUNK = 2**20  # logits
 
 
 def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
@@ -48,33 +37,30 @@ def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
     return torch.logaddexp(left, right)
 
 
+@finite_or_refused
 def forward_kl(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
     temperature: float = 1.0,
     mask: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""KL(teacher || student) of next-token distributions: cover all that the teacher says.
 
     .. math:: L = \frac1N \sum_{n=1}^{N} \sum_v t_v^{(n)} \log \frac{t_v^{(n)}}{s_v^{(n)}}
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: softmax over the vocabulary at temperature T.
         Reduction: sum over the vocabulary, mean over the N tokens kept of the whole batch.
         T²: not included: :func:`kdlearn.losses.soft_target_loss` is T² times this.
-        Precision: half-precision logits are taken to float32.
 
     Args:
         student_logits: shape (..., V).
         teacher_logits: shape (..., V), the same vocabulary.
         temperature: T, positive.
         mask: torch.bool, shape (...), True where a token counts.
-
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: shapes differ, an empty batch, a NaN, T <= 0, or a mask that keeps nothing.
+        chunk: tokens at a time, for less memory: the same value and gradient, differentiable once.
 
     Source: Kim and Rush, "Sequence-Level Knowledge Distillation", EMNLP 2016, section 3.1. TRL's
         ``generalized_jsd_loss`` with beta 0. torchtune and distillm give the cross-entropy:
@@ -85,26 +71,32 @@ def forward_kl(
         >>> round(forward_kl(logits, torch.tensor([[[50.0, 0.0]]])).item(), 4)
         0.6931
     """
-    student, teacher = _log_rows(student_logits, teacher_logits, mask, temperature)
-    return kl_rows(teacher, student).mean()
+    return row_mean(
+        lambda student, teacher: kl_terms(teacher, student).sum(),
+        student_logits,
+        teacher_logits,
+        temperature=temperature,
+        mask=mask,
+        chunk=chunk,
+    )
 
 
+@finite_or_refused
 def reverse_kl(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
     temperature: float = 1.0,
     mask: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""KL(student || teacher) of next-token distributions: say only what the teacher would say.
 
     .. math:: L = \frac1N \sum_{n=1}^{N} \sum_v s_v^{(n)} \log \frac{s_v^{(n)}}{t_v^{(n)}}
 
     Convention
-        Order of the arguments: student, teacher, as everywhere; the teacher is detached.
-        Direction: the student's probabilities in front. Where the teacher has probability 0 (a
-            logit of minus infinity) and the student has not, the value is infinite.
-        Normalized: softmax over the vocabulary at temperature T.
+        Direction: the student's probabilities in front, though it is the first argument as
+        everywhere. Normalized: softmax over the vocabulary at temperature T.
         Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
 
     Args:
@@ -112,10 +104,7 @@ def reverse_kl(
         teacher_logits: shape (..., V), the same vocabulary.
         temperature: T, positive.
         mask: torch.bool, shape (...), True where a token counts.
-
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: shapes differ, an empty batch, a NaN, T <= 0, or a mask that keeps nothing.
+        chunk: tokens at a time, as in :func:`forward_kl`.
 
     Source: Gu et al., "MiniLLM", ICLR 2024, equation 1, for one step. TRL, torchtune and distillm:
         this number.
@@ -125,30 +114,38 @@ def reverse_kl(
         >>> round(reverse_kl(student, teacher).item(), 4)
         0.6931
     """
-    student, teacher = _log_rows(student_logits, teacher_logits, mask, temperature)
-    return kl_rows(student, teacher).mean()
+    return row_mean(
+        lambda student, teacher: kl_terms(student, teacher).sum(),
+        student_logits,
+        teacher_logits,
+        temperature=temperature,
+        mask=mask,
+        chunk=chunk,
+    )
 
 
+@finite_or_refused
 def total_variation(
-    student_logits: Tensor, teacher_logits: Tensor, *, mask: Tensor | None = None
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    mask: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""Half the L1 distance of next-token distributions.
 
     .. math:: L = \frac1N \sum_{n=1}^{N} \frac12 \sum_v |s_v^{(n)} - t_v^{(n)}|
 
     Convention
-        Order: student, teacher; the teacher is detached. Symmetric in value.
+        Symmetric in value. Range [0, 1].
         Normalized: softmax over the vocabulary at temperature 1.
-        Reduction: sum over the vocabulary, mean over the N tokens kept. Range [0, 1].
+        Reduction: sum over the vocabulary, mean over the N tokens kept.
 
     Args:
         student_logits: shape (..., V).
         teacher_logits: shape (..., V), the same vocabulary.
         mask: torch.bool, shape (...), True where a token counts.
-
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: shapes differ, an empty batch, a NaN, or a mask that keeps nothing.
+        chunk: tokens at a time, as in :func:`forward_kl`.
 
     Source: Wen et al., "f-Divergence Minimization for Sequence-Level Knowledge Distillation", ACL
         2023; ``tv_distance`` of distillm.
@@ -157,16 +154,23 @@ def total_variation(
         >>> total_variation(torch.tensor([[50.0, 0.0]]), torch.zeros(1, 2)).item()
         0.5
     """
-    student, teacher = _log_rows(student_logits, teacher_logits, mask)
-    return 0.5 * (student.exp() - teacher.exp()).abs().sum(dim=-1).mean()
+    return row_mean(
+        lambda student, teacher: 0.5 * (student.exp() - teacher.exp()).abs().sum(),
+        student_logits,
+        teacher_logits,
+        mask=mask,
+        chunk=chunk,
+    )
 
 
+@finite_or_refused
 def skew_kl(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
     skew: float = 0.1,
     mask: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""Forward KL against a student that already contains a little of the teacher.
 
@@ -174,8 +178,8 @@ def skew_kl(
               (1 - \lambda)\, s^{(n)}\bigr)
 
     Convention
-        Order: student, teacher; the teacher is detached, also inside the mixture.
         Direction: KL(teacher || mixture). lambda = 0 is :func:`forward_kl`, lambda = 1 is 0.
+        Detached: the teacher inside the mixture too.
         Normalized: softmax over the vocabulary at temperature 1; mixed as logarithms, so nothing
             underflows.
         Reduction: sum over the vocabulary, mean over the N tokens kept. At most -log(lambda).
@@ -185,11 +189,7 @@ def skew_kl(
         teacher_logits: shape (..., V), the same vocabulary.
         skew: lambda, from 0 to 1.
         mask: torch.bool, shape (...), True where a token counts.
-
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: shapes differ, an empty batch, a NaN, a skew outside of [0, 1], or a mask that
-            keeps nothing.
+        chunk: tokens at a time, as in :func:`forward_kl`.
 
     Source: Ko et al., "DistiLLM", ICML 2024, section 3. The authors' ``skewed_forward_kl`` is
         the cross-entropy: subtract the teacher's entropy.
@@ -200,10 +200,16 @@ def skew_kl(
         2.3026
     """
     check_fraction(skew, "skew")
-    student, teacher = _log_rows(student_logits, teacher_logits, mask)
-    return kl_rows(teacher, _log_mixture(teacher, student, skew)).mean()
+    return row_mean(
+        lambda student, teacher: kl_terms(teacher, _log_mixture(teacher, student, skew)).sum(),
+        student_logits,
+        teacher_logits,
+        mask=mask,
+        chunk=chunk,
+    )
 
 
+@finite_or_refused
 def generalized_jsd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -211,6 +217,7 @@ def generalized_jsd(
     beta: float = 0.5,
     temperature: float = 1.0,
     mask: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""Generalized Jensen-Shannon divergence, with the two KLs put at its ends.
 
@@ -218,13 +225,13 @@ def generalized_jsd(
               \mathrm{KL}(s \,\|\, m), \qquad m = \beta t + (1 - \beta) s
 
     Convention
-        Order: student, teacher; the teacher is detached, also inside m.
         Ends: beta = 0 is :func:`forward_kl`, KL(t || s); beta = 1 is :func:`reverse_kl`. They are
             special cases, and the value **jumps** there: inside, it goes to 0 at both ends.
             What does tend to the ends is L / beta to the forward KL for beta to 0, and
             L / (1 - beta) to the reverse KL for beta to 1. So near an end beta acts as a learning
             rate; it does not lead from one KL to the other.
         Symmetric at beta = 1/2, where L is at most log 2.
+        Detached: the teacher inside m too.
         Normalized: softmax over the vocabulary at temperature T; mixed as logarithms.
         Reduction: sum over the vocabulary, mean over the N tokens kept. T²: not included.
 
@@ -234,11 +241,7 @@ def generalized_jsd(
         beta: from 0 to 1, the teacher's share of m.
         temperature: T, positive.
         mask: torch.bool, shape (...), True where a token counts.
-
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: shapes differ, an empty batch, a NaN, T <= 0, a beta outside of [0, 1], or a
-            mask that keeps nothing.
+        chunk: tokens at a time, as in :func:`forward_kl`.
 
     Source: Agarwal et al., "On-Policy Distillation of Language Models" (GKD), ICLR 2024, section
         2; TRL's ``generalized_jsd_loss``. distillm's ``js_distance`` has lam = 1 - beta.
@@ -249,21 +252,168 @@ def generalized_jsd(
         0.6931
     """
     check_fraction(beta, "beta")
-    student, teacher = _log_rows(student_logits, teacher_logits, mask, temperature)
-    if beta == 0:
-        return kl_rows(teacher, student).mean()
-    if beta == 1:
-        return kl_rows(student, teacher).mean()
-    mixture = _log_mixture(teacher, student, beta)
-    return (beta * kl_rows(teacher, mixture) + (1 - beta) * kl_rows(student, mixture)).mean()
+
+    def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+        if beta == 0:
+            return kl_terms(teacher, student).sum()
+        if beta == 1:
+            return kl_terms(student, teacher).sum()
+        mixture = _log_mixture(teacher, student, beta)
+        from_teacher, from_student = kl_terms(teacher, mixture), kl_terms(student, mixture)
+        return beta * from_teacher.sum() + (1 - beta) * from_student.sum()
+
+    return row_mean(
+        divergence,
+        student_logits,
+        teacher_logits,
+        temperature=temperature,
+        mask=mask,
+        chunk=chunk,
+    )
+
+
+@finite_or_refused
+def cross_entropy(
+    student_logits: Tensor,
+    labels: Tensor,
+    *,
+    mask: Tensor | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    r"""Cross-entropy of next tokens, for what is learned beside the teacher, or before.
+
+    .. math:: L = -\frac1N \sum_{n=1}^{N} \log s_{y_n}^{(n)}
+
+    Convention
+        Position n holds the logits of token n: shift before, not here.
+        Reduction: mean over the N tokens kept of the whole batch. What the mask leaves out may
+            have any label, such as the -100 of Hugging Face: ``mask=labels != -100``.
+
+    Args:
+        student_logits: shape (..., V).
+        labels: token numbers, torch.int64, shape (...).
+        mask: torch.bool, shape (...), True where a token counts.
+        chunk: tokens at a time, as in :func:`forward_kl`.
+
+    Source: ``torch.nn.functional.cross_entropy`` of the rows kept is this number.
+
+    Example:
+        >>> round(
+        ...     cross_entropy(
+        ...         torch.zeros(1, 2, 4),
+        ...         torch.tensor([[3, -100]]),
+        ...         mask=torch.tensor([[True, False]]),
+        ...     ).item(),
+        ...     4,
+        ... )
+        1.3863
+    """
+    check_tensor(student_logits, "student logits", "any")
+    check_class_dimension(student_logits)
+    wanted = _labels_kept(labels, student_logits, mask)[..., None]
+
+    def total(student: Tensor, wanted: Tensor) -> Tensor:
+        check_logit_values(student, "student logits")
+        return F.cross_entropy(widen(student), wanted.squeeze(-1), reduction="sum")
+
+    if chunk is None:
+        student = kept(student_logits, mask)
+        return total(student, kept(wanted, mask)) / len(student)
+    return mean_in_chunks(total, chunk, student_logits, wanted, mask)
+
+
+def _labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The labels, checked; 0 where the mask drops a token, whatever number stood there."""
+    if mask is not None:
+        check_mask(mask, logits.shape[:-1])
+        if isinstance(labels, Tensor) and labels.shape == mask.shape:
+            labels = labels.masked_fill(~mask, 0)
+    check_labels(labels, logits)
+    return labels
+
+
+@finite_or_refused
+def linear_distillation_loss(
+    student_hidden: Tensor,
+    student_head: Tensor | nn.Linear,
+    teacher: Tensor,
+    teacher_head: Tensor | nn.Linear | None = None,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = forward_kl,
+    mask: Tensor | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    r"""A loss on the logits that two heads make of hidden states, without ever holding the logits.
+
+    .. math:: L = \frac1N \sum_{n=1}^{N} \ell\bigl(W_s h_s^{(n)} + b_s,\, W_t h_t^{(n)} + b_t\bigr)
+
+    Convention
+        Value and gradients, of hidden states and of the student's head, are those of ``loss`` on
+            all logits at once. They are differentiable once.
+        Memory: some seven times that of ``chunk`` rows of logits, and that of the gradients.
+        Reduction: mean over the N tokens kept of the whole batch.
+
+    Args:
+        student_hidden: shape (..., D_s), before the head.
+        student_head: weight (V, D_s), or a linear layer.
+        teacher: hidden states (..., D_t), or without a head logits (..., V).
+        teacher_head: weight (V, D_t), or a linear layer.
+        loss: any that is a mean over rows of logits, such as :func:`forward_kl`,
+            :func:`kdlearn.losses.soft_target_loss`, or a partial of one with options.
+        mask: torch.bool, shape (...), True where a token counts.
+        chunk: rows of logits that are made at a time; by default what 4 MiB hold.
+
+    Raises:
+        ValueError: a head does not fit its hidden states.
+
+    Source: Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section
+        3.2, whose fused linear cross-entropy computes gradients beside the value as here.
+
+    Example:
+        >>> hidden, head = torch.eye(3), torch.arange(12.0).reshape(4, 3).sqrt()
+        >>> whole = forward_kl(hidden @ head.T, torch.zeros(3, 4))
+        >>> bool((linear_distillation_loss(hidden, head, torch.zeros(3, 4)) - whole).abs() < 1e-6)
+        True
+    """
+    heads = _weights(student_head), _weights(teacher_head)
+    check_pair(student_hidden, teacher, "hidden states", "any")
+    if mask is not None:
+        check_mask(mask, student_hidden.shape[:-1])
+    for side, (weight, _) in zip((student_hidden, teacher), heads, strict=True):
+        if weight is not None and (weight.dim() != 2 or weight.shape[1] != side.shape[-1]):
+            raise ValueError(
+                f"hidden states have shape {tuple(side.shape)} and their head's weight "
+                f"{tuple(weight.shape)}: expected (..., width) and (vocabulary, width)."
+            )
+    if student_hidden.dim() < 2 or student_hidden.shape[:-1] != teacher.shape[:-1]:
+        raise ValueError(
+            f"student hidden states have shape {tuple(student_hidden.shape)} and the teacher's "
+            f"{tuple(teacher.shape)}: give (..., width) of the same tokens."
+        )
+    check_values(kept(student_hidden, mask), "student hidden states")
+    if teacher_head is not None:
+        check_values(kept(teacher, mask), "teacher hidden states")
+
+    def total(student: Tensor, teacher: Tensor) -> Tensor:
+        return len(student) * loss(student, teacher)
+
+    if chunk is None:
+        weight = student_head.weight if isinstance(student_head, nn.Linear) else student_head
+        chunk = max(8, CHUNK // len(weight))
+    return mean_in_chunks(total, chunk, student_hidden, teacher, mask, *heads)
+
+
+def _weights(head: Tensor | nn.Linear | None) -> Head:
+    return (head.weight, head.bias) if isinstance(head, nn.Linear) else (head, None)
 
 
 def _sparse_rows(
     student_logits: Tensor, log_probs: Tensor, indices: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Student log-probabilities (N, V), given log-probabilities (N, k) and their tokens (N, k)."""
-    check_pair(student_logits, log_probs, "values")
-    if student_logits.dim() < 2 or student_logits.shape[:-1] != log_probs.shape[:-1]:
+    check_pair(student_logits, log_probs, "values", "any")
+    check_class_dimension(student_logits)
+    if student_logits.shape[:-1] != log_probs.shape[:-1]:
         raise ValueError(
             f"logits have shape {tuple(student_logits.shape)} and the teacher's log-probabilities "
             f"{tuple(log_probs.shape)}: give (..., vocabulary) and (..., k) for the same tokens."
@@ -275,27 +425,36 @@ def _sparse_rows(
             f"teacher indices have shape {tuple(indices.shape)} and log-probabilities "
             f"{tuple(log_probs.shape)}: give one token number for each probability."
         )
-    vocabulary = student_logits.shape[-1]
-    if int(indices.min()) < 0 or int(indices.max()) >= vocabulary:
-        raise ValueError(
-            f"teacher indices go from {int(indices.min())} to {int(indices.max())}, but the "
-            f"student's {vocabulary} tokens are numbered 0 to {vocabulary - 1}: both need one "
-            "tokenizer."
-        )
-    if bool((log_probs > 1e-2).any()):
-        raise ValueError("teacher log-probabilities are above 0: give logarithms of probabilities.")
     if mask is not None:
         check_mask(mask, student_logits.shape[:-1])
-    student = F.log_softmax(widen(_kept(student_logits, mask)), dim=-1)
-    return student, widen(_kept(log_probs.detach(), mask)), _kept(indices, mask)
+    student, indices = kept(student_logits, mask), kept(indices, mask)
+    teacher = kept(log_probs.detach(), mask)
+    check_logit_values(student, "student logits")
+    _check_log_probs(teacher, "teacher log-probabilities")
+    if checks_values():
+        lowest, highest = (int(bound) for bound in torch.aminmax(indices))
+        if lowest < 0 or highest >= student.shape[-1]:
+            raise ValueError(
+                f"teacher indices go from {lowest} to {highest}, but the student's "
+                f"{student.shape[-1]} tokens are numbered 0 to {student.shape[-1] - 1}: both need "
+                "one tokenizer."
+            )
+    return log_softmax(student), widen(teacher), indices
 
 
+def _check_log_probs(log_probs: Tensor, name: str) -> None:
+    check_values(log_probs, name, minus_infinity=True)
+    if checks_values() and bool((log_probs > 1e-2).any()):
+        raise ValueError(f"{name} are above 0: give logarithms of probabilities.")
+
+
+@finite_or_refused
 def top_k_kl(
     student_logits: Tensor,
     teacher_log_probs: Tensor,
     teacher_indices: Tensor,
     *,
-    tail: str = "bucket",
+    tail: Literal["bucket", "renormalize", "ignore"] = "bucket",
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Forward KL when only the teacher's k most probable tokens were stored.
@@ -305,8 +464,6 @@ def top_k_kl(
               \bar t = 1 - \sum_j t_j, \; \bar s = 1 - \sum_j s_j
 
     Convention
-        Order: student's logits over the whole vocabulary, teacher's log-probabilities and their
-            tokens; the teacher is detached.
         Direction: KL(teacher || student).
         Tail: "bucket" (above) makes all other tokens one event on both sides, a proper KL of
             k + 1 events: at least 0, at most the full KL. "renormalize" divides both sides by
@@ -324,11 +481,8 @@ def top_k_kl(
         mask: torch.bool, shape (...), True where a token counts.
 
     Raises:
-        TypeError: logits or log-probabilities are no floating-point tensors, indices are not
-            torch.int64, or the mask is not torch.bool.
-        ValueError: shapes differ, an index out of range or twice in a row, a log-probability
-            above 0, a sum of probabilities above 1, an empty batch, a NaN, an unknown tail, or a
-            mask that keeps nothing.
+        ValueError: a token stands twice in a row, a log-probability is above 0, or the stored
+            probabilities of a row sum to more than 1.
 
     Source: "bucket": TRL's server distillation (``loss_add_tail``), and DistillKit's
         ``SYMMETRIC_UNIFORM``; "renormalize": TRL without the tail. DistillKit's ``ZERO`` makes
@@ -353,14 +507,15 @@ def top_k_kl(
     _check_stored(teacher, indices)
     stored = student.gather(-1, indices)
     if tail == "bucket":
-        others = student.scatter(-1, indices, -torch.inf)
-        return kl_rows(*_with_tail(teacher, stored, others)).mean()
-    if tail == "renormalize":
-        return kl_rows(F.log_softmax(teacher, dim=-1), F.log_softmax(stored, dim=-1)).mean()
-    return kl_rows(teacher, stored).mean()
+        teacher, stored = _with_tail(teacher, stored, student.scatter(-1, indices, -torch.inf))
+    elif tail == "renormalize":
+        teacher, stored = F.log_softmax(teacher, dim=-1), F.log_softmax(stored, dim=-1)
+    return kl_terms(teacher, stored).sum() / len(stored)
 
 
 def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
+    if not checks_values():
+        return
     if bool((log_probs.logsumexp(dim=-1) > 1e-2).any()):
         raise ValueError(
             "the teacher's stored probabilities sum to more than 1: take the log-softmax over the "
@@ -378,10 +533,10 @@ def _with_tail(teacher: Tensor, stored: Tensor, others: Tensor) -> tuple[Tensor,
     # Rounding can bring the sum to 1 or above, then nothing is left for the tail.
     total = teacher.logsumexp(dim=-1, keepdim=True).clamp_max(0)
     left = torch.log(-torch.expm1(total))
-    rest = others.logsumexp(dim=-1, keepdim=True)
-    return torch.cat([teacher, left], dim=-1), torch.cat([stored, rest], dim=-1)
+    return torch.cat([teacher, left], -1), torch.cat([stored, log_sum(others)[:, None]], -1)
 
 
+@finite_or_refused
 def sampled_kl(
     student_logits: Tensor,
     teacher_log_probs: Tensor,
@@ -396,8 +551,6 @@ def sampled_kl(
               \log \frac{t(v_j)}{s(v_j)}, \qquad v_j \sim q
 
     Convention
-        Order: student's logits over the whole vocabulary, teacher's log-probabilities of the drawn
-            tokens and the tokens; the teacher is detached.
         Draws: m tokens with replacement, a token drawn twice stands twice. From the teacher itself
             (q = t, the ratio is 1) unless the proposal's log-probabilities are given.
         Unbiased: over the draws, value and gradient are those of :func:`forward_kl` on average,
@@ -412,10 +565,7 @@ def sampled_kl(
         mask: torch.bool, shape (...), True where a token counts.
 
     Raises:
-        TypeError: logits or log-probabilities are no floating-point tensors, indices are not
-            torch.int64, or the mask is not torch.bool.
-        ValueError: shapes differ, an index out of range, a log-probability above 0, an empty
-            batch, a NaN, or a mask that keeps nothing.
+        ValueError: a log-probability is above 0.
 
     Source: Anshumann et al., "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs",
         ACL 2025, random sampling knowledge distillation.
@@ -431,16 +581,21 @@ def sampled_kl(
     )
     terms = teacher - student.gather(-1, indices)
     if proposal_log_probs is not None:
-        check_tensor(proposal_log_probs, "proposal log-probabilities")
+        check_tensor(proposal_log_probs, "proposal log-probabilities", "any")
         if proposal_log_probs.shape != teacher_log_probs.shape:
             raise ValueError(
                 f"proposal log-probabilities have shape {tuple(proposal_log_probs.shape)} and the "
                 f"teacher's {tuple(teacher_log_probs.shape)}: give one for each drawn token."
             )
-        terms = (teacher - widen(_kept(proposal_log_probs.detach(), mask))).exp() * terms
+        proposal = kept(proposal_log_probs.detach(), mask)
+        _check_log_probs(proposal, "proposal log-probabilities")
+        ratio = (teacher - widen(proposal)).exp()
+        # A token that the teacher never says costs nothing, whatever the student gives it.
+        terms = ratio * torch.where(ratio == 0, 0.0, terms)
     return terms.mean()
 
 
+@finite_or_refused
 def uld_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
@@ -451,7 +606,6 @@ def uld_loss(
     with the probabilities of each side sorted from high to low, and zeros after the shorter one.
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: softmax of each side over its own vocabulary at temperature 1.
         Blind: which token has which probability is lost, so a shuffle of the vocabulary changes
             nothing, and 0 does not mean that the models agree. Add the cross-entropy of labels.
@@ -464,10 +618,6 @@ def uld_loss(
         teacher_logits: shape (..., V_t), the same leading dimensions.
         mask: torch.bool, shape (...), True where a token counts.
 
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: leading dimensions differ, an empty batch, a NaN, or a mask that keeps nothing.
-
     Source: Boizard et al., "Toward Cross-Tokenizer Distillation: the Universal Logit
         Distillation Loss for LLMs", 2024: a Wasserstein distance with uniform
         cost. They add it to the cross-entropy.
@@ -477,8 +627,9 @@ def uld_loss(
         >>> round(uld_loss(student, teacher).item(), 4)
         0.0
     """
-    check_pair(student_logits, teacher_logits, "logits")
-    if student_logits.dim() < 2 or student_logits.shape[:-1] != teacher_logits.shape[:-1]:
+    check_pair(student_logits, teacher_logits, "logits", "any")
+    check_class_dimension(student_logits, teacher_logits)
+    if student_logits.shape[:-1] != teacher_logits.shape[:-1]:
         raise ValueError(
             f"student logits have shape {tuple(student_logits.shape)} and teacher logits "
             f"{tuple(teacher_logits.shape)}: crop both to the same tokens, only the vocabulary "
@@ -486,13 +637,16 @@ def uld_loss(
         )
     if mask is not None:
         check_mask(mask, student_logits.shape[:-1])
-    sides = _kept(student_logits, mask), _kept(teacher_logits.detach(), mask)
+    sides = kept(student_logits, mask), kept(teacher_logits.detach(), mask)
+    check_logit_values(sides[0], "student logits")
+    check_logit_values(sides[1], "teacher logits")
     student, teacher = (F.softmax(widen(side), -1).sort(-1, descending=True)[0] for side in sides)
     longest = max(student.shape[-1], teacher.shape[-1])
     student, teacher = (F.pad(side, (0, longest - side.shape[-1])) for side in (student, teacher))
     return (student - teacher).abs().sum(dim=-1).mean()
 
 
+@finite_or_refused
 def sequence_reverse_kl(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -509,7 +663,6 @@ def sequence_reverse_kl(
     with :math:`s(y_i) = s(y_i \mid y_{<i}, x)`.
 
     Convention
-        Order: student, teacher, tokens; the teacher is detached.
         On policy: the tokens must be sampled from this student at temperature 1. Then value and
             gradient are unbiased estimates of KL(student || teacher) of sequences and of its
             gradient. A value can be negative.
@@ -525,12 +678,6 @@ def sequence_reverse_kl(
         tokens: the sampled tokens, torch.int64, shape (B, L).
         mask: torch.bool, shape (B, L), True where a token counts: the answer, not the prompt.
 
-    Raises:
-        TypeError: a side is no floating-point tensor, tokens are not torch.int64, or the mask is
-            not torch.bool.
-        ValueError: shapes differ, a token out of range, an empty batch, a NaN, or a mask that
-            keeps nothing.
-
     Source: Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", ICLR 2024,
         equation 2, without their single-step decomposition, teacher-mixed sampling and length
         normalization.
@@ -540,22 +687,25 @@ def sequence_reverse_kl(
         >>> sequence_reverse_kl(logits, logits, tokens).item()
         0.0
     """
-    check_logits(student_logits, teacher_logits)
+    check_logits(student_logits, teacher_logits, "any")
     if student_logits.dim() != 3:
         raise ValueError(
             f"logits need shape (batch, length, vocabulary), got {tuple(student_logits.shape)}."
         )
-    check_labels(tokens, student_logits)
-    student = _log_probability(student_logits, tokens)
-    teacher = _log_probability(teacher_logits, tokens)
-    if mask is not None:
-        check_mask(mask, tokens.shape)
-        student, teacher = student.masked_fill(~mask, 0), teacher.masked_fill(~mask, 0)
+    tokens = _labels_kept(tokens, student_logits, mask)
+    student = _log_probability(student_logits, tokens, mask, "student logits")
+    teacher = _log_probability(teacher_logits.detach(), tokens, mask, "teacher logits")
     ratio = (student - teacher).detach()
     to_come = ratio.flip(1).cumsum(1).flip(1)
     value, policy = ratio.sum(dim=1).mean(), (to_come * student).sum(dim=1).mean()
-    return value + policy - policy.detach()
+    return value + (policy - policy.detach())  # exactly 0 more, also where the policy is great
 
 
-def _log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    return F.log_softmax(widen(logits), dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
+def _log_probability(logits: Tensor, tokens: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    """Log-probabilities of the tokens, (B, L), and 0 where the mask drops one."""
+    if mask is not None:
+        # Before the softmax, whose gradient would be NaN where a dropped row is -inf throughout.
+        logits = logits.masked_fill(~mask[..., None], 0)
+    check_logit_values(logits, name)
+    taken = log_softmax(logits).gather(-1, tokens[..., None]).squeeze(-1)
+    return taken if mask is None else taken.masked_fill(~mask, 0)

@@ -5,23 +5,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import (
+    check_class_dimension,
     check_fraction,
     check_labels,
     check_logits,
+    check_overflow,
     check_same_shape,
     check_temperature,
+    finite_or_refused,
 )
-from kdlearn.core.numerics import kl_rows, widen
-
-
-def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    return F.log_softmax(widen(logits) / temperature, dim=-1)
+from kdlearn.core.numerics import cross_terms, kl_terms, log_sum, widen
+from kdlearn.losses.rows import log_softmax, row_mean
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(widen(logits).flatten(0, -2), labels.flatten())
 
 
+@finite_or_refused
 def soft_target_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0
 ) -> Tensor:
@@ -31,7 +32,6 @@ def soft_target_loss(
               \sigma(z_s^{(n)} / T)\bigr)
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student), teacher probabilities in front of the logarithm.
         Normalized: softmax over the last dimension, the same temperature on both sides.
         Reduction: sum over classes, mean over the N rows (all leading dimensions).
@@ -40,16 +40,11 @@ def soft_target_loss(
             either side changes nothing.
         Limit: T to infinity gives :math:`\frac{1}{2C}\sum_c (\tilde z_s - \tilde z_t)_c^2` a row,
             with centered logits :math:`\tilde z`. Gradient: :math:`T (p_s^T - p_t^T) / N`.
-        Precision: half-precision logits are taken to float32.
 
     Args:
         student_logits: shape (..., C).
         teacher_logits: shape (..., C).
         temperature: T, positive.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
         section 2. RepDistiller, mdistiller, timm and the PyTorch tutorial compute this number.
@@ -64,13 +59,16 @@ def soft_target_loss(
         >>> round(soft_target_loss(logits, -logits, temperature=1.0).item(), 4)
         3.4037
     """
-    check_logits(student_logits, teacher_logits)
-    check_temperature(temperature)
-    student = _log_probabilities(student_logits, temperature)
-    teacher = _log_probabilities(teacher_logits.detach(), temperature)
-    return temperature**2 * kl_rows(teacher, student).mean()
+    mean = row_mean(
+        lambda student, teacher: kl_terms(teacher, student).sum(),
+        student_logits,
+        teacher_logits,
+        temperature=temperature,
+    )
+    return temperature**2 * mean
 
 
+@finite_or_refused
 def distillation_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -85,7 +83,6 @@ def distillation_loss(
               + (1 - w)\, \mathrm{CE}(z_s, y)
 
     Convention
-        Order: student, teacher, labels; the teacher is detached.
         Weight: w stands before the soft term, 1 - w before the labels.
         T²: included in the soft term; the cross-entropy sees the logits at temperature 1.
         Reduction: mean over all leading dimensions in both terms.
@@ -97,11 +94,6 @@ def distillation_loss(
         labels: class numbers, torch.int64, shape (...).
         temperature: T, positive.
         weight: w, from 0 (labels alone) to 1 (teacher alone).
-
-    Raises:
-        TypeError: logits are no floating-point tensors or labels are not torch.int64.
-        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, T <= 0, or w
-            outside of [0, 1].
 
     Source: Hinton, Vinyals and Dean, 2015, section 2. Zagoruyko's code has the same w ("alpha",
         0.9 with T = 4). In torchdistill alpha stands before the labels: use w = 1 - alpha.
@@ -117,15 +109,19 @@ def distillation_loss(
     return weight * soft + (1 - weight) * _cross_entropy(student_logits, labels)
 
 
+@finite_or_refused
 def soft_cross_entropy(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""Cross-entropy with the teacher's softened probabilities as targets.
 
     .. math:: L = -\frac{1}{N} \sum_{n=1}^{N} \sum_c p_{t,c}^T \log p_{s,c}^T
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: softmax over the last dimension, the same temperature on both sides.
         Reduction: sum over classes, mean over the N rows (all leading dimensions).
         T²: not included.
@@ -136,10 +132,7 @@ def soft_cross_entropy(
         student_logits: shape (..., C).
         teacher_logits: shape (..., C).
         temperature: T, positive.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
+        chunk: rows at a time, as in :func:`kdlearn.losses.forward_kl`.
 
     Source: Hinton, Vinyals and Dean, 2015, section 2, without their factor T². TextBrewer's
         ``kd_ce_loss`` is this number; TinyBERT also divides by the number of classes.
@@ -149,21 +142,22 @@ def soft_cross_entropy(
         >>> round(soft_cross_entropy(logits, logits).item(), 4)
         1.3863
     """
-    check_logits(student_logits, teacher_logits)
-    check_temperature(temperature)
-    student = _log_probabilities(student_logits, temperature)
-    teacher = _log_probabilities(teacher_logits.detach(), temperature).exp()
-    # A class without mass costs nothing, also where the student's logarithm is minus infinity.
-    return -torch.where(teacher > 0, teacher * student, torch.zeros_like(teacher)).sum(-1).mean()
+    return row_mean(
+        lambda student, teacher: cross_terms(teacher, student).sum(),
+        student_logits,
+        teacher_logits,
+        temperature=temperature,
+        chunk=chunk,
+    )
 
 
+@finite_or_refused
 def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     r"""Mean squared difference of the logits themselves.
 
     .. math:: L = \frac{1}{NC} \sum_{n,c} (z_s - z_t)_{n,c}^2
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: nothing, so a constant added to a row counts, unlike after a softmax.
         Reduction: mean over rows and classes.
         Relation: T to infinity turns :func:`soft_target_loss` into half of this, on logits whose
@@ -173,10 +167,6 @@ def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         student_logits: shape (..., C).
         teacher_logits: shape (..., C).
 
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, or fewer than two classes.
-
     Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014, who have the sum over
         classes and a factor 1/2: multiply by C/2. TextBrewer's ``kd_mse_loss`` is this number on
         logits divided by T.
@@ -185,10 +175,11 @@ def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         >>> logit_mse_loss(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]])).item()
         5.0
     """
-    check_logits(student_logits, teacher_logits)
+    check_same_shape(student_logits, teacher_logits, "logits", "give both the same outputs")
     return F.mse_loss(widen(student_logits), widen(teacher_logits.detach()))
 
 
+@finite_or_refused
 def target_class_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0
 ) -> Tensor:
@@ -198,7 +189,6 @@ def target_class_loss(
               \bigr)
 
     Convention
-        Order: student, teacher, labels; the teacher is detached.
         Direction: KL(teacher || student) of two events, the label's class and all others.
         Normalized: softmax over all classes at temperature T, then summed into the two events.
         Reduction: mean over rows. T²: included.
@@ -208,10 +198,6 @@ def target_class_loss(
         teacher_logits: shape (..., C).
         labels: class numbers, torch.int64, shape (...).
         temperature: T, positive.
-
-    Raises:
-        TypeError: logits are no floating-point tensors or labels are not torch.int64.
-        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or T <= 0.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 5. mdistiller takes
         the logarithm of summed probabilities; the logarithms here do not underflow.
@@ -224,9 +210,11 @@ def target_class_loss(
     """
     student, teacher = _decoupling_inputs(student_logits, teacher_logits, labels, temperature)
     label = _label_mask(labels, student)
-    return temperature**2 * kl_rows(_two_events(teacher, label), _two_events(student, label)).mean()
+    terms = kl_terms(_two_events(teacher, label), _two_events(student, label))
+    return temperature**2 * terms.sum(dim=-1).mean()
 
 
+@finite_or_refused
 def nontarget_class_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0
 ) -> Tensor:
@@ -236,7 +224,6 @@ def nontarget_class_loss(
               \hat p_c = \frac{p_c}{1 - p_y}, \; c \neq y
 
     Convention
-        Order: student, teacher, labels; the teacher is detached.
         Direction: KL(teacher || student) over the C - 1 other classes.
         Normalized: softmax at temperature T over the other classes alone; the label's logit
             changes nothing.
@@ -247,10 +234,6 @@ def nontarget_class_loss(
         teacher_logits: shape (..., C).
         labels: class numbers, torch.int64, shape (...).
         temperature: T, positive.
-
-    Raises:
-        TypeError: logits are no floating-point tensors or labels are not torch.int64.
-        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or T <= 0.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 5. mdistiller
         subtracts 1000 from the label's scaled logit, which this leaves out exactly.
@@ -263,9 +246,10 @@ def nontarget_class_loss(
     student, teacher = _decoupling_inputs(student_logits, teacher_logits, labels, temperature)
     label = _label_mask(labels, student)
     others = (F.log_softmax(side.masked_fill(label, -torch.inf), -1) for side in (teacher, student))
-    return temperature**2 * kl_rows(*others).mean()
+    return temperature**2 * kl_terms(*others).sum(dim=-1).mean()
 
 
+@finite_or_refused
 def dkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -282,7 +266,6 @@ def dkd_loss(
     with :func:`target_class_loss` and :func:`nontarget_class_loss`.
 
     Convention
-        Order: student, teacher, labels; the teacher is detached.
         Direction: KL(teacher || student) in both parts. Reduction: mean over rows. T²: included.
         Relation: per sample, :func:`soft_target_loss` is TCKD + (1 - p_y) NCKD with the teacher's
             p_y at temperature T: a sure teacher silences NCKD, beta does not let it.
@@ -295,10 +278,6 @@ def dkd_loss(
         temperature: T, positive.
         alpha: weight of the target part.
         beta: weight of the non-target part; 8 for most CIFAR-100 pairs, 6 for WRN-40-2 to 16-2.
-
-    Raises:
-        TypeError: logits are no floating-point tensors or labels are not torch.int64.
-        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or T <= 0.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 7. mdistiller
         multiplies by ``min(epoch / 20, 1)`` outside of the loss.
@@ -328,11 +307,14 @@ def _label_mask(labels: Tensor, logits: Tensor) -> Tensor:
 
 def _two_events(logits: Tensor, label: Tensor) -> Tensor:
     log_probabilities = F.log_softmax(logits, dim=-1)
-    inside = log_probabilities.masked_fill(~label, -torch.inf).logsumexp(dim=-1)
-    outside = log_probabilities.masked_fill(label, -torch.inf).logsumexp(dim=-1)
-    return torch.stack([inside, outside], dim=-1)
+    parts = (
+        log_probabilities.masked_fill(~label, -torch.inf),
+        log_probabilities.masked_fill(label, -torch.inf),
+    )
+    return torch.stack([log_sum(part) for part in parts], dim=-1)
 
 
+@finite_or_refused
 def dist_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -349,15 +331,13 @@ def dist_loss(
     with P the (B, C) matrix of probabilities and :math:`\rho` Pearson's correlation.
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: softmax over classes at temperature T; then rows (beta, "inter-class") and
             columns (gamma, "intra-class") are centered and divided by the product of their norms
             plus 1e-8.
         Reduction: mean over rows and over columns. All leading dimensions count as rows.
         T²: included, and 1 at the default temperature. The correlation hardly shrinks with T:
             divide by T² for its own scale.
-        Range [0, 2 (beta + gamma) T²]. A batch of one has no correlation over the batch: the
-            second term is gamma T².
+        Range [0, 2 (beta + gamma) T²].
 
     Args:
         student_logits: shape (..., C).
@@ -365,10 +345,6 @@ def dist_loss(
         temperature: T, positive.
         beta: weight of the correlation within samples.
         gamma: weight of the correlation within classes.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, fewer than two classes, or T <= 0.
 
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, section
         3. The authors' DIST_KD has no temperature; torchdistill adds it as here, and clamps
@@ -379,10 +355,16 @@ def dist_loss(
         >>> abs(round(dist_loss(logits, logits).item(), 4))
         0.0
     """
-    check_logits(student_logits, teacher_logits)
+    check_logits(student_logits, teacher_logits, "finite")
     check_temperature(temperature)
-    student = _log_probabilities(student_logits, temperature).exp().flatten(0, -2)
-    teacher = _log_probabilities(teacher_logits.detach(), temperature).exp().flatten(0, -2)
+    if gamma and student_logits[..., 0].numel() == 1:
+        raise ValueError(
+            "one row has no correlation over the batch: give two or more, or pass gamma=0."
+        )
+    student, teacher = (
+        log_softmax(side, temperature).exp().flatten(0, -2)
+        for side in (student_logits, teacher_logits.detach())
+    )
     within_samples = 1 - _correlation(student, teacher).mean()
     within_classes = 1 - _correlation(student.T, teacher.T).mean()
     return temperature**2 * (beta * within_samples + gamma * within_classes)
@@ -412,10 +394,6 @@ def standardize_logits(logits: Tensor) -> Tensor:
     Returns:
         The same shape.
 
-    Raises:
-        TypeError: not a floating-point tensor.
-        ValueError: an empty batch, a NaN, or fewer than two classes.
-
     Source: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1.
         The epsilon is torchdistill's.
 
@@ -423,15 +401,17 @@ def standardize_logits(logits: Tensor) -> Tensor:
         >>> standardize_logits(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
-    check_logits(logits, logits)
+    check_logits(logits, logits, "finite")
     logits = widen(logits)
     centered = logits - logits.mean(dim=-1, keepdim=True)
     variance = centered.square().sum(dim=-1, keepdim=True) / (logits.shape[-1] - 1)
+    check_overflow(variance, "logits")
     # A constant row has deviation 0, where the square root has no gradient.
     deviation = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
     return centered / (deviation + 1e-7)
 
 
+@finite_or_refused
 def deit_soft_loss(
     class_logits: Tensor,
     distillation_logits: Tensor,
@@ -447,7 +427,6 @@ def deit_soft_loss(
               \mathrm{KL}\bigl(\sigma(z_t / T) \,\|\, \sigma(z_\text{dist} / T)\bigr)
 
     Convention
-        Order: the student's two heads, teacher, labels; the teacher is detached.
         Direction: KL(teacher || distillation head). T²: included.
         Reduction: cross-entropy, mean over rows; KL, sum over rows and classes divided by rows
             times classes, so it is C times smaller than :func:`soft_target_loss`.
@@ -461,11 +440,6 @@ def deit_soft_loss(
         temperature: T, positive.
         weight: w, from 0 to 1.
 
-    Raises:
-        TypeError: logits are no floating-point tensors or labels are not torch.int64.
-        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, T <= 0, or w
-            outside of [0, 1].
-
     Source: Touvron et al., "Training data-efficient image transformers & distillation through
         attention", ICML 2021, equation 2; ``losses.py`` of the authors divides by ``numel``.
         vit-pytorch divides by rows alone: multiply its w by C to use it here.
@@ -476,13 +450,15 @@ def deit_soft_loss(
         0.6931
     """
     check_fraction(weight, "weight")
-    check_same_shape(class_logits, distillation_logits, "class and distillation logits")
+    _check_heads(class_logits, distillation_logits)
+    check_logits(distillation_logits, teacher_logits, "finite")
     soft = soft_target_loss(distillation_logits, teacher_logits, temperature=temperature)
     check_labels(labels, class_logits)
     soft = soft / class_logits.shape[-1]
     return (1 - weight) * _cross_entropy(class_logits, labels) + weight * soft
 
 
+@finite_or_refused
 def deit_hard_loss(
     class_logits: Tensor,
     distillation_logits: Tensor,
@@ -497,7 +473,6 @@ def deit_hard_loss(
               \qquad y_t = \arg\max_c z_{t,c}
 
     Convention
-        Order: the student's two heads, teacher, labels; the argmax sends no gradient.
         Reduction: mean over rows. There is no temperature.
         Weight: w before the teacher's term.
 
@@ -508,11 +483,6 @@ def deit_hard_loss(
         labels: class numbers, torch.int64, shape (...).
         weight: w, from 0 to 1.
 
-    Raises:
-        TypeError: logits are no floating-point tensors or labels are not torch.int64.
-        ValueError: shapes differ, the batch is empty, a NaN, a label out of range, or w outside
-            of [0, 1].
-
     Source: Touvron et al., ICML 2021, equation 3, where w = 1/2.
 
     Example:
@@ -521,7 +491,7 @@ def deit_hard_loss(
         1.3863
     """
     check_fraction(weight, "weight")
-    check_same_shape(class_logits, distillation_logits, "class and distillation logits")
+    _check_heads(class_logits, distillation_logits)
     check_logits(distillation_logits, teacher_logits)
     check_labels(labels, class_logits)
     decision = teacher_logits.argmax(dim=-1)
@@ -529,6 +499,13 @@ def deit_hard_loss(
     return (1 - weight) * from_labels + weight * _cross_entropy(distillation_logits, decision)
 
 
+def _check_heads(class_logits: Tensor, distillation_logits: Tensor) -> None:
+    check_same_shape(
+        class_logits, distillation_logits, "class and distillation logits", values="logits"
+    )
+
+
+@finite_or_refused
 def binary_distillation_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
@@ -538,7 +515,6 @@ def binary_distillation_loss(
               \mathrm{Bern}(q_s^{(m)})\bigr), \qquad q = \mathrm{sigmoid}(z / T)
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student), of both outcomes of every coin.
         Normalized: sigmoid, each of the M logits alone.
         Reduction: mean over all elements. T²: included.
@@ -549,10 +525,6 @@ def binary_distillation_loss(
         teacher_logits: the same shape.
         temperature: T, positive.
 
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, or T <= 0.
-
     Source: Hinton, Vinyals and Dean, 2015, section 2, for two classes.
 
     Example:
@@ -562,6 +534,7 @@ def binary_distillation_loss(
     return _bernoulli_kl(student_logits, teacher_logits, temperature).mean()
 
 
+@finite_or_refused
 def multi_label_distillation_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
@@ -571,7 +544,6 @@ def multi_label_distillation_loss(
               \mathrm{Bern}(q_t^{(n,l)}) \,\|\, \mathrm{Bern}(q_s^{(n,l)})\bigr)
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student), of both outcomes of every label.
         Normalized: sigmoid of z / T, each label alone.
         Reduction: sum over labels (the last dimension), mean over rows: L times
@@ -582,10 +554,6 @@ def multi_label_distillation_loss(
         teacher_logits: shape (..., L).
         temperature: T, positive.
 
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, the batch is empty, a NaN, or T <= 0.
-
     Source: Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023, the one-versus-all
         reduction of multi-label logits to binary ones.
 
@@ -594,7 +562,9 @@ def multi_label_distillation_loss(
         >>> round(multi_label_distillation_loss(student, teacher).item(), 4)
         2.0794
     """
-    return _bernoulli_kl(student_logits, teacher_logits, temperature).sum(dim=-1).mean()
+    divergences = _bernoulli_kl(student_logits, teacher_logits, temperature)
+    check_class_dimension(student_logits, teacher_logits)
+    return divergences.sum(dim=-1).mean()
 
 
 def _bernoulli_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -604,4 +574,4 @@ def _bernoulli_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     teacher = widen(teacher_logits.detach()) / temperature
     log_student = torch.stack([F.logsigmoid(student), F.logsigmoid(-student)], dim=-1)
     log_teacher = torch.stack([F.logsigmoid(teacher), F.logsigmoid(-teacher)], dim=-1)
-    return temperature**2 * kl_rows(log_teacher, log_student)
+    return temperature**2 * kl_terms(log_teacher, log_student).sum(dim=-1)

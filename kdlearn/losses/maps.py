@@ -23,8 +23,9 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
             channels give the same map.
         Sign: :math:`|A|^p`, so odd p ignores the sign; the official code squares, p = 2.
         Zero: a sample whose features are all 0 gets a map of zeros, with gradient 0.
-        Precision: half-precision features are taken to float32; where powers come near the ends
-            of its range, each sample is divided by its largest absolute value first.
+        Range: where powers come near the ends of what float32 holds, each sample is divided by its
+            largest absolute value first.
+        Layout: channels second; :func:`channels_first` brings others to that.
 
     Args:
         features: shape (B, C, *spatial), any number of spatial dimensions.
@@ -32,10 +33,6 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
 
     Returns:
         Shape (B, *spatial).
-
-    Raises:
-        TypeError: the features are no floating-point tensor, or p is no number.
-        ValueError: no spatial dimension, an empty batch, NaN, or p below 1.
 
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1;
         ``utils.py`` of their repository attention-transfer uses p = 2 and the mean over channels.
@@ -58,7 +55,8 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
     features = widen(features)
     energy = _energy(features, p)
     squares = energy.flatten(1).square().sum(dim=1)
-    if not bool(((squares > 1e-18) & (squares < 1e30)).all()):
+    # A compiled map does not branch on what it sees: it takes the way that is right for all.
+    if torch.compiler.is_compiling() or not bool(((squares > 1e-18) & (squares < 1e30)).all()):
         # The map does not depend on the scale, so the peak may count as a constant in the gradient.
         peak = features.detach().abs().amax(dim=tuple(range(1, features.dim())), keepdim=True)
         energy = _energy(features / peak.clamp_min(torch.finfo(features.dtype).tiny), p)
@@ -70,7 +68,7 @@ def _energy(features: Tensor, p: float) -> Tensor:
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """Sum of squares over channels; its gradient is one product, and takes a third of the time of two operators'."""
+    """Sum of squares over channels, whose gradient is one product: a third of the time."""
 
     generate_vmap_rule = True
 
@@ -88,6 +86,26 @@ class _SumOfSquares(torch.autograd.Function):
         return features * (2 * gradient).unsqueeze(1)
 
 
+def channels_first(features: Tensor) -> Tensor:
+    """Bring features that end in their channels to the layout of all losses on features.
+
+    Tokens (B, N, C), as transformers return them, become (B, C, N); images (B, H, W, C) become
+    (B, C, H, W). Leave out a class token first: ``channels_first(states[:, 1:])``.
+
+    Args:
+        features: shape (B, *spatial, C).
+
+    Returns:
+        Shape (B, C, *spatial), a view.
+
+    Example:
+        >>> channels_first(torch.ones(2, 49, 384)).shape
+        torch.Size([2, 384, 49])
+    """
+    check_tensor(features, "features", "any")
+    return features.movedim(-1, 1)
+
+
 def input_gradients(
     logits: Tensor, labels: Tensor, images: Tensor, *, create_graph: bool = True
 ) -> Tensor:
@@ -100,7 +118,6 @@ def input_gradients(
             own and does not shrink with the batch.
         Batch normalization: in training mode it mixes samples, and the sum then differentiates
             through that too. Use ``model.eval()`` for maps of single images.
-        Precision: the cross-entropy is computed in float32 when the logits are half precision.
 
     Args:
         logits: shape (B, C), computed from the images.
@@ -113,9 +130,7 @@ def input_gradients(
         Gradients of the images' shape.
 
     Raises:
-        TypeError: the logits or images are no floating-point tensor or the labels are not
-        torch.int64. ValueError: the images do not require a gradient, the logits do not depend on
-            them, a label is out of range, an empty batch, or a NaN.
+        ValueError: the images do not require a gradient, or the logits do not depend on them.
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2014; used for
         transfer by Zagoruyko and Komodakis, ICLR 2017, section 3.2.
@@ -125,7 +140,7 @@ def input_gradients(
         >>> input_gradients(2 * images, torch.tensor([0]), images, create_graph=False)
         tensor([[-0.0360,  0.0360]])
     """
-    check_tensor(logits, "logits")
+    check_tensor(logits, "logits", "logits")
     check_labels(labels, logits)
     check_tensor(images, "images")
     if not images.requires_grad:

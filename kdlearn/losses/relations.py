@@ -4,8 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_pair, check_same_shape, check_temperature
-from kdlearn.core.numerics import matmul, unit, widen
+from kdlearn.core.checks import (
+    check_overflow,
+    check_pair,
+    check_same_shape,
+    check_temperature,
+    finite_or_refused,
+)
+from kdlearn.core.numerics import in_scale, matmul, unit, widen
 
 
 def _rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
@@ -16,9 +22,15 @@ def _rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
             f"{what} need shape (batch, ...) with one batch on both sides, got "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}: feed both the same samples."
         )
+    if len(student) == 1:
+        raise ValueError(
+            f"one sample of {what} has no relation to another: give two or more, and drop a last "
+            "batch of one (drop_last=True)."
+        )
     return widen(student).flatten(1), widen(teacher.detach()).flatten(1)
 
 
+@finite_or_refused
 def similarity_preserving_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Samples that are alike for the teacher should be alike for the student.
 
@@ -26,18 +38,13 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
               G = F F^\top, \quad \hat G_{i\cdot} = G_{i\cdot} / \lVert G_{i\cdot} \rVert_2
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: each row of the (B, B) Gram matrix of flattened features to L2 length 1; so
             scaling all features of one side changes nothing, rotating them neither.
-        Reduction: sum of squares over B². A batch of one gives 0.
+        Reduction: sum of squares over B².
 
     Args:
         student_features: shape (B, ...), at least two dimensions.
         teacher_features: shape (B, ...); all but B may differ.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: batches differ, an empty batch, or a NaN.
 
     Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equation
         4. RepDistiller, mdistiller: this number, weight 3000, last block. torchdistill
@@ -48,12 +55,13 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         >>> similarity_preserving_loss(features, features.flip(1)).item()
         0.0
     """
-    student, teacher = _rows(student_features, teacher_features, "features")
+    student, teacher = map(in_scale, _rows(student_features, teacher_features, "features"))
     similar_s = unit(matmul(student, student.T), dim=1)
     similar_t = unit(matmul(teacher, teacher.T), dim=1)
     return F.mse_loss(similar_s, similar_t)
 
 
+@finite_or_refused
 def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     r"""Relational distillation of distances: the same geometry up to scale.
 
@@ -61,20 +69,15 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
               \frac{d_{ij}^t}{\mu^t}\Bigr), \qquad d_{ij} = \lVert e_i - e_j \rVert_2
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Distance: squared distances below 1e-12 count as 1e-12 off the diagonal; 0 on it.
         Normalized: by mu, the mean of the positive distances of the batch, so scaling, shifting
             and rotating either side change nothing.
         Reduction: Huber loss with beta 1 ("smooth L1"), mean over all B² pairs, diagonal
-            included. A batch of one has no distance and gives 0.
+            included. Two samples have one distance, which is its own mean, and give 0.
 
     Args:
         student_embeddings: shape (B, ...).
         teacher_embeddings: shape (B, ...); all but B may differ.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: batches differ, an empty batch, or a NaN.
 
     Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, section 3.2.1, which
         sum over pairs of different samples. RepDistiller and mdistiller: 25 times this plus 50
@@ -90,16 +93,18 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
 
 
 def _relative_distances(embeddings: Tensor) -> Tensor:
+    # Distances are small differences of products, which a mean far from 0 would drown.
+    embeddings = embeddings - embeddings.mean(dim=0)
     products = matmul(embeddings, embeddings.T)
     lengths = embeddings.square().sum(dim=1)
     squares = (lengths[:, None] + lengths - 2 * products).clamp(min=1e-12)
     diagonal = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     distances = squares.sqrt().masked_fill(diagonal, 0)
-    pairs = max(len(embeddings) * (len(embeddings) - 1), 1)
-    # Off the diagonal every distance is positive; a batch of one keeps its zero.
-    return distances * pairs / distances.sum().clamp_min(1e-6)
+    # Off the diagonal every distance is positive.
+    return distances * (len(embeddings) * (len(embeddings) - 1)) / distances.sum()
 
 
+@finite_or_refused
 def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     r"""Relational distillation of angles: the same angle at each sample, for each two others.
 
@@ -109,21 +114,16 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
               \frac{e_k - e_i}{\lVert e_k - e_i \rVert} \Bigr\rangle
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: difference vectors to L2 length 1, so scaling, shifting and rotating either
             side change nothing. Equal samples have no direction: cosine 0, gradient 0. These are
             angles of triplets, not the cosines of the embeddings themselves.
         Reduction: Huber loss with beta 1, mean over all B³ triplets, those with equal members
-            included. A batch of one gives 0.
+            included; 0 for two samples.
         Cost: memory and time grow as B³.
 
     Args:
         student_embeddings: shape (B, ...).
         teacher_embeddings: shape (B, ...); all but B may differ.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: batches differ, an empty batch, or a NaN.
 
     Source: Park et al., "Relational Knowledge Distillation", CVPR 2019, section 3.2.2.
         RepDistiller's number.
@@ -142,6 +142,7 @@ def _triplet_cosines(embeddings: Tensor) -> Tensor:
     return matmul(directions, directions.mT)
 
 
+@finite_or_refused
 def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     r"""Probabilistic knowledge transfer: the same neighbors with the same probabilities.
 
@@ -149,20 +150,15 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
               \epsilon}, \qquad p_{j|i} = \frac{1 + \cos(t_i, t_j)}{\sum_k 1 + \cos(t_i, t_k)}
 
     Convention
-        Order: student (q), teacher (p); the teacher is detached.
-        Direction: KL(teacher || student) of each sample's neighbors, itself included.
-        Normalized: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row to
-            sum 1; so scaling a sample changes nothing, shifting does.
+        Direction: KL(teacher || student), p of the teacher, of each sample's neighbors, itself
+        included. Normalized: cosines (eps 1e-7 added to each length) moved to [0, 1], then each row
+            to sum 1; so scaling a sample changes nothing, shifting does.
         Reduction: mean over B² entries, so B times smaller than the mean KL of a row.
-            epsilon is 1e-7. A batch of one gives 0.
+            epsilon is 1e-7.
 
     Args:
         student_embeddings: shape (B, ...).
         teacher_embeddings: shape (B, ...); all but B may differ.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: batches differ, an empty batch, or a NaN.
 
     Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge
         Transfer", ECCV 2018, section 3, cosine kernel. RepDistiller, mdistiller and
@@ -179,11 +175,14 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
 
 
 def _neighbors(embeddings: Tensor) -> Tensor:
-    directions = embeddings / (embeddings.norm(dim=1, keepdim=True) + 1e-7)
+    lengths = embeddings.norm(dim=1, keepdim=True)
+    check_overflow(lengths, "embeddings")
+    directions = embeddings / (lengths + 1e-7)
     closeness = (matmul(directions, directions.T) + 1) / 2
     return closeness / closeness.sum(dim=1, keepdim=True)
 
 
+@finite_or_refused
 def correlation_congruence_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     r"""Errors of neighbors in the batch should not go together.
 
@@ -191,19 +190,13 @@ def correlation_congruence_loss(student_embeddings: Tensor, teacher_embeddings: 
               \qquad \Delta = e^s - e^t
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: nothing. Only neighbors in the order of the batch are compared, so a shuffle
             of the samples changes the value.
-        Reduction: sum over the embedding, mean over the B - 1 neighboring pairs. A batch of one
-            has no pair and gives 0.
+        Reduction: sum over the embedding, mean over the B - 1 neighboring pairs.
 
     Args:
         student_embeddings: shape (B, ...), after an embedding of the teacher's width.
         teacher_embeddings: the same shape.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, an empty batch, or a NaN.
 
     Source: RepDistiller's ``CC.py`` (weight 0.02) for Peng et al., "Correlation Congruence for
         Knowledge Distillation", ICCV 2019. torchdistill compares (B, B) kernel matrices, as the
@@ -222,9 +215,10 @@ def correlation_congruence_loss(student_embeddings: Tensor, teacher_embeddings: 
     )
     student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
     error = (student - teacher).abs()
-    return (error[1:] * error[:-1]).sum() / max(len(error) - 1, 1)
+    return (error[1:] * error[:-1]).sum() / (len(error) - 1)
 
 
+@finite_or_refused
 def contrastive_loss(
     student_embeddings: Tensor, teacher_embeddings: Tensor, *, temperature: float = 0.07
 ) -> Tensor:
@@ -235,22 +229,17 @@ def contrastive_loss(
               -\log \frac{e^{\cos(s_i, t_i)/\tau}}{\sum_j e^{\cos(s_j, t_i)/\tau}} \Bigr]
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: embeddings to L2 length 1, so scaling a sample changes nothing.
         Negatives: the other samples of the batch. This is the idea of CRD without its memory
             bank of thousands of negatives and its noise-contrastive estimate: other numbers, and
             small batches make it weak.
-        Reduction: mean over samples and over both directions. A batch of one gives 0.
+        Reduction: mean over samples and over both directions.
         Minimum: not 0 at equality; 0 is approached when positives and negatives part.
 
     Args:
         student_embeddings: shape (B, D), after an embedding of the teacher's width.
         teacher_embeddings: shape (B, D).
         temperature: tau, positive.
-
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: shapes differ, an empty batch, a NaN, or tau <= 0.
 
     Source: Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, for
         the idea and tau; van den Oord et al., 2018, for the in-batch estimate (InfoNCE).

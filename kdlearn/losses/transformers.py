@@ -1,35 +1,47 @@
 """Losses inside transformers: attention scores, relations of states, hidden states, layer maps."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_choice, check_mask, check_pair, check_same_shape
-from kdlearn.core.numerics import kl_rows, matmul, widen
+from kdlearn.core.checks import (
+    check_choice,
+    check_logit_values,
+    check_mask,
+    check_no_probabilities,
+    check_pair,
+    check_same_shape,
+    check_values,
+    check_whole,
+    checks_values,
+    finite_or_refused,
+)
+from kdlearn.core.numerics import cross_terms, kl_terms, matmul, widen
+from kdlearn.losses.rows import log_softmax
 
 Side = Tensor | tuple[Tensor, Tensor]
 
 
 def _check_scores(student: Tensor, teacher: Tensor) -> None:
-    check_pair(student, teacher, "scores")
+    check_pair(student, teacher, "scores", "any")
     if student.dim() != 4 or teacher.dim() != 4:
         raise ValueError(
-            "scores need shape (batch, heads, queries, keys), got "
-            f"{tuple(student.shape)} and {tuple(teacher.shape)}: take them before the softmax."
+            f"scores need shape (batch, heads, queries, keys), got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}: take them before the softmax."
         )
     if student.shape[1] != teacher.shape[1]:
         raise ValueError(
             f"student has {student.shape[1]} heads and teacher {teacher.shape[1]}: average or "
             "select heads first, or use relation_loss, which splits both into equal heads."
         )
-    check_same_shape(student, teacher, "scores", "feed both the same tokens")
+    check_same_shape(student, teacher, "scores", "feed both the same tokens", "any")
 
 
-def _token_mask(mask: Tensor | None, scores: Tensor) -> Tensor:
-    """The mask of tokens, shape (B, L), all True where none was given."""
+def _token_mask(mask: Tensor, scores: Tensor) -> Tensor:
+    """The mask of tokens, shape (B, L), checked."""
     batch, _, queries, keys = scores.shape
-    if mask is None:
-        return torch.ones(batch, keys, dtype=torch.bool, device=scores.device)
     if queries != keys:
         raise ValueError(
             f"scores of {queries} queries and {keys} keys are no self-attention, and a mask of "
@@ -39,6 +51,7 @@ def _token_mask(mask: Tensor | None, scores: Tensor) -> Tensor:
     return mask
 
 
+@finite_or_refused
 def attention_score_loss(
     student_scores: Tensor, teacher_scores: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
@@ -47,7 +60,6 @@ def attention_score_loss(
     .. math:: L = \frac{1}{B\,h\,L^2} \sum_{b,a,i,j} (A_s - A_t)_{b,a,i,j}^2
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Normalized: nothing. A score of -100 or less counts as 0 on its side: it is an additive
             mask such as -10000, not an attention.
         Reduction: without a mask, mean over batch, heads, queries and keys, hidden entries
@@ -61,10 +73,6 @@ def attention_score_loss(
         teacher_scores: the same shape.
         mask: torch.bool, shape (B, L), True where a token counts.
 
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: heads or shapes differ, an empty batch, a NaN, or a mask that keeps nothing.
-
     Source: Jiao et al., "TinyBERT", Findings of EMNLP 2020, equation 7; ``general_distill.py`` of
         the authors. TextBrewer without a mask also zeroes every negative score.
 
@@ -74,20 +82,21 @@ def attention_score_loss(
         2.75
     """
     _check_scores(student_scores, teacher_scores)
-    student, teacher = _visible(student_scores), _visible(teacher_scores.detach())
-    squared = (student - teacher).square()
-    if mask is None:
-        return squared.mean()
-    kept = _token_mask(mask, student_scores)
-    pairs = (kept[:, None, :, None] & kept[:, None, None, :]).expand_as(squared)
-    return squared[pairs].mean()
+    if mask is not None:
+        kept = _token_mask(mask, student_scores)
+        pairs = (kept[:, None, :, None] & kept[:, None, None, :]).expand_as(student_scores)
+        student_scores, teacher_scores = student_scores[pairs], teacher_scores[pairs]
+    student = _visible(student_scores, "student scores")
+    return F.mse_loss(student, _visible(teacher_scores.detach(), "teacher scores"))
 
 
-def _visible(scores: Tensor) -> Tensor:
+def _visible(scores: Tensor, name: str) -> Tensor:
+    check_values(scores, name, minus_infinity=True)
     scores = widen(scores)
-    return torch.where(scores <= -100, torch.zeros_like(scores), scores)
+    return torch.where(scores <= -100, 0.0, scores)
 
 
+@finite_or_refused
 def attention_distribution_loss(
     student_scores: Tensor, teacher_scores: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
@@ -97,7 +106,6 @@ def attention_distribution_loss(
               \sigma(A_s^{b,a,i})\bigr)
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Direction: KL(teacher || student) of rows: what one query gives to all keys.
         Normalized: softmax over keys, from scores that are already divided by sqrt(d).
         Reduction: sum over keys, mean over batch, heads and queries. With a mask, keys that do
@@ -110,10 +118,6 @@ def attention_distribution_loss(
         teacher_scores: the same shape.
         mask: torch.bool, shape (B, L), True where a token counts.
 
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: heads or shapes differ, an empty batch, a NaN, or a mask that keeps nothing.
-
     Source: Wang et al., "MiniLM", NeurIPS 2020, section 3, of one layer. TextBrewer's
         ``att_ce_loss`` with a mask is this plus the teacher's entropy, for scores that carry
         -10000 at hidden keys; without a mask it drops every key of negative score.
@@ -123,22 +127,36 @@ def attention_distribution_loss(
         >>> attention_distribution_loss(scores, scores + 3).item()
         0.0
     """
-    _check_scores(student_scores, teacher_scores)
-    kept = _token_mask(mask, student_scores)
-    rows = _row_divergences(student_scores, teacher_scores, kept)
-    return rows.mean() if mask is None else rows.transpose(1, 2)[kept].mean()
+    student, teacher = _log_attention(student_scores, teacher_scores, mask)
+    return kl_terms(teacher, student).sum(dim=-1).mean()
 
 
-def _row_divergences(student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
-    """KL(teacher || student) of each row over the keys kept, shape (B, heads, queries)."""
-    hidden = ~kept[:, None, None, :]
-    # A sequence without any kept key would have no softmax; its rows are dropped by the caller.
-    hidden = hidden & kept.any(dim=1)[:, None, None, None]
-    log_student = F.log_softmax(widen(student).masked_fill(hidden, -torch.inf), dim=-1)
-    log_teacher = F.log_softmax(widen(teacher.detach()).masked_fill(hidden, -torch.inf), dim=-1)
-    return kl_rows(log_teacher, log_student)
+def _log_attention(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the rows kept, student's and detached teacher's, of scores alone."""
+    _check_scores(student, teacher)
+    check_no_probabilities(student, "student scores")
+    check_no_probabilities(teacher, "teacher scores")
+    return (
+        _log_rows(student, mask, "student scores"),
+        _log_rows(teacher.detach(), mask, "teacher scores"),
+    )
 
 
+def _log_rows(scores: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    """Log-probabilities over the keys kept of the queries kept, (N, heads, L)."""
+    rows = scores.transpose(1, 2)
+    if mask is not None:
+        kept = _token_mask(mask, scores)
+        keys = kept[kept.nonzero()[:, 0]]  # those of each row's sequence
+        # Rows are chosen before the softmax: one without any key would spoil the gradient after it.
+        rows = rows[kept].masked_fill(~keys[:, None], -torch.inf)
+    check_logit_values(rows, name)
+    return log_softmax(rows)
+
+
+@finite_or_refused
 def relation_loss(
     student: Side, teacher: Side, *, relation_heads: int, mask: Tensor | None = None
 ) -> Tensor:
@@ -149,7 +167,6 @@ def relation_loss(
               R = \sigma\Bigl(\frac{X_a Y_a^\top}{\sqrt{d_r}}\Bigr)
 
     Convention
-        Order: student, teacher; the teacher is detached.
         A side is one tensor X = Y (queries, keys or values: the Q-Q, K-K, V-V relations of v2), or
             a pair (X, Y), as (queries, keys) for the attention of v1.
         Heads: all heads side by side in the last dimension, split anew into A_r relation heads;
@@ -166,9 +183,7 @@ def relation_loss(
         mask: torch.bool, shape (B, L), True where a token counts.
 
     Raises:
-        TypeError: a side is no floating-point tensor or pair, or the mask is not torch.bool.
-        ValueError: batches or lengths differ, the heads do not divide a width, an empty batch, a
-            NaN, or a sequence without a token that counts.
+        ValueError: the heads do not divide a width, or a sequence has no token that counts.
 
     Source: Wang et al., "MiniLMv2", Findings of ACL 2021, equations 5 to 8; "MiniLM", NeurIPS
         2020, section 3. The reduction is that of Bloomberg's minilmv2.bb.
@@ -180,26 +195,33 @@ def relation_loss(
         >>> relation_loss((states, states), states, relation_heads=1).item()
         0.0
     """
-    student_scores = _relations(*_as_pair(student, "student"), relation_heads, "student")
-    teacher_scores = _relations(*_as_pair(teacher, "teacher"), relation_heads, "teacher")
+    student_scores = _relations(*_as_pair(student, "student", mask), relation_heads, "student")
+    teacher_scores = _relations(*_as_pair(teacher, "teacher", mask), relation_heads, "teacher")
     _check_scores(student_scores, teacher_scores)
-    kept = _token_mask(mask, student_scores)
-    if not bool(kept.any(dim=1).all()):
+    log_student = _log_rows(student_scores, mask, "student relations")
+    log_teacher = _log_rows(teacher_scores.detach(), mask, "teacher relations")
+    rows = kl_terms(log_teacher, log_student).sum(dim=-1).mean(dim=-1)
+    if mask is None:
+        return rows.mean()
+    lengths = mask.sum(dim=1)
+    if checks_values() and not bool(lengths.all()):
         raise ValueError("a sequence has no token that counts: drop it from the batch.")
-    rows = _row_divergences(student_scores, teacher_scores, kept).mean(dim=1)
-    # where, not a product: a row that does not count must not reach the sum, whatever it holds.
-    rows = torch.where(kept, rows, torch.zeros_like(rows))
-    return (rows.sum(dim=1) / kept.sum(dim=1)).mean()
+    return (rows / lengths[mask.nonzero()[:, 0]]).sum() / len(mask)
 
 
-def _as_pair(side: Side, name: str) -> tuple[Tensor, Tensor]:
+def _as_pair(side: Side, name: str, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     first, second = (side, side) if isinstance(side, Tensor) else _checked_pair(side, name)
-    check_same_shape(first, second, f"{name} states", "give queries and keys of one layer")
+    check_same_shape(first, second, f"{name} states", "give queries and keys of one layer", "any")
     if first.dim() != 3:
         raise ValueError(
             f"{name} states need shape (batch, length, width), got {tuple(first.shape)}: "
             "put the heads side by side in the last dimension."
         )
+    if mask is not None:
+        check_mask(mask, first.shape[:2])
+        first, second = (states.masked_fill(~mask[..., None], 0) for states in (first, second))
+    check_values(first, f"{name} states")
+    check_values(second, f"{name} states")
     return first, second
 
 
@@ -210,8 +232,8 @@ def _checked_pair(side: tuple[Tensor, Tensor], name: str) -> tuple[Tensor, Tenso
 
 
 def _relations(first: Tensor, second: Tensor, heads: int, name: str) -> Tensor:
-    width = first.shape[2]
-    if heads < 1 or width % heads:
+    width, heads = first.shape[2], check_whole(heads, "relation_heads")
+    if width % heads:
         raise ValueError(
             f"{name} has width {width}, which {heads} relation heads do not divide: "
             "choose a common divisor of both widths."
@@ -223,6 +245,7 @@ def _relations(first: Tensor, second: Tensor, heads: int, name: str) -> Tensor:
     return matmul(split_first, split_second.mT) / (width // heads) ** 0.5
 
 
+@finite_or_refused
 def hidden_state_loss(
     student_states: Tensor, teacher_states: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
@@ -231,7 +254,6 @@ def hidden_state_loss(
     .. math:: L = \frac{1}{N D} \sum_{n,d} (H_s - H_t)_{n,d}^2
 
     Convention
-        Order: student (after its projection), teacher; the teacher is detached.
         Normalized: nothing.
         Reduction: mean over tokens and width. Without a mask all positions count, padding too
             (TinyBERT); with one, only the N tokens kept (TextBrewer).
@@ -242,10 +264,6 @@ def hidden_state_loss(
         student_states: shape (B, L, D).
         teacher_states: the same shape.
         mask: torch.bool, shape (B, L), True where a token counts.
-
-    Raises:
-        TypeError: a side is no floating-point tensor, or the mask is not torch.bool.
-        ValueError: shapes differ, an empty batch, a NaN, or a mask that keeps nothing.
 
     Source: Jiao et al., "TinyBERT", Findings of EMNLP 2020, equation 8 (equation 9 for
         embeddings).
@@ -261,14 +279,17 @@ def hidden_state_loss(
         teacher_states,
         "states",
         "bring the student's to the teacher's width with projectors.LinearProjector",
+        "any",
     )
-    student, teacher = widen(student_states), widen(teacher_states.detach())
     if mask is not None:
-        check_mask(mask, student.shape[:-1])
-        student, teacher = student[mask], teacher[mask]
-    return F.mse_loss(student, teacher)
+        check_mask(mask, student_states.shape[:-1])
+        student_states, teacher_states = student_states[mask], teacher_states[mask]
+    check_values(student_states, "student states")
+    check_values(teacher_states, "teacher states")
+    return F.mse_loss(widen(student_states), widen(teacher_states.detach()))
 
 
+@finite_or_refused
 def vit_attention_loss(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
     r"""Attention distillation for vision transformers: cross-entropy of attention rows.
 
@@ -276,7 +297,6 @@ def vit_attention_loss(student_scores: Tensor, teacher_scores: Tensor) -> Tensor
               \log \sigma(A_s)_{b,a,i,j}
 
     Convention
-        Order: student, teacher; the teacher is detached.
         Direction: teacher probabilities in front of the student's logarithm.
         Normalized: softmax over keys, from scores that are already divided by sqrt(d).
         Reduction: sum over keys, mean over batch, heads and queries. One layer: the authors sum
@@ -289,10 +309,6 @@ def vit_attention_loss(student_scores: Tensor, teacher_scores: Tensor) -> Tensor
         student_scores: shape (B, heads, L, L), before the softmax.
         teacher_scores: the same shape.
 
-    Raises:
-        TypeError: a side is no floating-point tensor.
-        ValueError: heads or shapes differ, an empty batch, or a NaN.
-
     Source: Li et al., "On the Surprising Effectiveness of Attention Transfer for Vision
         Transformers", NeurIPS 2024, attention distillation.
 
@@ -301,18 +317,15 @@ def vit_attention_loss(student_scores: Tensor, teacher_scores: Tensor) -> Tensor
         >>> round(vit_attention_loss(scores, scores).item(), 4)
         0.6931
     """
-    _check_scores(student_scores, teacher_scores)
-    log_student = F.log_softmax(widen(student_scores), dim=-1)
-    probabilities = F.softmax(widen(teacher_scores.detach()), dim=-1)
-    # A key without probability costs nothing, also where the student's logarithm is minus infinity.
-    terms = torch.where(
-        probabilities > 0, probabilities * log_student, torch.zeros_like(log_student)
-    )
-    return -terms.sum(dim=-1).mean()
+    student, teacher = _log_attention(student_scores, teacher_scores)
+    return cross_terms(teacher, student).sum(dim=-1).mean()
 
 
 def layer_map(
-    student_layers: int, teacher_layers: int, *, choice: str | dict[int, int] = "uniform"
+    student_layers: int,
+    teacher_layers: int,
+    *,
+    choice: Literal["uniform", "last"] | dict[int, int] = "uniform",
 ) -> dict[int, int]:
     r"""Which teacher layer each student layer learns from, counted from 0.
 
@@ -334,8 +347,7 @@ def layer_map(
         Student layer to teacher layer.
 
     Raises:
-        ValueError: fewer teacher than student layers, no layer, an unknown word, or a layer of
-            the dict that does not exist.
+        ValueError: the student is deeper than the teacher, or a layer of the dict does not exist.
 
     Source: Jiao et al., "TinyBERT", 2020, section 3.1 (uniform); Sun et al., "Patient Knowledge
         Distillation for BERT Model Compression", EMNLP 2019 (skip and last).
@@ -346,10 +358,11 @@ def layer_map(
         >>> layer_map(2, 12, choice="last")
         {0: 10, 1: 11}
     """
-    if not 0 < student_layers <= teacher_layers:
+    student_layers = check_whole(student_layers, "student_layers")
+    if student_layers > check_whole(teacher_layers, "teacher_layers"):
         raise ValueError(
             f"student has {student_layers} layers and teacher {teacher_layers}: "
-            "the student needs at least one, and not more than the teacher."
+            "the student may not have more than the teacher."
         )
     if isinstance(choice, dict):
         return _custom_map(choice, student_layers, teacher_layers)

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdlearn.core.checks import check_whole
 from kdlearn.core.inputs import Inputs, count, device_of, evaluating, run, take
 
 WARM_UP = 10
@@ -267,21 +268,21 @@ def _check(
 ) -> None:
     if not callable(model):
         raise TypeError(
-            f"a {type(model).__name__} cannot be called: give a module, or for a session of another "
-            "library a function of one batch that runs it."
+            f"a {type(model).__name__} cannot be called: give a module, or for a session of "
+            "another library a function of one batch that runs it."
         )
     if count(example) == 0:
         raise ValueError("the example holds no samples: give at least one, such as images[:1].")
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise ValueError(f"batch_sizes must be whole numbers from 1 on, got {tuple(batch_sizes)}.")
-    if runs < FEWEST_RUNS:
-        raise ValueError(
-            f"runs must be at least {FEWEST_RUNS}, got {runs}: of fewer, p95 is little but the slowest one."
-        )
+    if not batch_sizes:
+        raise ValueError("batch_sizes are empty: give the samples of a call, such as (1, 64).")
+    for size in batch_sizes:
+        check_whole(size, "a batch size")
+    check_whole(runs, "runs", FEWEST_RUNS)  # of fewer, p95 is little but the slowest one
     device = device_of(example)
     if device.type not in ("cpu", "cuda"):
         raise ValueError(
-            f"the example is on {device}: only the CPU and CUDA can be timed here. Move model and example to one."
+            f"the example is on {device}: only the CPU and CUDA can be timed here. Move model and "
+            f"example to one."
         )
 
 

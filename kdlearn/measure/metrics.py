@@ -5,11 +5,23 @@ Pure functions of tensors; each returns a Python number. Shares are in [0, 1], n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from kdlearn.core.checks import check_temperature, check_tensor
-from kdlearn.core.inputs import Inputs, call, count, evaluating, take
+from kdlearn.core.checks import (
+    check_labels,
+    check_same_shape,
+    check_temperature,
+    check_tensor,
+    check_values,
+    check_whole,
+)
+from kdlearn.core.inputs import Inputs, call, count, device_of, evaluating, join, place, take
+from kdlearn.core.numerics import kl_terms
+from kdlearn.data.samples import Samples
 
 
 @torch.no_grad()
@@ -30,14 +42,14 @@ def predict(model: nn.Module, images: Inputs, batch_size: int = 512) -> Tensor:
         >>> predict(nn.Flatten(), torch.ones(3, 1, 2, 2)).shape
         torch.Size([3, 4])
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    samples = count(images)
+    batch_size, samples = check_whole(batch_size, "batch_size"), count(images)
     if samples == 0:
         raise ValueError("there are no images to predict: check how the split was cut.")
+    home = next((p.device for p in getattr(model, "parameters", list)()), device_of(images))
     with evaluating(model):
         starts = range(0, samples, batch_size)
-        return torch.cat([call(model, take(images, slice(at, at + batch_size))) for at in starts])
+        parts = [place(take(images, slice(at, at + batch_size)), home) for at in starts]
+        return torch.cat([call(model, part) for part in parts])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -56,8 +68,38 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         0.75
     """
     _check_logits(logits)
-    _check_labels(logits, labels)
+    check_labels(labels, logits)
     return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def evaluate(
+    model: nn.Module, data: Any, metric: Callable[[Tensor, Any], float] = accuracy
+) -> float:
+    """Return what a metric says of a model on data of any kind, in evaluation mode.
+
+    Args:
+        model: takes a batch of inputs, returns logits, see `kdlearn.core.inputs.call`.
+        data: inputs with labels, as `kdlearn.data.Samples` takes them; placed where the model is.
+        metric: from the logits and the labels of all samples to a number.
+
+    Raises:
+        TypeError: the metric returned no number.
+
+    Example:
+        >>> evaluate(nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 1])))
+        0.666...
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    logits, labels = [], []
+    with evaluating(model), torch.no_grad():
+        for batch in Samples.of(data, "data").in_order():
+            logits.append(call(model, place(batch.inputs, device)))
+            labels.append(place(batch.labels, device))
+    value = metric(torch.cat(logits), join(labels))
+    if isinstance(value, Tensor) and value.numel() != 1 or not hasattr(value, "__float__"):
+        given = f"numbers of shape {_shape(value)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"the metric returned {given}: expected one number.")
+    return float(value)
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
@@ -112,7 +154,7 @@ def kl_to_teacher(
     check_temperature(temperature)
     student = (student_logits.double() / temperature).log_softmax(dim=1)
     teacher = (teacher_logits.double() / temperature).log_softmax(dim=1)
-    return (teacher.exp() * (teacher - student)).sum(dim=1).mean().item()
+    return kl_terms(teacher, student).sum(dim=1).mean().item()
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> float:
@@ -142,9 +184,8 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
         0.25
     """
     _check_logits(logits)
-    _check_labels(logits, labels)
-    if not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins must be at least 1, a whole number, got {bins}.")
+    check_labels(labels, logits)
+    bins = check_whole(bins, "bins")
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
     gap = (predicted == labels).double() - confidence
     which = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
@@ -235,36 +276,21 @@ def _overlap(start: Tensor, stop: Tensor, cells: int) -> Tensor:
     return ((stop.minimum(left + 1 / cells) - start.maximum(left)) * cells).clamp(0, 1)
 
 
-def _check_logits(logits: Tensor, name: str = "logits") -> None:
-    check_tensor(logits, name)
-    if logits.dim() != 2:
-        raise ValueError(f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}.")
-
-
-def _check_labels(logits: Tensor, labels: Tensor) -> None:
-    if labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"expected one label a row, shape ({len(logits)},), got {_shape(labels)}: "
-            "give class numbers, of the same images."
-        )
-    if labels.is_floating_point():
-        raise TypeError(f"labels are {labels.dtype}: expected class numbers, call .long() on them.")
-    lowest, highest, classes = int(labels.min()), int(labels.max()), logits.shape[1]
-    if lowest < 0 or highest >= classes:
-        raise ValueError(
-            f"labels go from {lowest} to {highest}, but {classes} classes are numbered 0 to {classes - 1}: "
-            "drop or renumber the rest."
-        )
+def _check_logits(*sides: Tensor) -> None:
+    for logits in sides:
+        check_tensor(logits, "logits", "any")
+        check_values(logits, "logits", minus_infinity=True)
+        if logits.dim() != 2:
+            raise ValueError(
+                f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}: make rows "
+                "of tokens or pixels, and leave out what does not count."
+            )
 
 
 def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    _check_logits(student_logits, "student logits")
-    check_tensor(teacher_logits, "teacher logits")
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"student logits have shape {_shape(student_logits)} and teacher logits "
-            f"{_shape(teacher_logits)}: run both on the same images and classes."
-        )
+    _check_logits(student_logits, teacher_logits)
+    advice = "run both on the same images and classes"
+    check_same_shape(student_logits, teacher_logits, "logits", advice, "any")
 
 
 def _check_maps(maps: Tensor, boxes: Tensor) -> None:

@@ -128,7 +128,7 @@ def summary(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFra
 
     Args:
         table: long format, as from :func:`load_results`.
-        metrics: columns to show, by default all but ``seed`` and ``method``.
+        metrics: columns to show, by default all that hold numbers, but ``seed``.
 
     Raises:
         KeyError: no such column.
@@ -139,7 +139,8 @@ def summary(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFra
         {'n': 2, 'accuracy': '83.0 ± 1.4'}
     """
     columns = [str(column) for column in table]
-    shown = metrics if metrics is not None else [c for c in columns if c not in ("seed", "method")]
+    numeric = [str(c) for c in table.select_dtypes("number") if c != "seed"]
+    shown = numeric if metrics is None else metrics
     unknown = [column for column in shown if column not in columns]
     if unknown:
         raise KeyError(f"the table has no column {unknown}: it has {_columns(table)}.")
@@ -180,5 +181,5 @@ def load_results(name: str) -> pd.DataFrame:
     )
     raise FileNotFoundError(
         f"no results named {name!r}: there are {', '.join(known) or 'none'}. "
-        "Make a table with: python -m kdlearn.experiments NAME --output FILE"
+        "Make a table with: kdlearn experiment NAME --output FILE"
     )

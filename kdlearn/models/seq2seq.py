@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdlearn.models.small_cnn import check_positive
+from kdlearn.core.checks import check_sizes
 
 
 class AdditiveAttention(nn.Module):
@@ -61,7 +61,7 @@ class Seq2Seq(nn.Module):
     def __init__(self, symbols: int = 20, embedding: int = 32, hidden: int = 64) -> None:
         """Make the layers; the weights follow from torch's current seed."""
         super().__init__()
-        check_positive(symbols=symbols, embedding=embedding, hidden=hidden)
+        check_sizes(symbols=symbols, embedding=embedding, hidden=hidden)
         if hidden % 2:
             raise ValueError(f"hidden must be even, one half a direction, got {hidden}.")
         self.symbols = symbols

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from kdlearn.core.checks import check_sizes
+
 
 class SmallCNN(nn.Module):
     """Three times convolution, batch normalization, ReLU, pooling; then one linear layer.
@@ -34,7 +36,7 @@ class SmallCNN(nn.Module):
     def __init__(self, width: int, classes: int = 10, channels: int = 1) -> None:
         """Make the layers; the weights follow from torch's current seed."""
         super().__init__()
-        check_positive(width=width, classes=classes, channels=channels)
+        check_sizes(width=width, classes=classes, channels=channels)
         self.channels = channels
         self.group1 = _group(channels, width)
         self.group2 = _group(width, 2 * width)
@@ -50,8 +52,9 @@ class SmallCNN(nn.Module):
         """
         if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < 8:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}: expected (batch, {self.channels}, height, width) of at "
-                "least 8 pixels; make the network with channels= of the images, or enlarge them."
+                f"images have shape {tuple(images.shape)}: expected (batch, {self.channels}, "
+                "height, width) of at least 8 pixels; make the network with channels= of the "
+                "images, or enlarge them."
             )
         features = self.group3(self.group2(self.group1(images)))
         return self.classifier(self.pool(features).flatten(1))
@@ -64,17 +67,3 @@ def _group(inputs: int, outputs: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
     )
-
-
-def check_positive(**sizes: int) -> None:
-    """Refuse a network with nothing in it.
-
-    Raises:
-        TypeError: a size is no whole number.
-        ValueError: a size is smaller than 1.
-    """
-    for name, size in sizes.items():
-        if not isinstance(size, int):
-            raise TypeError(f"{name} must be a whole number, got {size!r}.")
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdlearn.models.small_cnn import check_positive
+from kdlearn.core.checks import check_sizes
 
 HIDDEN = -10_000.0
 """The score of what lies in the future: finite, so that losses on scores stay finite too."""
@@ -43,7 +43,7 @@ class TinyTransformer(nn.Module):
     ) -> None:
         """Make the layers; the weights follow from torch's current seed."""
         super().__init__()
-        check_positive(symbols=symbols, length=length, width=width, heads=heads, layers=layers)
+        check_sizes(symbols=symbols, length=length, width=width, heads=heads, layers=layers)
         if width % heads:
             raise ValueError(f"{heads} heads cannot share a width of {width} evenly.")
         self.token = nn.Embedding(symbols, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdlearn.models.small_cnn import check_positive
+from kdlearn.core.checks import check_sizes
 
 
 class SlimWRN(nn.Module):
@@ -51,7 +51,7 @@ class SlimWRN(nn.Module):
         super().__init__()
         if len(widths) != 3:
             raise ValueError(f"widths must hold 3 numbers, one a group, got {tuple(widths)}.")
-        check_positive(
+        check_sizes(
             **{f"widths[{i}]": width for i, width in enumerate(widths)},
             blocks=blocks,
             classes=classes,

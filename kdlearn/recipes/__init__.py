@@ -1,16 +1,17 @@
 """Recipes: a whole distillation in one small TOML file, checked before anything runs."""
 
-from kdlearn.recipes.build import Built, build, distiller, make_augment, stored_teacher
+from kdlearn.recipes.build import Built, build, distiller, terms
+from kdlearn.recipes.job import Job
 from kdlearn.recipes.schema import Recipe, RecipeError, load, shipped
 
 __all__ = [
     "Built",
+    "Job",
     "Recipe",
     "RecipeError",
     "build",
     "distiller",
     "load",
-    "make_augment",
     "shipped",
-    "stored_teacher",
+    "terms",
 ]

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
-from kdlearn import losses
 from kdlearn.data import (
+    FixedCopies,
     RandomAffine,
     RandomCropFlip,
     RandomShift,
+    Split,
     Splits,
     balanced_subset,
-    cifar,
-    cluttered_digits,
-    warped_digits,
 )
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
-from kdlearn.models import SlimWRN, SmallCNN
-from kdlearn.recipes.schema import (
-    LABELS,
-    LOGIT_LOSSES,
-    ModelTable,
-    Recipe,
-    RecipeError,
-    TrainingTable,
-)
-from kdlearn.store.cache import (
-    AttentionMap,
-    CachedTeacher,
-    Features,
-    FixedCopies,
-    Stored,
-    cache_teacher,
-)
-from kdlearn.training.fit import Augment
+from kdlearn.data.views import Augment
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term, sparse_term
+from kdlearn.distill.outputs import Keep
+from kdlearn.recipes.names import loss, make
+from kdlearn.recipes.schema import ModelTable, Recipe, RecipeError, TermTable, TrainingTable
+from kdlearn.store import AttentionMap, CachedTeacher, Relation, Sampled, TopK
 
-WITH_LABELS = ("dkd_loss", "target_class_loss", "nontarget_class_loss")
+# Where less than the features of a layer says the same: what is stored, by the options of the loss.
+KEPT: Mapping[str, Callable[[Mapping[str, Any]], Keep]] = {
+    "attention_transfer_loss": lambda options: AttentionMap(p=options.get("p", 2)),
+    "relation_loss": lambda options: Relation(options["relation_heads"]),
+}
 
 
 @dataclass(frozen=True)
@@ -64,46 +54,119 @@ class Built:
     """
 
     data: Splits
-    pool: object
+    pool: Split
     teacher: nn.Module
     student: nn.Module
 
 
 def build(recipe: Recipe, *, seed: int) -> Built:
-    """Make the data and the networks of a recipe; the student's first weights follow from the seed.
+    """Make data and networks of a recipe; the student's first weights follow from the seed.
 
     Raises:
-        RecipeError: more images are asked for than there are.
+        RecipeError: a function refuses its options or returns something else, or there are too few
+            images.
 
     Example: see `Built`.
     """
     table = recipe.data
-    if table.name in ("cifar10", "cifar100"):
-        data = cifar(table.name, folder=table.folder)
-    elif table.name == "warped-digits":
-        data = warped_digits(seed=table.seed)
-    else:
-        data = cluttered_digits(seed=table.seed)
+    data = _made("data", lambda: make(table.function, table.options, seed=table.seed), Splits)
     pool = data.train
+    classes, channels = int(pool.labels.max()) + 1, pool.images.shape[1]
     if table.images is not None:
+        if table.images < classes:
+            raise RecipeError(
+                f"data.images: {table.images} images cannot show {classes} classes: expected "
+                f"{classes} or more."
+            )
         try:
-            few = balanced_subset(data.train, table.images, seed=table.seed)
+            few = balanced_subset(pool, table.images, seed=table.seed)
         except ValueError as error:
             raise RecipeError(f"data.images: {error}") from None
         data = Splits(few, data.validation, data.test)
-    classes, channels = int(pool.labels.max()) + 1, pool.images.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(table.seed)
-        teacher = _network(recipe.teacher, classes, channels)
+        teacher = _network("teacher", recipe.teacher, classes, channels)
         torch.manual_seed(seed)
-        student = _network(recipe.student, classes, channels)
+        student = _network("student", recipe.student, classes, channels)
     return Built(data, pool, teacher, student)
 
 
+def _network(place: str, table: ModelTable, classes: int, channels: int) -> nn.Module:
+    return _made(place, lambda: table.make(classes=classes, channels=channels), nn.Module)
+
+
+def _made(place: str, maker: Callable[[], Any], kind: type) -> Any:
+    """Call what a recipe names; whatever it complains about is the recipe's."""
+    try:
+        made = maker()
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        raise RecipeError(f"{place}: {error}") from error
+    if not isinstance(made, kind):
+        raise RecipeError(
+            f"{place}: its function returned a {type(made).__name__}: expected a {kind.__name__}."
+        )
+    return made
+
+
+def terms(recipe: Recipe, method: str, *, seed: int = 0) -> list[Term]:
+    """Make the terms of a method; first weights of projectors follow from the seed.
+
+    Raises:
+        RecipeError: the recipe has no such method, or a loss refuses its options.
+
+    Example:
+        >>> from kdlearn.recipes import load
+        >>> [term.name for term in terms(load("cluttered-digits"), "KD")]
+        ['labels', 'soft_target_loss']
+    """
+    if method not in recipe.methods:
+        raise RecipeError(
+            f"there is no method {method!r}: choose from {', '.join(map(repr, recipe.methods))}."
+        )
+    seen: Counter[str] = Counter()
+    made = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for table in recipe.methods[method]:
+            seen[table.loss] += 1
+            name = table.loss if seen[table.loss] == 1 else f"{table.loss}_{seen[table.loss]}"
+            made.append(
+                _made(
+                    f"method {method!r}",
+                    partial(_term, name, table, recipe.cache is not None),
+                    Term,
+                )
+            )
+    return made
+
+
+def _term(name: str, table: TermTable, stored: bool) -> Term:
+    found = loss(table.loss)
+    as_class = isinstance(found.function, type)
+    called = (
+        found.function(**table.options) if as_class else partial(found.function, **table.options)
+    )
+    if found.reads == "layers":
+        keep = KEPT[table.loss](table.options) if stored and table.loss in KEPT else None
+        return layer_term(name, called, table.layers, table.weight, keep=keep)
+    if found.reads == "labels":
+        return label_term(table.weight, called, name)
+    if table.keep is not None:
+        kind = Sampled(table.keep) if found.draws else TopK(table.keep)
+        return sparse_term(name, called, kind, table.weight)
+    with_labels = found.reads == "logits and labels"
+    return logit_term(name, called, table.weight, with_labels=with_labels)
+
+
 def distiller(
-    recipe: Recipe, method: str, student: nn.Module, teacher: nn.Module | CachedTeacher
+    recipe: Recipe,
+    method: str,
+    student: nn.Module,
+    teacher: nn.Module | CachedTeacher,
+    *,
+    seed: int = 0,
 ) -> Distiller:
-    """Put a method's terms between student and teacher.
+    """Put a method's terms between student and teacher; no teacher where none reads it.
 
     Raises:
         RecipeError: the recipe has no such method, or a network has no such layer.
@@ -115,65 +178,20 @@ def distiller(
         >>> [term.name for term in distiller(recipe, "KD", built.student, built.teacher).terms]
         ['soft_target_loss']
     """
-    if method not in recipe.methods:
-        raise RecipeError(
-            f"there is no method {method!r}: choose from {', '.join(map(repr, recipe.methods))}."
-        )
-    names: dict[str, int] = {}
-    terms: list[Term] = []
-    for table in recipe.methods[method]:
-        names[table.loss] = names.get(table.loss, 0) + 1
-        name = table.loss if names[table.loss] == 1 else f"{table.loss}_{names[table.loss]}"
-        if table.loss == LABELS:
-            terms.append(label_term(table.weight, F.cross_entropy, name))
-            continue
-        loss = partial(getattr(losses, table.loss), **table.options)
-        if table.loss in LOGIT_LOSSES:
-            with_labels = table.loss in WITH_LABELS
-            terms.append(logit_term(name, loss, table.weight, with_labels=with_labels))
-        else:
-            terms.append(layer_term(name, loss, table.layers, table.weight))
+    made = terms(recipe, method, seed=seed)
+    taught = any(term.wants for term in made)
     try:
-        return Distiller(student, teacher, terms)
+        return Distiller(student, teacher if taught else None, made)
     except KeyError as error:
         raise RecipeError(f"method {method!r}: {error.args[0]}") from None
 
 
-def stored_teacher(
-    recipe: Recipe, method: str, built: Built, folder: Path, *, progress: bool = True
-) -> CachedTeacher:
-    """Compute what a method needs of the teacher once, or open it where that was done.
-
-    Raises:
-        RecipeError: the recipe has no ``[cache]``.
-    """
-    if recipe.cache is None:
-        raise RecipeError("the recipe has no [cache] table: add one, e.g. copies = 8.")
-    kinds: dict[str, Stored] = {}
-    for table in recipe.methods[method]:
-        layers = table.layers if isinstance(table.layers, dict) else {n: n for n in table.layers}
-        for layer in layers.values():
-            is_map = table.loss == "attention_transfer_loss"
-            power = float(table.options.get("p", 2)) if is_map else 0.0
-            kinds[layer] = AttentionMap(p=power) if is_map else Features()
-    return cache_teacher(
-        built.teacher,
-        built.data.train.images,
-        folder,
-        layers=kinds,
-        copies=fixed_copies(recipe),
-        dtype=getattr(torch, recipe.cache.dtype),
-        progress=progress,
-    )
-
-
-def make_augment(recipe: Recipe, table: TrainingTable) -> Augment | None:
+def make_augment(table: TrainingTable) -> Augment | None:
     """Make the augmentation of a training table.
 
     Example:
         >>> from kdlearn.recipes import load
-        >>> recipe = load("warped-digits")
-        >>> make_augment(recipe, recipe.training)
+        >>> make_augment(load("warped-digits").training)
         RandomAffine(rotation=30.0, scale=0.25, shear=0.3, shift=0.1)
     """
     return {
@@ -184,55 +202,39 @@ def make_augment(recipe: Recipe, table: TrainingTable) -> Augment | None:
     }[table.augment]
 
 
-def fixed_copies(recipe: Recipe) -> FixedCopies | None:
-    """Give the fixed copies that a recipe's store is made of, None for the plain images.
+def copies(recipe: Recipe) -> FixedCopies | None:
+    """Return the fixed copies that a recipe's store is made of, None for the plain images.
 
     Example:
         >>> from kdlearn.recipes import load
-        >>> fixed_copies(load("warped-digits")) is None
+        >>> copies(load("warped-digits")) is None
         True
     """
-    if recipe.cache is None or not recipe.cache.copies:
+    augment = make_augment(recipe.training)
+    if recipe.cache is None or augment is None:
         return None
-    views = make_augment(recipe, recipe.training)
-    assert views is not None and not isinstance(views, FixedCopies)
-    return FixedCopies(views, tuple(range(recipe.cache.copies)))
+    return FixedCopies(augment, tuple(range(recipe.cache.copies)))
 
 
 def make_optimizer(
-    table: TrainingTable, model: nn.Module, steps: int
+    table: TrainingTable, model: nn.Module, samples: int
 ) -> tuple[Optimizer, LRScheduler]:
-    """Make the optimizer and the schedule of a training table for so many steps in all.
+    """Make the optimizer and the schedule of a training table for so many samples an epoch.
 
     Example:
-        >>> table = TrainingTable(epochs=1, optimizer="sgd", learning_rate=0.1, decay_at=(0.5,))
-        >>> optimizer, _ = make_optimizer(table, nn.Linear(2, 2), steps=100)
+        >>> table = TrainingTable(epochs=1, optimizer="sgd", learning_rate=0.1, decay_at=[0.5])
+        >>> optimizer, _ = make_optimizer(table, nn.Linear(2, 2), samples=100)
         >>> optimizer.param_groups[0]["lr"]
         0.1
     """
+    steps = table.epochs * -(-samples // table.batch_size)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer: Optimizer
     if table.optimizer == "adamw":
         optimizer = torch.optim.AdamW(trained, lr=table.learning_rate)
         return optimizer, OneCycleLR(optimizer, max_lr=table.learning_rate, total_steps=steps)
     optimizer = torch.optim.SGD(
-        trained,
-        lr=table.learning_rate,
-        momentum=table.momentum,
-        weight_decay=table.weight_decay,
-        nesterov=table.momentum > 0,
+        trained, lr=table.learning_rate, momentum=0.9, weight_decay=table.weight_decay
     )
     places = [round(share * steps) for share in table.decay_at]
     return optimizer, MultiStepLR(optimizer, places, gamma=table.decay_by)
-
-
-def _network(table: ModelTable, classes: int, channels: int) -> nn.Module:
-    if table.model == "small-cnn":
-        return SmallCNN(table.width, classes=classes)
-    return SlimWRN(
-        table.widths,
-        blocks=table.blocks,
-        classes=classes,
-        channels=channels,
-        stem_stride=table.stem_stride,
-    )

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdlearn import losses
+from kdlearn.recipes.names import DATA, NETWORKS, check_options, function, hint, loss, make
 
-LABELS = "labels"
-LOGIT_LOSSES = (
-    "soft_target_loss",
-    "soft_cross_entropy",
-    "logit_mse_loss",
-    "dkd_loss",
-    "target_class_loss",
-    "nontarget_class_loss",
-    "dist_loss",
-)
-LAYER_LOSSES = (
-    "attention_transfer_loss",
-    "hint_loss",
-    "nst_loss",
-    "hcl_loss",
-    "activation_boundary_loss",
-    "factor_transfer_loss",
-    "similarity_preserving_loss",
-    "rkd_distance_loss",
-    "rkd_angle_loss",
-    "pkt_loss",
-    "correlation_congruence_loss",
-    "contrastive_loss",
-)
 Positive = Annotated[int, Field(ge=1)]
-Data = Literal["warped-digits", "cluttered-digits", "cifar10", "cifar100"]
-Views = Literal["none", "affine", "shift", "crop-flip"]
+Option = bool | int | float | str
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be run; each line of the message names one place and what to write there.
+    """A recipe that cannot be run; each line of the message names a place and what to write there.
 
     Example:
         >>> str(RecipeError("training.epochs: 0 is below 1"))
@@ -53,74 +26,127 @@ class RecipeError(ValueError):
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: true is no number of epochs, and "3" neither.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class DataTable(_Table):
-    """``[data]``: which data, how much of it, and where CIFAR lies."""
+class _Call(BaseModel):
+    """A table that names a function; its further keys are that function's options."""
 
-    name: Data
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class DataTable(_Call):
+    """``[data]``: which data, how many images the student sees, options of what makes the data.
+
+    Your own data are ``name = "my_module:my_function"``, which returns a `kdlearn.data.Splits`.
+    """
+
+    name: str
     images: Positive | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    folder: str | None = None
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What makes the data."""
+        return function(self.name, DATA)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataTable:
+        check_options(self.function, self.options, taken=("seed",))
+        return self
 
 
-class ModelTable(_Table):
-    """``[teacher]`` and ``[student]``: a network, and how long it is trained alone."""
+class ModelTable(_Call):
+    """``[teacher]`` and ``[student]``: a network, and options of the function that makes it.
 
-    model: Literal["small-cnn", "wrn"]
-    width: Positive = 16
-    widths: tuple[Positive, Positive, Positive] = (16, 32, 64)
-    blocks: Positive = 2
-    stem_stride: Positive = 1
+    Your own network is ``model = "my_module:my_function"``; the function is given ``classes`` and
+    ``channels`` where it has parameters of these names.
+    """
+
+    model: str
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What makes the network."""
+        return function(self.model, NETWORKS)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelTable:
+        check_options(self.function, self.options, taken=("classes", "channels"))
+        return self
+
+    def make(self, *, classes: int, channels: int) -> Any:
+        """Make the network; its first weights follow from torch's current seed.
+
+        Example:
+            >>> ModelTable(model="small-cnn", width=4).make(classes=10, channels=1).channels
+            1
+        """
+        return make(self.function, self.options, classes=classes, channels=channels)
 
 
 class TrainingTable(_Table):
-    """``[training]`` and ``[teacher_training]``: the loop."""
+    """``[training]`` and ``[teacher_training]``: the loop.
+
+    ``optimizer = "adamw"`` has a one-cycle schedule; ``"sgd"`` has momentum 0.9, and its rate is
+    multiplied by ``decay_by`` at the shares ``decay_at`` of all steps.
+    """
 
     epochs: Positive
     batch_size: Positive = 64
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    decay_at: list[Annotated[float, Field(gt=0, lt=1)]] = []
     decay_by: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    augment: Views = "none"
+    augment: Literal["none", "affine", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: Positive = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    channels_last: bool = False
-    compile: bool = False
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> TrainingTable:
+        unread = self.model_fields_set & {"weight_decay", "decay_at", "decay_by"}
+        if self.optimizer == "adamw" and unread:
+            raise ValueError(f"{min(unread)} is read with optimizer = 'sgd' alone")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate} and a batch has {self.batch_size} images: "
+                "a piece has at least one"
+            )
+        return self
 
 
 class TermTable(_Table):
-    """One entry of a method: a loss, its weight, the layers and options it takes."""
+    """One entry of a method: a loss, its weight, the layers and options it takes.
+
+    ``keep`` is for losses of a few classes: how many of the teacher's they are given.
+    """
 
     loss: str
     weight: Annotated[float, Field(ge=0)] = 1.0
-    layers: dict[str, str] | list[str] = Field(default_factory=list)
-    options: dict[str, float | str] = Field(default_factory=dict)
+    layers: dict[str, str] | list[str] = []
+    options: dict[str, Option] = {}
+    keep: Positive | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> TermTable:
-        known = (LABELS, *LOGIT_LOSSES, *LAYER_LOSSES)
-        if self.loss not in known:
-            close = difflib.get_close_matches(self.loss, known, n=3, cutoff=0.3) or list(known)
-            raise ValueError(f"there is no loss {self.loss!r}; close are {', '.join(close)}")
-        if (self.loss in LAYER_LOSSES) != bool(self.layers):
-            needs = "needs layers" if self.loss in LAYER_LOSSES else "takes no layers"
-            raise ValueError(f"{self.loss} {needs}")
-        if self.loss == LABELS:
-            allowed: list[str] = []
-        else:
-            parameters = inspect.signature(getattr(losses, self.loss)).parameters.values()
-            allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        unknown = [name for name in self.options if name not in allowed]
-        if unknown:
-            has = ", ".join(allowed) or "none"
-            raise ValueError(f"{self.loss} has no option {unknown[0]!r}; its options are: {has}")
+        found = loss(self.loss)
+        for key, given, needed in (
+            ("layers", bool(self.layers), found.reads == "layers"),
+            ("keep", self.keep is not None, found.reads == "logits of a few classes"),
+        ):
+            if given != needed:
+                raise ValueError(f"{self.loss} {'needs' if needed else 'takes no'} {key}")
+        try:
+            check_options(found.function, self.options, found.tensors)
+        except ValueError as error:
+            raise ValueError(f"options of {self.loss}: {error}") from None
         return self
 
 
@@ -134,53 +160,73 @@ class CacheTable(_Table):
 class Recipe(_Table):
     """A recipe: data, two networks, their training, and one or more methods to choose from.
 
+    A file may hold several: each table ``[pairs.NAME]`` has the tables in which one differs, and
+    ``FILE:NAME`` names it. Without ``[teacher_training]`` the teacher is taken as your function
+    returns it, trained.
+
     Example:
         >>> recipe = load("warped-digits")
         >>> recipe.training.epochs, list(recipe.methods)
         (100, ['student', 'KD'])
     """
 
+    about: str = ""
     data: DataTable
     teacher: ModelTable
     student: ModelTable
-    teacher_training: TrainingTable
+    teacher_training: TrainingTable | None = None
     training: TrainingTable
     methods: dict[str, list[TermTable]] = Field(min_length=1)
     cache: CacheTable | None = None
-    published: dict[str, str] = Field(default_factory=dict)
+    published: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Recipe:
-        if self.data.folder is not None and not self.data.name.startswith("cifar"):
-            raise ValueError(f"data.folder is for CIFAR; {self.data.name} is made on the spot")
         for name, terms in self.methods.items():
             if not terms:
                 raise ValueError(f"method {name!r} has no term: give at least one")
+        if self.teacher_training is None and self.teacher.model in NETWORKS:
+            raise ValueError(
+                "teacher_training is missing: only a teacher of your own, 'my_module:my_function', "
+                "can come trained"
+            )
         if self.cache is not None:
             if self.cache.copies and self.training.augment == "none":
                 raise ValueError("cache.copies are of augmented images: set training.augment")
             if not self.cache.copies and self.training.augment != "none":
                 raise ValueError(
-                    "a stored teacher cannot serve fresh views: set cache.copies, or training.augment = 'none'"
+                    "a stored teacher cannot serve fresh views: set cache.copies, or "
+                    "training.augment = 'none'"
                 )
         return self
 
 
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "training": TrainingTable,
+    "teacher_training": TrainingTable,
+    "methods": TermTable,
+    "cache": CacheTable,
+}
+
+
 def shipped() -> list[str]:
-    """List the recipes that come with the package.
+    """List the recipes that come with the package, under the names by which `load` reads them.
 
     Example:
-        >>> "cifar10-at-16-1-from-16-2" in shipped()
+        >>> "cifar10-attention-transfer:16-1-from-16-2" in shipped()
         True
     """
-    folder = files("kdlearn.recipes")
-    return sorted(
-        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
-    )
+    names: list[str] = []
+    for file in sorted(files("kdlearn.recipes").iterdir(), key=lambda file: file.name):
+        name, dot, kind = file.name.rpartition(".")
+        if kind == "toml":
+            pairs = tomllib.loads(file.read_text(encoding="utf-8")).get("pairs")
+            names += [f"{name}:{pair}" for pair in pairs] if pairs else [name]
+    return names
 
 
 def load(name: str | Path) -> Recipe:
-    """Read a recipe: a file, or one that comes with the package.
+    """Read a recipe: a file, or one of the package; ``FILE:PAIR`` where a file holds several.
 
     Raises:
         RecipeError: there is none, it is not TOML, or it says something that cannot be run; all
@@ -190,37 +236,48 @@ def load(name: str | Path) -> Recipe:
         >>> load("warped-digits").data.name
         'warped-digits'
     """
-    path = Path(name)
-    if path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not text"
-            raise RecipeError(f"{path} cannot be read: {why}.") from error
-    elif str(name) in shipped():
-        text = (files("kdlearn.recipes") / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        raise RecipeError(
-            f"there is no recipe {str(name)!r}: name a file that ends in .toml, or one of {', '.join(shipped())}."
-        )
+    file, _, pair = str(name).rpartition(":")
+    if not file or pair.endswith(".toml"):
+        file, pair = str(name), ""
     try:
-        return Recipe.model_validate(tomllib.loads(text))
+        content = tomllib.loads(_text(file))
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{name} is not TOML: {error}.") from error
+        raise RecipeError(f"{file} is not TOML: {error}.") from error
+    pairs = content.pop("pairs", {})
+    if pairs or pair:
+        if pair not in pairs:
+            known = ", ".join(f"{file}:{known}" for known in pairs) or file
+            raise RecipeError(f"there is no recipe {str(name)!r} in the file; there are {known}.")
+        content |= pairs[pair]
+    try:
+        return Recipe.model_validate(content)
     except ValidationError as error:
         lines = [_sentence(fault) for fault in error.errors()]
         raise RecipeError(f"{name}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _text(file: str) -> str:
+    if file.endswith(".toml"):
+        try:
+            return Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not text"
+            raise RecipeError(f"{file} cannot be read: {why}.") from error
+    source = files("kdlearn.recipes") / f"{file}.toml"
+    if not source.is_file():
+        raise RecipeError(
+            f"there is no recipe {file!r}: name a file that ends in .toml, or one of "
+            f"{', '.join(shipped())}."
+        )
+    return source.read_text(encoding="utf-8")
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("list["))
     kind, given = fault["type"], fault.get("input")
     if kind == "extra_forbidden":
-        table, wrong = fault["loc"][:-1], str(fault["loc"][-1])
-        known = list(_model_at(table).model_fields)
-        close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
-        return f"{place}: there is no such key; {hint}"
+        table = _TABLES[fault["loc"][0]] if len(fault["loc"]) > 1 else Recipe
+        return f"{place}: there is no such key; {hint(str(fault['loc'][-1]), table.model_fields)}"
     if kind == "missing":
         return f"{place}: is missing and has no default."
     if kind == "value_error":
@@ -228,19 +285,3 @@ def _sentence(fault: Mapping[str, Any]) -> str:
     if kind == "literal_error":
         return f"{place}: {given!r} is not one of {fault['ctx']['expected']}."
     return f"{place}: {given!r} does not fit: {fault['msg'][0].lower()}{fault['msg'][1:]}."
-
-
-def _model_at(path: tuple[Any, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = Recipe
-    for part in path:
-        if not isinstance(part, str) or part not in model.model_fields:
-            return TermTable
-        kinds = (
-            model.model_fields[part].annotation,
-            *get_args(model.model_fields[part].annotation),
-        )
-        tables = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not tables:
-            return TermTable
-        model = tables[0]
-    return model

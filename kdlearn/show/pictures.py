@@ -91,7 +91,8 @@ def as_maps(maps: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         if values.dim() != 3 or len(values) != count:
             raise ValueError(
                 f"expected maps of {name} of shape ({count}, h, w), got "
-                f"{tuple(values.shape)}: kdlearn.losses.maps.activation_map makes them from features."
+                f"{tuple(values.shape)}: kdlearn.losses.maps.activation_map makes them from "
+                f"features."
             )
         if (values < 0).any():
             raise ValueError(

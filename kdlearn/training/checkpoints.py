@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdlearn.core.checks import check_number, check_whole
-from kdlearn.core.files import digest, flush, reason
+from kdlearn.core.files import digest, flush, read_json, reason, write_json
 
-FORMAT = "kdlearn checkpoint 1"
+FORMAT = "kdlearn checkpoint 2"
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _PARTIAL = ".partial-"
 
@@ -60,6 +56,7 @@ class Checkpoints:
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     checkpoints = Checkpoints(folder, every_steps=100)
         ...     _ = checkpoints.save(100, {"weight": torch.ones(2)}, {"epoch": 3})
@@ -89,7 +86,7 @@ class Checkpoints:
         return sorted(path for path in Path(self.folder).glob("step-*") if path.is_dir())
 
     def latest(self) -> Path:
-        """Give the newest checkpoint.
+        """Return the newest checkpoint.
 
         Raises:
             CheckpointError: there is none.
@@ -97,7 +94,8 @@ class Checkpoints:
         found = self.saved()
         if not found:
             raise CheckpointError(
-                f"{self.folder} holds no checkpoint: name the folder of a run that saved one, or start without resume."
+                f"{self.folder} holds no checkpoint: name the folder of a run that saved one, or "
+                f"start without resume."
             )
         return found[-1]
 
@@ -121,7 +119,7 @@ class Checkpoints:
             ) from error
 
     def is_due(self, step: int, seconds: float) -> bool:
-        """Tell whether to save after ``step`` steps, ``seconds`` after the last time."""
+        """Return whether to save after ``step`` steps, ``seconds`` after the last time."""
         by_steps = self.every_steps is not None and step % self.every_steps == 0
         return by_steps or (self.every_minutes is not None and seconds >= 60 * self.every_minutes)
 
@@ -155,8 +153,8 @@ class Checkpoints:
             save_file(weights, partial / _MODEL)
             save_file(tensors, partial / _TRAINING)
             state["sha256"] = {name: digest(partial / name) for name in (_MODEL, _TRAINING)}
-            (partial / _STATE).write_text(json.dumps(state))
-            for path in (partial / _MODEL, partial / _TRAINING, partial / _STATE, partial):
+            write_json(partial / _STATE, state)
+            for path in (partial / _MODEL, partial / _TRAINING, partial):
                 flush(path)
             if final.exists():
                 shutil.rmtree(final)
@@ -183,7 +181,7 @@ class Checkpoints:
         """
         path = Path(path)
         try:
-            state = json.loads((path / _STATE).read_text())
+            state = read_json(path / _STATE)
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise self._refused(path, f"is not a {FORMAT!r}")
             for name, known in state["sha256"].items():
@@ -211,37 +209,6 @@ class Checkpoints:
         return CheckpointError(f"{path} {why}. It was left as it is; {advice}.")
 
 
-def random_states() -> dict[str, Any]:
-    """Collect the states of the random number generators of Python, NumPy and torch.
-
-    Example:
-        >>> states = random_states()
-        >>> first = torch.rand(())
-        >>> set_random_states(states)
-        >>> bool(torch.rand(()) == first)
-        True
-    """
-    version, words, position = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(words), position],
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what `random_states` collected; see there for an example."""
-    version, words, position = states["python"]
-    random.setstate((version, tuple(words), position))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
 def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """Turn a tree into JSON, its tensors moved to ``tensors`` under their path."""
     if isinstance(value, Tensor):
@@ -262,8 +229,9 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
         return dict(pairs) if plain else {"$pairs": pairs}
     raise TypeError(
-        f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: expected tensors, numbers, "
-        "texts, None, or lists, tuples and dicts of them. Give the optimizer or schedule a state_dict() of these."
+        f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: "
+        "expected tensors, numbers, texts, None, or lists, tuples and dicts of them. Give the "
+        "optimizer or schedule a state_dict() of these."
     )
 
 

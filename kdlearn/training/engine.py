@@ -1,55 +1,58 @@
-"""How a training step is computed: device, processes, precision, memory. What is learned is not its business."""
+"""How a step is computed: device, processes, precision, pieces; not what is learned."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, gather_object, reduce
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kdlearn.core.checks import check_number, check_whole
-from kdlearn.core.inputs import Inputs, call, place, take
-from kdlearn.distill.distiller import Distiller
+from kdlearn.core.checks import check_choice, check_number, check_whole
+from kdlearn.core.inputs import buffers_kept, join, map_tensors, tensors_in
+from kdlearn.core.randomness import random_states, set_random_states
+from kdlearn.data.batch import Batch
+from kdlearn.data.samples import Share
+from kdlearn.distill.distiller import DistillationLoss, Distiller, as_distiller
+from kdlearn.distill.outputs import Outputs
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class Engine:
-    r"""Options of `kdlearn.training.fit` that change how fast a step is, not what it minimizes.
+    r"""Options of `kdlearn.training.fit` that change how a step is computed, not what it minimizes.
 
     Convention
-        In one process the model stays on its device. Under ``accelerate launch`` each process takes
-        its share of every batch on its own device: with batch B and P processes, process r computes
-        the mean over :math:`B_r` samples, weighted :math:`P B_r / B`, so that the averaged gradient
-        is that of the whole batch, also where the shares differ by one sample. No sample is dropped
-        or seen twice. ``accumulate`` cuts a share further in the same way: the same gradient in
-        less memory, not a larger batch. Two things do see the cut: statistics of batch
-        normalization, and losses that compare the samples of a batch with one another (SP, RKD,
-        PKT, CC, DIST's intra part, contrastive). They see their own piece.
+        A loss always sees the whole batch. With ``accumulate``, or under ``torchrun`` (or any
+        launcher that sets RANK and WORLD_SIZE), only the *networks* work in pieces: the outputs of
+        all pieces are put together, the loss is computed on them once, and its gradient goes back
+        through the pieces one after the other. So the gradient is that of the whole batch for
+        every loss: means over tokens that count, class weights, relations between samples. With
+        ``accumulate`` the student runs each piece twice, and the logits and tapped layers of the
+        batch are held. Statistics of batch normalization are those of the piece.
+        In one process the model stays on its device; of several, each takes the GPU of its local
+        rank, or the CPU.
 
     Args:
         precision: "fp32", or "bf16" and "fp16": mixed precision by autocast, weights in float32;
             fp16 needs a GPU and scales its gradients.
         accumulate: pieces that each process computes one after the other, at least 1.
         clip_norm: largest L2 norm of the gradient of all trained parameters together; None for no
-        limit. channels_last: keep images and convolutions in the order (N, H, W, C) in memory.
-        compile: compile the student with ``torch.compile``; the first steps take longer.
+            limit.
 
     Raises:
         TypeError: clip_norm is no number.
-        ValueError: an option is out of its range, or fp16 is asked for without a GPU.
+        ValueError: an option is out of its range.
 
-    Source: Accelerate, Gugger et al. (2022); mixed precision, Micikevicius et al. (2018).
+    Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+    2021, for the gradient through pieces; mixed precision, Micikevicius et al. (2018).
 
     Example:
         >>> Engine(precision="bf16", clip_norm=1.0).accumulate
@@ -59,12 +62,9 @@ class Engine:
     precision: Precision = "fp32"
     accumulate: int = 1
     clip_norm: float | None = None
-    channels_last: bool = False
-    compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"precision is {self.precision!r}: expected 'fp32', 'bf16' or 'fp16'.")
+        check_choice(self.precision, "precision", ("fp32", "bf16", "fp16"))
         check_whole(self.accumulate, "accumulate")
         if self.clip_norm is not None:
             check_number(self.clip_norm, "clip_norm")
@@ -75,159 +75,283 @@ class Engine:
 
 
 class Run:
-    """An engine at work on one model; made by `fit`, which calls `step` for each batch.
+    """An engine at work on one model; made by `fit`.
 
     Attributes:
-        accelerator: Accelerate's own object, for what is not wrapped here.
+        distiller: what is trained, a plain model as a distiller of labels.
+        device: where it is.
+        rank: the number of this process, from 0.
+        processes: how many train together.
     """
 
     def __init__(self, engine: Engine, model: nn.Module, optimizer: Optimizer) -> None:
         self.engine = engine
-        self.model = model
-        self.student = model.student if isinstance(model, Distiller) else model
-        device = next(p for p in model.parameters() if p.requires_grad).device
-        if engine.precision == "fp16" and device.type == "cpu" and not torch.cuda.is_available():
-            raise ValueError("precision is 'fp16' and there is no GPU: use 'bf16' on a CPU.")
-        # Accelerate keeps precision and device for the life of the process; each fit brings its
-        # own.
-        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-        self.accelerator = Accelerator(
-            mixed_precision="no" if engine.precision == "fp32" else engine.precision,
-            cpu=device.type == "cpu" and not _is_launched(),
-            device_placement=_is_launched(),
-        )
-        self.device = self.accelerator.device if _is_launched() else device
-        if engine.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._wrapped = self.model
+        self.distiller: Distiller = as_distiller(model)
+        self.rank, self.processes = _join_processes()
+        self.device = next(p for p in model.parameters() if p.requires_grad).device
         if self.processes > 1:
-            self._wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        else:
-            self.optimizer = self.accelerator.prepare_optimizer(optimizer)
-
-    @property
-    def processes(self) -> int:
-        """How many processes train this model."""
-        return int(self.accelerator.num_processes)
+            self.device = _own_device()
+            model.to(self.device)
+            self._agree((*model.parameters(), *model.buffers()))
+        if engine.precision == "fp16" and self.device.type != "cuda":
+            raise ValueError("precision is 'fp16' and the model is on no GPU: use 'bf16' there.")
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=engine.precision == "fp16")
+        self._trained = [p for p in self.distiller.parameters() if p.requires_grad]
+        self._pieces: list[_Piece] = []
+        self._optimizer = optimizer
 
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes and shows."""
-        return bool(self.accelerator.is_main_process)
+        return self.rank == 0
 
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """Compile the student for the time of a ``with`` block, where the engine says so."""
-        if not self.engine.compile:
-            yield
-            return
-        self.student.compile()
-        try:
-            yield
-        finally:
-            self.student._compiled_call_impl = None
+    @property
+    def share(self) -> Share:
+        """Which part of each batch this process computes."""
+        return (self.rank, self.processes)
 
-    def step(self, inputs: Inputs, labels: Tensor, indices: Tensor | None) -> dict[str, float]:
-        """Compute the gradient of a batch and give the parts of its loss; `update` takes the step."""
-        pieces = self.processes * self.engine.accumulate
-        if len(labels) < pieces:
-            raise ValueError(
-                f"a batch has {len(labels)} samples for {self.processes} processes x {self.engine.accumulate} pieces: "
-                "expected at least one sample a piece. Use larger batches or a smaller accumulate."
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        first = self.accelerator.process_index * self.engine.accumulate
-        cuts = torch.arange(len(labels)).tensor_split(pieces)[
-            first : first + self.engine.accumulate
-        ]
-        sums: dict[str, Tensor] = {}
-        for number, rows in enumerate(cuts, start=1):
-            share = len(rows) / len(labels)
-            chosen = slice(int(rows[0]), int(rows[-1]) + 1)
-            with self._sync(number == len(cuts)):
-                with self.accelerator.autocast(), _labels_explained(labels):
-                    total, parts = self._losses(
-                        self._placed(take(inputs, chosen)),
-                        labels[chosen].to(self.device),
-                        None if indices is None else indices[chosen],
-                    )
-                # One piece is the whole batch: leave its loss as it is, to the last bit.
-                self.accelerator.backward(
-                    total if pieces == 1 else total * (share * self.processes)
-                )
-            for name, part in parts.items():
-                value = part.detach() if pieces == 1 else part.detach() * share
-                sums[name] = sums[name] + value if name in sums else value
+    def forward(self, batch: Batch) -> DistillationLoss:
+        """Run teacher and student on a batch and compute every term on all of it."""
+        with self._autocast():
+            if self.processes == 1 and self.engine.accumulate == 1:
+                return self.distiller.compute(batch.to(self.device))
+            return self._forward_in_pieces(batch)
+
+    def backward(self, loss: DistillationLoss) -> None:
+        """Compute the gradient of every trained parameter."""
+        self._scaler.scale(loss.total).backward()
+        pieces, self._pieces = self._pieces, []
+        with buffers_kept(self.distiller.student) if len(pieces) > 1 else nullcontext():
+            for piece in pieces:
+                with self._autocast():
+                    again = piece.outputs or self._again(piece)
+                torch.autograd.backward(*piece.gradient_of(again))
         if self.processes > 1:
-            sums = reduce(sums, reduction="sum")
-        return {name: value.item() for name, value in sums.items()}
+            self._add_gradients()
 
-    def update(self) -> None:
-        """Clip the gradient where asked, and let the optimizer take its step."""
+    def clip(self) -> Tensor:
+        """Cut the gradient to the engine's norm where it has one, and return the norm before."""
+        self._scaler.unscale_(self._optimizer)
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
         if self.engine.clip_norm is not None:
-            trained = [p for p in self.model.parameters() if p.requires_grad]
-            self.accelerator.clip_grad_norm_(trained, self.engine.clip_norm)
-        self.optimizer.step()
+            torch.nn.utils.clip_grad_norm_(self._trained, self.engine.clip_norm)
+        return norm
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Let the optimizer take its step; in fp16 not where the gradient overflowed."""
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def check_finite(
+        self, loss: DistillationLoss, norm: Tensor, batch: Batch, where: str
+    ) -> dict[str, float]:
+        """Return the parts of the loss as numbers, if they and the gradient are finite.
+
+        Raises:
+            FloatingPointError: they are not; the message names the term and ``where``.
+        """
+        *values, size = torch.stack([*loss.parts.values(), norm]).detach().tolist()
+        parts = dict(zip(loss.parts, values, strict=True))
+        broken = {name: value for name, value in parts.items() if not math.isfinite(value)}
+        said = ", ".join(f"term {name!r} is {value}" for name, value in broken.items())
+        if not broken and not math.isfinite(size) and not self._scaler.is_enabled():
+            said = f"{self._culprit(batch)} has a finite loss and a gradient that is {size}"
+        if said:
+            raise FloatingPointError(
+                f"the loss broke at {where}: {said}. The step was not taken. Check the inputs for "
+                "NaN, lower the learning rate or the weight of the term."
+            )
+        return parts
+
+    def _culprit(self, batch: Batch) -> str:
+        """Name the first term whose own gradient is not finite."""
+        with self._autocast():
+            parts = self.distiller.compute(batch.to(self.device)).parts
+        for name, part in parts.items():
+            found = torch.autograd.grad(part, self._trained, retain_graph=True, allow_unused=True)
+            if not all(gradient is None or gradient.isfinite().all() for gradient in found):
+                return f"term {name!r}"
+        return "the sum of the terms"
 
     def agree_on_buffers(self) -> None:
-        """Give every process the main one's buffers: running statistics differ with the samples seen."""
+        """Copy the main process's statistics to all: they differ with the samples seen."""
         if self.processes > 1:
-            for buffer in self.model.buffers():
-                buffer.copy_(broadcast(buffer))
+            self._agree(self.distiller.buffers())
 
     def gather(self, value: Any) -> list[Any]:
         """Collect one object from each process, in their order."""
-        return list(gather_object([value])) if self.processes > 1 else [value]
+        if self.processes == 1:
+            return [value]
+        found: list[Any] = [None] * self.processes
+        dist.all_gather_object(found, value)
+        return found
 
-    def scaler_state(self) -> Mapping[str, Any]:
-        """The state of the gradient scaler of fp16, empty for the other precisions."""
-        scaler = self.accelerator.scaler
-        return {} if scaler is None else scaler.state_dict()
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must know of the run: the scale of fp16."""
+        return self._scaler.state_dict()
 
-    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `scaler_state` gave."""
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state)
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(state)
 
-    def _losses(
-        self, inputs: Inputs, labels: Tensor, indices: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if isinstance(self.model, Distiller):
-            total, parts, _ = self._wrapped(inputs, labels, indices)
-            return total, parts
-        loss = nn.functional.cross_entropy(call(self._wrapped, inputs), labels)
-        return loss, {"labels": loss}
+    def _autocast(self) -> AbstractContextManager[Any]:
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.engine.precision)
+        return torch.autocast(self.device.type, kind) if kind else nullcontext()
 
-    def _placed(self, inputs: Inputs) -> Inputs:
-        inputs = place(inputs, self.device)
-        if self.engine.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+    def _forward_in_pieces(self, batch: Batch) -> DistillationLoss:
+        sizes = _sizes(batch.whole or len(batch), self.processes)
+        own = batch if batch.whole else batch.take(_slice(sizes, self.rank))
+        cuts = _sizes(len(own), self.engine.accumulate)
+        if 0 in sizes or 0 in cuts:
+            raise ValueError(
+                f"a batch has {sum(sizes)} samples for {self.processes} processes x "
+                f"{self.engine.accumulate} pieces: expected at least one sample per piece. Use "
+                "larger batches or a smaller accumulate."
+            )
+        own = replace(own, whole=None).to(self.device)
+        taught, studied, self._pieces = [], [], []
+        for number in range(len(cuts)):
+            part = own.take(_slice(cuts, number))
+            taught.append(self.distiller.teach(part))
+            piece = _Piece(part, random_states() if len(cuts) > 1 else {})
+            with torch.set_grad_enabled(len(cuts) == 1):
+                said = self.distiller.study(part)
+            piece.check(said)
+            piece.outputs = said if len(cuts) == 1 else None
+            studied.append(map_tensors(lambda tensor: tensor.detach(), _tree(said)))
+            self._pieces.append(piece)
+        joined = join(studied)
+        leaves = map_tensors(_leaf, joined)
+        for number, piece in enumerate(self._pieces):
+            piece.leaves, piece.rows = tensors_in(leaves), _slice(cuts, number)
+        whole_batch = own.change(lambda tensor: self._gathered(tensor, sizes))
+        sides = []
+        for tree in (leaves, join([_tree(outputs) for outputs in taught])):
+            logits, taps, kept = map_tensors(lambda tensor: self._gathered(tensor, sizes), tree)
+            sides.append(Outputs(logits, taps, kept, whole_batch))
+        with self._same_draws():
+            return self.distiller.loss(*sides)
 
-    def _sync(self, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext() if last else self.accelerator.no_sync(self._wrapped)
+    def _again(self, piece: _Piece) -> Outputs:
+        """Run the student on a piece as it ran before, now with its graph."""
+        now = random_states()
+        set_random_states(piece.random)
+        outputs = self.distiller.study(piece.batch)
+        set_random_states(now)
+        return outputs
+
+    def _gathered(self, tensor: Tensor, sizes: list[int]) -> Tensor:
+        """Put the shares of all processes together, with a graph through the own one alone."""
+        if self.processes == 1:
+            return tensor
+        flat = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach()
+        padded = flat.new_zeros(max(sizes), *flat.shape[1:])
+        padded[: len(flat)] = flat
+        shares = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(shares, padded)
+        parts = [share[:size].to(tensor.dtype) for share, size in zip(shares, sizes, strict=True)]
+        parts[self.rank] = tensor
+        return torch.cat(parts)
+
+    @contextmanager
+    def _same_draws(self) -> Iterator[None]:
+        """Let a loss that draws (a random mask) draw the same in every process."""
+        if self.processes == 1:
+            yield
+            return
+        seed = self.gather(int(torch.randint(2**31, ())))[0]
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
+    def _add_gradients(self) -> None:
+        """Add the students' gradients over processes; those of projectors are equal everywhere."""
+        projectors = {id(p) for p in self.distiller.projectors.parameters()}
+        shared = [p for p in self._trained if id(p) not in projectors]
+        used = torch.tensor([float(p.grad is not None) for p in shared], device=self.device)
+        flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
+        whole = torch.cat([used, *(gradient.flatten().float() for gradient in flat)])
+        dist.all_reduce(whole)
+        sums = whole[len(shared) :].split([p.numel() for p in shared])
+        for p, of_any, total in zip(shared, whole[: len(shared)].tolist(), sums, strict=True):
+            if of_any:
+                p.grad = total.view_as(p).to(p.dtype)
+
+    def _agree(self, tensors: Any) -> None:
+        with torch.no_grad():
+            for tensor in tensors:
+                plain = tensor.detach().contiguous()
+                dist.broadcast(plain, src=0)
+                tensor.copy_(plain)
 
 
-@contextmanager
-def _labels_explained(labels: Tensor) -> Iterator[None]:
-    """Say what is wrong with labels, where torch speaks of targets."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "target with class probabilities" not in str(error):
-            raise
-        raise TypeError(
-            f"labels have shape {tuple(labels.shape)}, one for each class, and are {labels.dtype}: expected class "
-            "numbers. Of one-hot rows, take labels.argmax(1); rows of probabilities are floating point."
-        ) from error
-    except IndexError as error:
-        if "Target" not in str(error):
-            raise
-        raise IndexError(
-            f"labels go from {int(labels.min())} to {int(labels.max())} and the model has no such "
-            "class: number the classes from 0, or make the model with more classes."
-        ) from error
+class _Piece:
+    """A part of a batch whose gradient is still to come."""
+
+    def __init__(self, batch: Batch, random: dict[str, Any]) -> None:
+        self.batch, self.random = batch, random
+        self.outputs: Outputs | None = None
+        self.leaves: list[Tensor] = []
+        self.rows = slice(0)
+
+    def check(self, outputs: Outputs) -> None:
+        for tensor in tensors_in(_tree(outputs)):
+            if tensor.dim() == 0 or len(tensor) != len(self.batch):
+                raise ValueError(
+                    f"the student returned or recorded a tensor of shape {tuple(tensor.shape)} for "
+                    f"{len(self.batch)} samples: with accumulate or several processes the first "
+                    "dimension must be the sample."
+                )
+
+    def gradient_of(self, outputs: Outputs) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the tensors to go back from, with the gradients that the loss sent to them."""
+        pairs = [
+            (tensor, leaf.grad[self.rows])
+            for tensor, leaf in zip(tensors_in(_tree(outputs)), self.leaves, strict=True)
+            if leaf.grad is not None and tensor.requires_grad
+        ]
+        return [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]
 
 
-def _is_launched() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+def _tree(outputs: Outputs) -> tuple[Any, Any, Any]:
+    return (outputs.logits, dict(outputs.taps), dict(outputs.kept))
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
+
+
+def _sizes(samples: int, parts: int) -> list[int]:
+    """Cut samples into parts that differ by one at most, as ``tensor_split`` does."""
+    return [samples // parts + (number < samples % parts) for number in range(parts)]
+
+
+def _slice(sizes: list[int], number: int) -> slice:
+    start = sum(sizes[:number])
+    return slice(start, start + sizes[number])
+
+
+def _join_processes() -> tuple[int, int]:
+    """Return number and count of the processes, joined where a launcher started several."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and not dist.is_initialized():
+        missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+        if missing:
+            raise ValueError(
+                f"WORLD_SIZE is {launched} and {', '.join(missing)} is not set: start the program "
+                "with torchrun, or unset WORLD_SIZE."
+            )
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _own_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device

@@ -1,13 +1,8 @@
-import sys
 from pathlib import Path
 
 import nbformat
+import notebooks
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import notebooks  # noqa: E402
 
 v4 = nbformat.v4
 
@@ -72,6 +67,14 @@ def store_stderr(notebook) -> None:
     notebook.cells[2].outputs = [v4.new_output("stream", name="stderr", text="careful")]
 
 
+def plant_a_number(notebook) -> None:
+    notebook.cells.append(v4.new_markdown_cell("It gains 9.9 ± 0.1 points."))
+
+
+def plant_a_number_in_a_text(notebook) -> None:
+    notebook.cells[2].metadata["mystnb"] = {"image": {"alt": "A bar at 12.5 per cent."}}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -81,6 +84,8 @@ def store_stderr(notebook) -> None:
         (add_figure, "a figure without text"),
         (forget_a_run, "not every code cell was run once"),
         (store_stderr, "wrote to stderr"),
+        (plant_a_number, "9.9 ± 0.1 stands in no output"),
+        (plant_a_number_in_a_text, "12.5 stands in no output"),
     ],
 )
 def test_each_fault_is_found(chapter: Path, change, says: str) -> None:
@@ -92,3 +97,12 @@ def test_a_notebook_that_was_not_cleaned_is_found(chapter: Path) -> None:
     notebook.cells[0].metadata["collapsed"] = True
     chapter.write_text(notebooks.serialize(notebook))
     assert any("not normalized" in fault for fault in notebooks.check(chapter))
+
+
+def test_the_other_pages_of_the_book_are_read_too(chapter: Path) -> None:
+    root = chapter.parent
+    (root / "book").mkdir()
+    (root / "book/index.md").write_text("A student gains 9.9 ± 0.1 points.\n")
+    (root / "_toc.yml").write_text("root: book/index\nparts: []\n")
+    (fault,) = notebooks.check_book(root)
+    assert "index.md: 9.9 ± 0.1 stands in no output" in fault

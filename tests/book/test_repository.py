@@ -1,13 +1,8 @@
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import repository  # noqa: E402
+import repository
 
 
 @pytest.fixture

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import docstrings
 import pytest
 import repository
 import yaml
 from bs4 import BeautifulSoup
 
+from kdlearn import losses
 from tests.book.built_site import NO_SITE, ROOT, SITE, pages
 
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
@@ -81,11 +84,8 @@ def test_no_markup_is_left_over(page: str) -> None:
     article = parsed(page).find("article")
     if article is None:
         return
-    for code in article.find_all(["pre", "code", "script"]):
-        code.extract()
-    text = article.get_text()
-    anchors.cache_clear()
-    parsed.cache_clear()
+    code = ["pre", "code", "script"]
+    text = "".join(part for part in article.strings if part.find_parent(code) is None)
     assert "{cite" not in text and "{term" not in text and ":::" not in text
     assert "```" not in text
 
@@ -117,3 +117,49 @@ def test_the_first_page_leads_to_the_book() -> None:
 def test_the_search_knows_the_words_of_the_book() -> None:
     index = (SITE / "searchindex.js").read_text(encoding="utf-8")
     assert '"distill"' in index and '"temperatur"' in index
+
+
+API = [page for page in pages() if page.startswith("book/reference/api/")]
+
+
+@pytest.mark.parametrize("page", API)
+def test_every_point_of_a_convention_is_whole_sentences(page: str) -> None:
+    for head in parsed(page).find_all(class_="rubric", string="Convention"):
+        points = head.find_next_sibling("ul")
+        assert points is not None, head.find_previous("dt")
+        for point in points.find_all("li"):
+            assert point.get_text().strip().endswith("."), point
+            first = point.find("p").contents[0]
+            assert not (isinstance(first, str) and first[0].islower()), point
+
+
+@pytest.mark.parametrize("page", API)
+def test_only_objects_and_their_fields_are_definition_lists(page: str) -> None:
+    for found in parsed(page).select("article dl"):
+        assert {"py", "field-list"} & set(found["class"]), found.get_text()[:200]
+
+
+@pytest.mark.parametrize("page", API)
+def test_an_api_page_says_nothing_of_its_machinery(page: str) -> None:
+    text = parsed(page).select_one("article").get_text()
+    assert "Bases: object" not in text and "Configuration for the model" not in text
+    for signature in parsed(page).select("article dt.sig"):
+        assert not re.search(r"~|<function| object at ", signature.get_text()), signature["id"]
+
+
+@pytest.mark.parametrize("page", API)
+def test_a_name_of_ours_in_a_docstring_is_a_link(page: str) -> None:
+    assert parsed(page).select("article cite") == []
+    places = [name for other in API for name in anchors(other) if not name.startswith("module-")]
+    ours = {name.rpartition(".")[2] for name in places}
+    plain = parsed(page).select("article code.py-obj")
+    lonely = {code.get_text() for code in plain if code.find_parent("a") is None}
+    assert {name for name in lonely if name.rpartition(".")[2] in ours} == set()
+
+
+@pytest.mark.parametrize("loss", losses.__all__)
+def test_a_loss_leads_to_where_it_is_taught(loss: str) -> None:
+    entry = parsed("book/reference/api/losses.html").find(id=f"kdlearn.losses.{loss}")
+    links = [str(tag["href"]) for tag in entry.find_parent("dl").find_all("a", href=True)]
+    for text, address in docstrings.taught(loss):
+        assert f"../../{address}" in links, text

@@ -1,7 +1,11 @@
 """The checks at the border: what they let through, and what they say when they do not."""
 
+import os
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +14,123 @@ from kdlearn.core import checks
 ONES = torch.ones(2, 3)
 
 
-@pytest.mark.parametrize("values", [[1e38, 1e38], [torch.inf, 1.0], [-torch.inf, torch.inf]])
-def test_great_and_infinite_numbers_are_no_nan(values):
-    checks.check_tensor(torch.tensor(values), "logits")
+def test_great_numbers_are_finite_also_where_their_sum_is_not():
+    checks.check_tensor(torch.full((9,), 3e38), "features")
+
+
+def test_infinities_are_no_features_and_minus_infinity_is_a_logit():
+    mixed = torch.tensor([[-torch.inf, 1.0]])
+    checks.check_tensor(mixed, "logits", "logits")
+    with pytest.raises(ValueError, match="^features contain -inf, which has a place only"):
+        checks.check_tensor(mixed, "features")
+    for values in ("finite", "logits"):
+        with pytest.raises(ValueError, match="^logits contain inf: float16 ends at 65,504"):
+            checks.check_tensor(-mixed, "logits", values)
+    checks.check_tensor(-mixed, "logits", "any")
+
+
+def test_a_row_needs_something_to_choose_from():
+    rows = torch.zeros(2, 3)
+    rows[1] = -torch.inf
+    with pytest.raises(ValueError, match="^teacher logits have a row that is -inf throughout"):
+        checks.check_logits(torch.zeros(2, 3), rows)
+    checks.check_logits(torch.zeros(3, 2), rows.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_probabilities_are_no_logits(dtype):
+    logits = 3 * torch.randn(4, 50)
+    probabilities = logits.softmax(-1).to(dtype)
+    with pytest.raises(ValueError, match="^student logits sum to 1 in each row, as probabilities"):
+        checks.check_logits(probabilities, logits.to(dtype))
+    checks.check_logits(logits.to(dtype), probabilities.log())
+
+
+def test_maps_with_rows_of_padding_and_hidden_keys_are_probabilities_too():
+    maps = torch.tensor([[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [0.0, 0.0]]])
+    with pytest.raises(ValueError, match="^scores sum to 1 in each row"):
+        checks.check_no_probabilities(maps, "scores")
+    for scores in (0 * maps, maps - 0.01, 2 * maps, maps[..., :1]):
+        checks.check_no_probabilities(scores, "scores")
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6), (2, 4, 5, 6, 7)])
+def test_classes_of_images_are_told_by_the_view_that_moves_them(shape):
+    images = torch.randn(shape)
+    moved = images.movedim(1, -1)
+    checks.check_logits(moved, moved)
+    last = images.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else images
+    for wrong in (images, last, moved.contiguous()):
+        with pytest.raises(
+            ValueError, match=r"logits.movedim\(1, -1\), or, where they are, make rows"
+        ):
+            checks.check_class_dimension(wrong)
+    checks.check_class_dimension(moved.flatten(0, -2))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ((2, 8, 8, 64), (2, 32, 8, 8)),  # (B, H, W, C) on one side
+        ((2, 8, 8, 16), (2, 8, 8, 32)),  # on both
+        ((2, 8, 4, 6), (2, 8, 6, 4)),  # turned
+        ((2, 50, 192), (2, 50, 384)),  # tokens
+    ],
+)
+def test_channels_that_are_not_second_are_seen(student, teacher):
+    with pytest.raises(ValueError, match="do not show one picture in two sizes"):
+        checks.check_features(torch.ones(student), torch.ones(teacher))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ((2, 8, 29, 38), (2, 8, 15, 19)),
+        ((2, 8, 7, 7), (2, 4, 14, 13)),
+        ((2, 8, 3, 5), (2, 8, 2, 3)),
+        ((2, 8, 1, 2), (2, 8, 1, 1)),
+        ((2, 8, 8, 6, 4), (2, 8, 4, 3, 2)),
+        ((2, 192, 50), (2, 384, 50)),
+        ((2, 64, 100), (2, 32, 50)),
+        ((2, 50, 192), (2, 50, 192)),
+    ],
+)
+def test_one_picture_in_two_sizes_is_welcome(student, teacher):
+    checks.check_features(torch.ones(student), torch.ones(teacher))
+
+
+def test_a_value_that_is_not_finite_is_refused_with_its_cause():
+    def loss(student, teacher):
+        return (student * teacher).sum()
+
+    checked = checks.finite_or_refused(loss)
+    assert checked(ONES, ONES) == 6
+    with pytest.raises(ValueError, match="loss is inf: numbers are too large for torch.float32"):
+        checked(1e30 * ONES, teacher=1e30 * ONES)
+    with pytest.raises(ValueError, match="loss is -inf: what one side rules out by -inf"):
+        checked(ONES, teacher=-torch.inf * ONES)
+
+
+def test_values_can_be_let_through_unseen_and_shapes_cannot(monkeypatch):
+    monkeypatch.setattr(checks, "CHECKS", False)
+    nan = torch.full((2, 3), torch.nan)
+    checks.check_logits(nan, nan)
+    checks.check_labels(torch.tensor([0, 7]), ONES)
+    checks.check_mask(torch.zeros(2, 3).bool(), ONES.shape)
+    checks.check_overflow(torch.inf * ONES, "features")
+    assert checks.finite_or_refused(torch.sum)(nan).isnan()
+    with pytest.raises(ValueError, match="call|keep only the rows and classes"):
+        checks.check_logits(ONES, ONES[:1])
+    with pytest.raises(TypeError, match="must be floating point"):
+        checks.check_logits(ONES.long(), ONES)
+
+
+@pytest.mark.parametrize(("setting", "seen"), [("0", "False"), ("1", "True"), ("", "True")])
+def test_the_environment_switches_checks_of_values(setting, seen):
+    script = "from kdlearn.core import checks; print(checks.checks_values())"
+    environment = os.environ | {"KDLEARN_CHECKS": setting}
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+    assert told.stdout.decode().strip() == seen
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -116,14 +234,15 @@ def test_labels_have_the_shape_of_the_rows():
             (2, 3, 4),
             (2, 5, 4),
             {"same_channels": True},
-            "student features have 3 channels and teacher features 5: bring the student's to 5 with "
+            "student features have 3 channels and teacher features 5: bring the student's to 5 "
+            "with "
             "projectors.ConvProjector(3, 5).",
         ),
         (
-            (2, 3, 4),
+            (2, 5, 4),
             (2, 3, 8),
             {"same_size": True},
-            "features have different spatial sizes, (2, 3, 4) and (2, 3, 8): pick layers of one "
+            "features have different spatial sizes, (2, 5, 4) and (2, 3, 8): pick layers of one "
             "resolution or pool the larger.",
         ),
     ],
@@ -135,7 +254,7 @@ def test_features_that_do_not_fit_are_refused(student, teacher, options, message
 
 def test_features_may_differ_where_nothing_was_asked():
     checks.check_features(torch.ones(2, 3, 4), torch.ones(2, 5, 8))
-    checks.check_features(torch.ones(2, 3, 4), torch.ones(2, 3, 8), same_channels=True)
+    checks.check_features(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 8, 8), same_channels=True)
     checks.check_features(torch.ones(2, 3, 4), torch.ones(2, 5, 4), same_size=True)
 
 
@@ -175,12 +294,42 @@ def test_choices_are_listed():
         checks.check_choice("c", "letter", ("a", "b"))
 
 
-@pytest.mark.parametrize("value", [0, -1, True, 2.0, "2", None])
-def test_what_counts_nothing_is_no_whole_number(value):
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (0, ValueError),
+        (np.int64(-1), ValueError),
+        (True, TypeError),
+        (np.True_, TypeError),
+        (2.0, TypeError),
+        ("2", TypeError),
+        (None, TypeError),
+    ],
+)
+def test_what_counts_nothing_is_no_whole_number(value, error):
     message = re.escape(f"epochs is {value!r}: expected a whole number >= 1.")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         checks.check_whole(value, "epochs")
 
 
-def test_one_is_a_whole_number():
-    checks.check_whole(1, "epochs")
+@pytest.mark.parametrize("value", [1, np.int64(1), np.uint8(1), torch.tensor(1)])
+def test_whole_numbers_of_every_library_come_back_as_pythons(value):
+    assert type(checks.check_whole(value, "epochs")) is int
+    assert checks.check_sizes(width=value, classes=10) == [1, 10]
+
+
+def test_the_least_whole_number_is_the_callers():
+    assert checks.check_whole(0, "seed", 0) == 0
+    with pytest.raises(ValueError, match="^runs is 19: expected a whole number >= 20.$"):
+        checks.check_whole(19, "runs", 20)
+
+
+@pytest.mark.parametrize("value", ["4", None, True, np.True_, torch.ones(3), torch.tensor(True)])
+def test_a_temperature_is_one_number(value):
+    with pytest.raises(TypeError, match="^temperature is .*: expected one number.$"):
+        checks.check_temperature(value)
+
+
+@pytest.mark.parametrize("value", [4, np.float32(4), np.int64(4), torch.tensor(4.0)])
+def test_numbers_of_every_library_are_temperatures(value):
+    checks.check_temperature(value)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.core.inputs import call, count, evaluating, join, run, take
-from kdlearn.data import RandomShift
-from kdlearn.distill.distiller import Distiller, label_term, logit_term
+from kdlearn.data import FixedCopies, RandomShift
+from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure.metrics import predict
-from kdlearn.store.cache import FixedCopies, cache_teacher
+from kdlearn.store import cache_teacher
 from kdlearn.training.engine import Engine
 from kdlearn.training.fit import fit
 
@@ -73,7 +73,7 @@ def test_a_stored_teacher_of_named_inputs_refuses_the_same_tensors_under_swapped
     stored = cache_teacher(Named(), inputs, tmp_path, progress=False)
     swapped = {"values": inputs["mask"], "mask": inputs["values"]}
     model = Distiller(Named(), stored, [logit_term("soft", soft_target_loss)])
-    with pytest.raises(ValueError, match="data"):
+    with pytest.raises(ValueError, match="saw other samples"):
         fit(model, (swapped, labels), epochs=1, progress=False)
 
 

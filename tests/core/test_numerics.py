@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from kdlearn.core.numerics import kl_rows, match_sizes, matmul, pool, unit, widen
+from kdlearn.core.numerics import (
+    cross_terms,
+    in_scale,
+    kl_terms,
+    lengths,
+    log_sum,
+    match_sizes,
+    matmul,
+    pool,
+    unit,
+    widen,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +61,12 @@ def test_rows_with_events_of_no_mass_are_finite():
     target = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]).log()
     given = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.0, 0.5]]).log()
     expected = torch.tensor([0.5 * math.log(2) + 0.5 * math.log(2 / 3), math.log(2)])
-    torch.testing.assert_close(kl_rows(target, given), expected)
+    torch.testing.assert_close(kl_terms(target, given).sum(-1), expected)
 
 
 def test_mass_where_the_other_side_has_none_is_infinite():
     target, given = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]).log()
-    assert kl_rows(target, given) == torch.inf
+    assert kl_terms(target, given).sum(-1) == torch.inf
 
 
 def test_equal_sizes_are_not_touched():
@@ -64,7 +75,7 @@ def test_equal_sizes_are_not_touched():
 
 
 def test_sizes_meet_at_the_smaller_and_sides_stay_in_order():
-    student, teacher = match_sizes(torch.zeros(1, 2, 8, 3), torch.ones(1, 5, 4, 6))
+    student, teacher = match_sizes(torch.zeros(1, 2, 8, 6), torch.ones(1, 5, 4, 3))
     torch.testing.assert_close(student, torch.zeros(1, 2, 4, 3))
     torch.testing.assert_close(teacher, torch.ones(1, 5, 4, 3))
 
@@ -82,3 +93,69 @@ def test_pooling_knows_one_to_three_dimensions(space):
         ValueError, match=f"have {space} spatial dimensions and pooling knows 1 to 3"
     ):
         pool(torch.ones(2, 3, *[4] * space), 1)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_directions_and_lengths_are_those_of_double_precision_at_every_scale(scale):
+    vectors = scale * torch.randn(4, 6)
+    vectors[1] *= 1e-3
+    weights = torch.randn(4, 6)
+    given, exact = vectors.clone().requires_grad_(), vectors.double().requires_grad_()
+    for function in (lambda x: (weights * unit(x, 1)).sum(), lambda x: lengths(x).sum()):
+        ours, right = function(given), function(exact)
+        torch.testing.assert_close(ours.double(), right, rtol=1e-5, atol=0)
+        slopes = (torch.autograd.grad(f, x)[0] for f, x in ((ours, given), (right, exact)))
+        torch.testing.assert_close(
+            next(slopes).double(), next(slopes), rtol=1e-3, atol=1e-6 / scale
+        )
+
+
+def test_a_sample_of_zeros_has_length_zero_and_no_slope():
+    vectors = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    result = lengths(vectors)
+    result.sum().backward()
+    assert result.tolist() == [0, 5]
+    torch.testing.assert_close(vectors.grad, torch.tensor([[0.0, 0.0], [0.6, 0.8]]))
+    assert lengths(torch.ones(2, 3, 4, 4)).tolist() == pytest.approx([48**0.5] * 2)
+
+
+def test_only_what_is_far_out_of_scale_is_scaled():
+    values = torch.tensor([[-3.0, 2.0]])
+    assert in_scale(values) is values
+    for scale in (1e-20, 1e20):
+        torch.testing.assert_close(in_scale(scale * values), values / 3)
+    assert in_scale(0 * values).abs().max() == 0
+
+
+def test_sums_of_logarithms_have_the_gradient_of_torchs_and_zero_for_nothing():
+    logs = torch.randn(3, 4, dtype=torch.float64)
+    logs[1] = -torch.inf
+    logs[2, 1:] = -torch.inf
+    logs.requires_grad_()
+    total = log_sum(logs)
+    assert total[1] == -torch.inf
+    torch.testing.assert_close(total[[0, 2]], logs[[0, 2]].logsumexp(-1))
+    (slope,) = torch.autograd.grad(total[[0, 2]].sum(), logs, retain_graph=True)
+    torch.testing.assert_close(slope[[0, 2]], logs[[0, 2]].softmax(-1))
+    (nothing,) = torch.autograd.grad(total.exp().sum(), logs)
+    assert nothing[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("function", [kl_terms, cross_terms])
+def test_a_class_without_mass_costs_nothing_and_nan_is_not_swallowed(function):
+    target = torch.tensor([[0.0, -torch.inf, -torch.inf]])
+    given = torch.tensor([[-1.0, -2.0, -torch.inf]], requires_grad=True)
+    terms = function(target, given)
+    assert terms[0].tolist() == [1, 0, 0]
+    terms.sum().backward()
+    assert given.grad.tolist() == [[-1, 0, 0]]
+    assert function(target * torch.nan, given).isnan().any()
+
+
+def test_the_target_of_a_kl_may_be_what_learns():
+    """As in the reverse KL, where a class that the student rules out sends no gradient."""
+    target = torch.tensor([[0.3, 0.7, 0.0]], dtype=torch.float64).log().requires_grad_()
+    given = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64).log()
+    (slope,) = torch.autograd.grad(kl_terms(target, given).sum(), target)
+    expected = [p * (math.log(p / 0.5) + 1) for p in (0.3, 0.7)]
+    assert slope[0].tolist() == pytest.approx([*expected, 0])

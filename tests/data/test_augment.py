@@ -124,3 +124,10 @@ def test_crops_are_windows_of_the_mirrored_image_and_half_are_flipped():
     }
     with pytest.raises(ValueError, match="padding must be 0 or more"):
         RandomCropFlip(padding=-1)
+
+
+def test_a_border_wider_than_the_image_is_told():
+    with pytest.raises(ValueError, match="padding must be 0 or more, got -1"):
+        RandomCropFlip(-1)
+    with pytest.raises(ValueError, match="padding is 8 and the images have 8 pixels"):
+        RandomCropFlip(8)(torch.zeros(2, 1, 8, 8))

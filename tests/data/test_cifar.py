@@ -57,7 +57,7 @@ def test_files_that_are_not_cifar_are_told(tmp_path, settings, said):
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no train\*.parquet"):
         cifar("cifar10", folder=tmp_path)
-    with pytest.raises(ValueError, match="expected 'cifar10' or 'cifar100'"):
+    with pytest.raises(ValueError, match="expected one of 'cifar10', 'cifar100'"):
         cifar("mnist")
 
     def offline(*arguments, **settings):

@@ -77,5 +77,5 @@ def test_the_same_seed_gives_the_same_tensors_and_touches_no_global_state():
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(ValueError, match="test must be at least 1 image, got -2"):
+    with pytest.raises(ValueError, match="test is -2: expected a whole number >= 1"):
         cluttered_digits(test=-2)

@@ -35,7 +35,7 @@ def test_the_seed_decides_and_no_global_state_is_touched():
 
 
 def test_more_pairs_than_keys_are_refused():
-    with pytest.raises(ValueError, match="20 pairs, 16 keys"):
+    with pytest.raises(ValueError, match="20 pairs and 16 keys"):
         associative_recall(3, pairs=20)
-    with pytest.raises(ValueError, match="sequences must be at least 1"):
+    with pytest.raises(ValueError, match="sequences is 0: expected"):
         associative_recall(0)

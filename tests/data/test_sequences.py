@@ -39,5 +39,5 @@ def test_a_token_without_a_symbol_is_refused():
 
 
 def test_an_empty_task_is_refused():
-    with pytest.raises(ValueError, match="length must be at least 1"):
+    with pytest.raises(ValueError, match="length is 0: expected"):
         reordering_task(5, length=0)

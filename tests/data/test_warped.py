@@ -50,5 +50,5 @@ def test_the_noise_has_standard_deviation_a_tenth():
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(ValueError, match="validation must be at least 1 image, got 0"):
+    with pytest.raises(ValueError, match="validation is 0: expected a whole number >= 1"):
         warped_digits(validation=0)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.core.inputs import call
+from kdlearn.distill import Distiller, label_term, layer_term
 from kdlearn.distill.attention_layers import attention_layers
-from kdlearn.distill.distiller import Distiller, label_term, layer_term
 from kdlearn.distill.taps import Taps
 from kdlearn.training.fit import fit
 

@@ -1,11 +1,14 @@
 import copy
+import gc
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from kdlearn.distill.distiller import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.data import Batch
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 
 
@@ -163,6 +166,91 @@ def test_bad_input_says_what_to_do(make, says):
         make()
 
 
-def test_a_term_is_its_loss_over_what_it_picks():
-    term = Term("sum", 3.0, torch.add, lambda s, t, y: [(s, t), (t, t)])
-    assert term.compute(torch.tensor(1.0), torch.tensor(2.0), None) == 3 * (3 + 4)
+def test_a_student_that_shares_what_is_trained_with_the_teacher_is_refused():
+    teacher = network(4)
+    for student in (
+        nn.Sequential(teacher.conv, nn.Flatten()),
+        nn.Sequential(nn.Conv2d(1, 4, 1), teacher.norm),
+    ):
+        with pytest.raises(ValueError, match="share memory, .*copy.deepcopy"):
+            Distiller(student, teacher, [logit_term("soft", soft_target_loss)])
+    frozen = nn.Sequential(copy.copy(teacher.conv), nn.Flatten())
+    teacher.conv.requires_grad_(False)
+    Distiller(frozen, teacher, [label_term()])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_layer_without_gradient_is_told(reentrant):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = checkpoint(self.inner, self.first(x), use_reentrant=reentrant)
+            return self.head(x)
+
+    distiller = Distiller(Net(), Net(), [label_term(), layer_term("hint", F.mse_loss, ["inner"])])
+    if reentrant:
+        with pytest.raises(ValueError, match="'inner' of the student carries no gradient"):
+            distiller(torch.randn(2, 4), torch.tensor([0, 1]))
+    else:
+        distiller(torch.randn(2, 4), torch.tensor([0, 1])).parts["hint"].backward()
+        assert distiller.student.inner.weight.grad.abs().sum() > 0
+
+
+def test_it_can_be_copied_after_use_and_keeps_nothing_of_a_batch(batch):
+    distiller = Distiller(network(2), network(4), terms())
+    distiller(*batch).total.backward()
+    twin = copy.deepcopy(distiller)
+    assert torch.equal(twin.student.conv.weight, distiller.student.conv.weight)
+    gc.collect()
+    shape = (6, 2, 4, 4)
+    held = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.shape == shape]
+    assert held == []
+
+
+def test_a_mask_that_no_term_reads_is_told():
+    tokens = Batch(torch.randn(2, 4), mask=torch.ones(2, 4, dtype=torch.bool))
+    linear = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="a mask or weights and no term reads them"):
+        Distiller(linear, nn.Linear(4, 4), [logit_term("soft", soft_target_loss)]).compute(tokens)
+
+
+def test_labels_alone_need_no_teacher(batch):
+    alone = Distiller(network(2).eval())
+    expected = F.cross_entropy(alone.student(batch[0]), batch[1])
+    assert torch.equal(alone(*batch).total, expected)
+    with pytest.raises(KeyError, match="teacher: there is none, and a term reads its logits"):
+        Distiller(network(2), None, [logit_term("soft", soft_target_loss)])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Distiller(network(2), network(2), label_term()), "terms must be a list of terms"),
+        (lambda: Distiller(network(2), network(2), [soft_target_loss]), "make them with label_t"),
+        (
+            lambda: Distiller("student", network(2), [label_term()]),
+            "student is 'student'",
+        ),
+        (lambda: Distiller(network(2), 3, [label_term()]), "teacher is 3: expected a trained mod"),
+        (lambda: Distiller(network(2), nn.Linear, [label_term()]), "expected a trained module"),
+        (lambda: label_term(0.5, "cross_entropy"), "has the loss 'cross_entropy': expected a func"),
+        (lambda: logit_term(soft_target_loss, "soft"), "the name, a text, comes before the loss"),
+        (lambda: label_term("much"), "the weight of term 'labels' is 'much'"),
+    ],
+)
+def test_an_argument_of_another_kind_says_what_to_pass(make, says):
+    with pytest.raises(TypeError, match=says):
+        make()
+
+
+def test_an_unknown_layer_of_the_student_names_the_side():
+    with pytest.raises(KeyError, match="student: the model has no module 'rleu'"):
+        Distiller(network(2), network(4), [layer_term("x", F.mse_loss, {"rleu": "relu"})])
+
+
+def test_a_model_that_is_stored_or_missing_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="there is no model, see .source"):
+        _ = Distiller(network(2)).teacher

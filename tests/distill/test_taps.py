@@ -218,3 +218,28 @@ def test_works_with_a_compiled_model_and_reads_each_pass_anew():
         assert torch.allclose(output, model(x), atol=1e-6)
     taps["conv"].sum().backward()
     assert model.conv.weight.grad.abs().sum() > 0
+
+
+def test_a_class_in_place_of_a_model_is_told():
+    with pytest.raises(TypeError, match="expected a module, such as SmallCNN"):
+        Taps(nn.Linear, ["0"])
+
+
+def test_a_name_that_is_not_tapped_or_did_not_run_is_told():
+    taps = Taps(network(), ["conv"])
+    with pytest.raises(KeyError, match="'relu' is not tapped: tapped are 'conv'"):
+        taps["relu"]
+    with pytest.raises(KeyError, match="nothing recorded for 'conv'"):
+        taps["conv"]
+
+
+def test_an_output_that_is_none_says_why():
+    class Lazy(nn.Module):
+        def forward(self, x):
+            return x, None
+
+    model = nn.Sequential(Lazy())
+    with Taps(model, ["0[1]"]) as taps:
+        model(torch.ones(1))
+    with pytest.raises(KeyError, match=r"is None: the module did not compute it.*eager"):
+        taps["0[1]"]

@@ -1,8 +1,13 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from kdlearn.distill.teachers import LiveTeacher, Outputs, TeacherOutputs, run
+from kdlearn.data import Batch, Samples
+from kdlearn.distill import LiveTeacher, TeacherOutputs, Want
+from kdlearn.distill.teachers import NoTeacher, same_teacher
+from kdlearn.store import AttentionMap, TopK
 
 
 def model() -> nn.Sequential:
@@ -11,25 +16,85 @@ def model() -> nn.Sequential:
 
 def test_a_live_teacher_runs_in_eval_without_gradient():
     network = model().train()
-    inputs = torch.randn(5, 4)
-    teacher = LiveTeacher(network, ["0"])
-    outputs = teacher.outputs(inputs)
+    batch = Batch(torch.randn(5, 4))
+    teacher = LiveTeacher(network, [Want("0")])
+    outputs = teacher.outputs(batch)
     assert isinstance(teacher, TeacherOutputs)
     assert not network.training and not outputs.logits.requires_grad
-    assert torch.equal(outputs.taps["0"], network[0](inputs))
-    assert torch.equal(outputs.logits, teacher.outputs(inputs, torch.arange(5)).logits)
+    assert torch.equal(outputs.taps["0"], network[0](batch.inputs))
     assert network[1].num_batches_tracked == 0
 
 
-def test_layers_that_are_not_recorded_are_named():
-    teacher = LiveTeacher(model(), ["0", "0"])
-    teacher.check(["0"])
-    with pytest.raises(KeyError, match="'3' is not recorded"):
-        teacher.check(["0", "3"])
+def test_what_is_not_recorded_is_named():
+    teacher = LiveTeacher(model(), [Want("0"), Want("0")])
+    teacher.check([Want("0")])
+    with pytest.raises(KeyError, match="3 is not recorded"):
+        teacher.check([Want("0"), Want("3")])
+    with pytest.raises(KeyError, match=r"0 as TopK\(k=2\) is not recorded"):
+        teacher.check([Want("0", TopK(2))])
     with pytest.raises(KeyError, match="no module 'first'"):
-        LiveTeacher(model(), ["first"])
+        LiveTeacher(model(), [Want("first")])
 
 
-def test_nothing_is_sparse_and_nothing_tapped_unless_asked():
-    outputs = run(nn.Linear(4, 3), None, torch.ones(2, 4))
-    assert isinstance(outputs, Outputs) and outputs.taps == {} and outputs.sparse is None
+def test_a_layer_may_be_wanted_whole_and_in_two_kinds():
+    features = torch.rand(2, 3, 4, 4)
+    wants = [Want("0"), Want("0", AttentionMap(p=2)), Want("0", AttentionMap(p=4))]
+    outputs = LiveTeacher(nn.Sequential(nn.Identity()), wants).outputs(Batch(features))
+    assert torch.equal(outputs.taps["0"], features)
+    for want in wants[1:]:
+        assert torch.equal(outputs.kept[want], want.keep.reduce(features))
+
+
+def test_no_teacher_is_enough_only_where_none_is_read():
+    NoTeacher().check([])
+    with pytest.raises(KeyError, match="a term reads its group1: pass a teacher"):
+        NoTeacher().check([Want("group1")])
+
+
+def test_a_teacher_in_another_precision_answers_in_float32():
+    network, batch = model().eval(), Batch(torch.randn(5, 4))
+    exact = LiveTeacher(network).outputs(batch).logits
+    rounded = LiveTeacher(copy.deepcopy(network).to(torch.bfloat16)).outputs(batch).logits
+    double = LiveTeacher(copy.deepcopy(network).double()).outputs(batch).logits
+    assert rounded.dtype == torch.float32 and double.dtype == torch.float64
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(double.float(), exact)
+
+
+def test_a_teacher_under_inference_mode_can_be_learned_from():
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        @torch.inference_mode()
+        def forward(self, x):
+            return self.layer(x)
+
+    answers = LiveTeacher(Frozen(), [Want("layer")]).outputs(Batch(torch.randn(2, 4)))
+    weight = torch.ones(3, requires_grad=True)
+    (answers.logits * weight + answers.taps["layer"] * weight).sum().backward()
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_a_teacher_may_see_the_inputs_in_its_own_way():
+    seen = LiveTeacher(nn.Identity(), adapt=lambda images: 2 * images).outputs(Batch(torch.ones(2)))
+    assert torch.equal(seen.logits, 2 * torch.ones(2))
+    assert torch.equal(seen.batch.inputs, torch.ones(2))
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.factor = nn.Linear(4, 3), factor
+
+    def forward(self, x):
+        return self.factor * self.layer(x)
+
+
+def test_the_same_weights_with_another_forward_are_another_teacher():
+    samples = Samples.of(torch.randn(10, 4))
+    one, again, other = (LiveTeacher(Scaled(f)).identity(samples) for f in (1.0, 1.0, -9.0))
+    assert one["weights"] == other["weights"]
+    assert same_teacher(one, again) and not same_teacher(one, other)

@@ -30,10 +30,6 @@ PAIRS = {
     ),
     "activation-map": lambda c: maps.activation_map(c["features"], p=c["p"]),
     "at-loss": lambda c: losses.attention_transfer_loss(c["student"], c["teacher"]),
-    "at-layers": lambda c: sum(
-        losses.attention_transfer_loss(s, t)
-        for s, t in zip(c["student"], c["teacher"], strict=True)
-    ),
     "rkd-angle": lambda c: losses.rkd_angle_loss(c["student"], c["teacher"]),
     "reverse-kl": lambda c: losses.reverse_kl(c["student_logits"], c["teacher_logits"]),
     "token-kd": lambda c: (
@@ -86,3 +82,14 @@ def test_attention_weights_are_torchs():
             case["queries"], keys, identity, attn_mask=case["mask"][:, None, None, :]
         )
         assert same(drill.call(drill.reference, case), attended)
+
+
+def test_attention_over_layers_is_the_package_where_layers_show_one_picture():
+    drill, generator = find("at-layers"), Generator().manual_seed(7)
+    sizes = [((3, 8, 6), (5, 4, 3)), ((2, 4, 4), (2, 8, 8)), ((4, 5, 7), (3, 5, 7))]
+    student, teacher = (
+        [torch.randn(2, *pair[side], dtype=torch.float64, generator=generator) for pair in sizes]
+        for side in (0, 1)
+    )
+    expected = sum(map(losses.attention_transfer_loss, student, teacher))
+    assert same(drill.call(drill.reference, {"student": student, "teacher": teacher}), expected)

@@ -12,7 +12,6 @@ from kdlearn.experiments import cluttered_digits as cluttered
 from kdlearn.experiments import warped_digits as warped
 from kdlearn.measure import load_results
 from kdlearn.measure.metrics import accuracy, predict
-from kdlearn.models import SlimWRN
 
 TOLERANCE = 5.0
 
@@ -56,7 +55,7 @@ def test_the_baseline_of_initialization_comes_out_again():
     few = balanced_subset(data.train, initialization.RECIPE.images, seed=0)
     method = initialization.METHODS["random start"]
     # A random start and labels alone ask no teacher either.
-    teacher = SlimWRN(initialization.RECIPE.widths)
+    teacher = initialization.RECIPE.make_teacher()
     student = initialization.start_student(teacher, method)
     initialization.train_student(student, teacher, few, method, curve_on=data.validation[:50])
     got = 100 * accuracy(predict(student, data.test.images), data.test.labels)

@@ -1,4 +1,4 @@
-"""Attention transfer against closed forms, and gradient-based transfer by a second backward pass."""
+"""Attention transfer against closed forms; gradient-based by a second backward pass."""
 
 import numpy as np
 import pytest

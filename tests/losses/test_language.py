@@ -214,7 +214,7 @@ def test_a_teacher_that_is_sure_leaves_nothing_for_the_bucket():
         ((1, 5), [[-1.0]], [[0.0]], TypeError, r"indices must be a tensor of torch.int64"),
         ((1, 5), [[0.5]], [[0]], ValueError, r"log-probabilities are above 0: give logarithms"),
         ((2, 5), [[0.5], [-1.0]], [[0], [0]], ValueError, r"log-probabilities are above 0"),
-        ((5,), [-1.0], [0], ValueError, r"give \(..., vocabulary\) and \(..., k\)"),
+        ((5,), [-1.0], [0], ValueError, r"logits need shape .*add a batch dimension"),
     ],
 )
 def test_stored_tokens_that_do_not_fit_are_refused(
@@ -302,9 +302,8 @@ def test_uld_compares_sorted_probabilities(pair, words):
 
 
 def test_uld_wants_the_same_positions():
-    for shapes in (((1, 3, 5), (1, 4, 7)), ((5,), (5,))):
-        with pytest.raises(ValueError, match="crop both to the same tokens"):
-            losses.uld_loss(*(torch.zeros(shape) for shape in shapes))
+    with pytest.raises(ValueError, match="crop both to the same tokens"):
+        losses.uld_loss(torch.zeros(1, 3, 5), torch.zeros(1, 4, 7))
 
 
 class Pair:
@@ -385,6 +384,55 @@ def test_forbidden_words_are_borne_where_both_forbid_them():
         assert gradient.isfinite().all(), name
 
 
-def test_a_word_that_only_the_student_says_costs_without_bound():
+def test_a_word_that_only_the_student_says_would_cost_without_bound():
     teacher = torch.tensor([[0.0, -torch.inf]])
-    assert losses.reverse_kl(torch.zeros(1, 2), teacher) == torch.inf
+    with pytest.raises(ValueError, match=r"^reverse_kl is inf: what one side rules out by -inf"):
+        losses.reverse_kl(torch.zeros(1, 2), teacher)
+
+
+def test_a_drawn_token_that_the_teacher_never_says_costs_nothing():
+    student = torch.randn(1, 4, dtype=torch.float64, requires_grad=True)
+    drawn = torch.tensor([[0, 3]])
+    log_t = torch.tensor([[0.5, 0.0]], dtype=torch.float64).log()
+    log_q = torch.tensor([[0.25, 0.5]], dtype=torch.float64).log()
+    loss = losses.sampled_kl(student, log_t, drawn, proposal_log_probs=log_q)
+    expected = 0.5 * 2 * (math.log(0.5) - student.log_softmax(-1)[0, 0])
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, student), torch.autograd.grad(expected, student)
+    )
+    with pytest.raises(ValueError, match="sampled_kl is -?inf: what one side rules out"):
+        losses.sampled_kl(student, log_t, drawn)
+
+
+def test_a_proposal_that_is_the_teacher_changes_nothing():
+    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64)
+    drawn = torch.randint(4, (3, 5))
+    log_t = teacher.log_softmax(-1).gather(-1, drawn)
+    plain = losses.sampled_kl(student, log_t, drawn)
+    torch.testing.assert_close(
+        losses.sampled_kl(student, log_t, drawn, proposal_log_probs=log_t), plain
+    )
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "top_k_kl", "sampled_kl", "uld_loss"])
+def test_logits_of_images_have_their_classes_last(name):
+    images = torch.randn(2, 5, 3, 3)
+    stored, tokens = torch.full((2, 5, 3, 1), -1.0), torch.zeros(2, 5, 3, 1, dtype=torch.int64)
+    rest = {"cross_entropy": (tokens[..., 0],), "uld_loss": (images,)}.get(name, (stored, tokens))
+    with pytest.raises(ValueError, match=r"classes must be the last dimension"):
+        getattr(losses, name)(images, *rest)
+
+
+@pytest.mark.parametrize("skew", [0, 0.1, 1])
+def test_mixtures_leave_out_what_both_rule_out(skew):
+    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64)
+    ruled_out = torch.full((3, 1), -torch.inf, dtype=torch.float64)
+    given = torch.cat([student, ruled_out], -1).requires_grad_()
+    loss = losses.skew_kl(given, torch.cat([teacher, ruled_out], -1), skew=skew)
+    (slope,) = torch.autograd.grad(loss, given)
+    exact = student.requires_grad_()
+    expected = losses.skew_kl(exact, teacher, skew=skew)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(slope[:, :4], torch.autograd.grad(expected, exact)[0])
+    assert slope[:, 4].abs().max() == 0

@@ -203,7 +203,7 @@ def test_dist_matches_the_closed_form_with_its_epsilon(pair, temperature):
         left, right = left - left.mean(), right - right.mean()
         return left @ right / (np.linalg.norm(left) * np.linalg.norm(right) + 1e-8)
 
-    student, teacher, _ = pair
+    student, teacher = (side.repeat(2, 1) for side in pair[:2])  # at least two rows
     q, p = softmax(student.numpy() / temperature), softmax(teacher.numpy() / temperature)
     rows = np.mean([correlation(a, b) for a, b in zip(q, p, strict=True)])
     columns = np.mean([correlation(a, b) for a, b in zip(q.T, p.T, strict=True)])
@@ -221,9 +221,11 @@ def test_dist_is_made_of_numpys_correlations():
 
 
 def test_dist_of_one_sample_has_no_correlation_over_the_batch():
-    student = torch.tensor([[3.0, 1.0, 0.0]])
-    loss = losses.dist_loss(student, student, temperature=2.0, beta=1.0, gamma=5.0)
-    assert loss.item() == pytest.approx(4 * 5, abs=1e-5)
+    student, teacher = torch.randn(2, 1, 3)
+    with pytest.raises(ValueError, match="one row has no correlation over the batch: .*gamma=0"):
+        losses.dist_loss(student, teacher)
+    both = losses.dist_loss(student.repeat(2, 1), teacher.repeat(2, 1), gamma=0)
+    torch.testing.assert_close(losses.dist_loss(student, teacher, gamma=0), both)
 
 
 @given(logit_pairs())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdlearn.losses.maps import activation_map, input_gradients
+from kdlearn.losses.maps import activation_map, channels_first, input_gradients
 
 few = settings(max_examples=25, deadline=None)
 
@@ -182,3 +182,24 @@ def test_the_sum_of_squares_has_the_gradients_of_the_operators_that_it_stands_fo
     (theirs,) = torch.autograd.grad((weights * by_operators(features)).sum(), features)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     assert torch.autograd.gradgradcheck(activation_map, features)
+
+
+@pytest.mark.parametrize("size", [(9,), (3, 5), (2, 3, 4)])
+def test_tokens_and_channels_last_come_to_the_layout_of_features(size):
+    features = torch.randn(2, *size, 7)
+    moved = channels_first(features)
+    assert moved.shape == (2, 7, *size)
+    torch.testing.assert_close(moved[1, 3], features[1, ..., 3])
+    expected = features.square().sum(-1)
+    expected = expected / expected.flatten(1).norm(dim=1).view(2, *[1] * len(size))
+    torch.testing.assert_close(activation_map(moved), expected)
+
+
+def test_what_is_no_tensor_has_no_layout():
+    with pytest.raises(TypeError, match="features must be a torch.Tensor, got list"):
+        channels_first([1.0])
+
+
+def test_a_power_is_a_number():
+    with pytest.raises(TypeError, match="p is '2', a str: expected one number"):
+        activation_map(torch.ones(1, 1, 1), p="2")

@@ -141,7 +141,7 @@ def symmetric(x):
 
 
 def skewed_reverse(x):
-    """KL(s || m) with m = 0.9 t + 0.1 s is what is left of the JSD when KL(t || m) is taken away."""
+    """KL(s || m) with m = 0.9 t + 0.1 s is what is left of the JSD without KL(t || m)."""
     mixed = token("generalized_jsd", beta=0.9)(x) - 0.9 * token("skew_kl", skew=0.9)(x)
     return mixed / 0.1
 
@@ -168,7 +168,7 @@ def cosine(masked):
 
 
 def cropped_cross_entropy(how=None):
-    """The KL of cropped rows and the teacher's entropy, where hidden keys have a score of -10000."""
+    """The KL of cropped rows and the teacher's entropy; hidden keys have a score of -10000."""
 
     def formula(x):
         student, teacher = (x[side] if how is None else how(x[side], 1, True) for side in "st")

@@ -1,8 +1,9 @@
 """What every loss promises, and what it does not: one table, one test a promise."""
 
+import importlib
+import inspect
+import pkgutil
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,229 +11,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from kdlearn import losses
+from tests.losses import table
+from tests.losses.table import MASKED, SHAPES, TABLE, cropped, masked_call
 
-SHAPES = {
-    "logits": (5, 7),
-    "features": (3, 4, 6, 6),
-    "embeddings": (6, 5),
-    "scores": (2, 3, 5, 5),
-    "states": (2, 5, 8),
-    "tokens": (2, 4, 9),
-}
-LABELS = torch.tensor([0, 6, 3, 3, 1])
-
-
-@dataclass
-class Spec:
-    """One loss, called as ``call(student, teacher)`` on tensors of one kind.
-
-    ``ignores`` are the changes that leave the value alone, ``sees`` those that do not: "batch"
-    (both sides reordered), "order" (the student's channels, classes or widths reordered), "both
-    orders" (student's and teacher's alike), "scale" and "shift" (of the student).
-    """
-
-    kind: str
-    call: Callable[[Tensor, Tensor], Tensor]
-    ignores: str = ""
-    sees: str = ""
-    zero: bool = True  # at equality
-    positive: bool = True  # everywhere
-    second: bool = True  # gradgradcheck
-    accuracy: float = 1e-12  # of the zero
-
-
-def labeled(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda s, t: getattr(losses, name)(s, t, LABELS[: len(s)])
-
-
-def fsp(student: Tensor, teacher: Tensor) -> Tensor:
-    return losses.fsp_loss((student, student[:, 1:3]), (teacher, teacher[:, 1:3]))
-
-
-def top_k(tail: str) -> Callable[[Tensor, Tensor], Tensor]:
-    def call(student, teacher):
-        stored = teacher.float() if teacher.element_size() == 2 else teacher
-        log_probs, indices = stored.log_softmax(-1).topk(3)
-        return losses.top_k_kl(student, log_probs, indices, tail=tail)
-
-    return call
-
-
-def sampled(student: Tensor, teacher: Tensor) -> Tensor:
-    indices = torch.arange(3).expand(*teacher.shape[:-1], 3)
-    stored = teacher.float() if teacher.element_size() == 2 else teacher
-    return losses.sampled_kl(student, stored.log_softmax(-1).gather(-1, indices), indices)
-
-
-def sequence(student: Tensor, teacher: Tensor) -> Tensor:
-    tokens = torch.arange(student.shape[0] * student.shape[1]).reshape(student.shape[:2]) % 9
-    return losses.sequence_reverse_kl(student, teacher, tokens)
-
-
-def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda s, t: getattr(losses, name)(s, t, **options)
-
-
-KL = {"ignores": "batch, both orders, shift", "sees": "order, scale"}
-RELATION = {"ignores": "batch, order, scale", "sees": "shift"}
-
-TABLE = {
-    "soft_target_loss": Spec("logits", plain("soft_target_loss"), **KL),
-    "distillation_loss": Spec(
-        "logits", labeled("distillation_loss"), ignores="shift", sees="order, scale", zero=False
-    ),
-    "soft_cross_entropy": Spec("logits", plain("soft_cross_entropy"), zero=False, **KL),
-    "logit_mse_loss": Spec(
-        "logits",
-        plain("logit_mse_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "target_class_loss": Spec(
-        "logits", labeled("target_class_loss"), ignores="shift", sees="order, scale"
-    ),
-    "nontarget_class_loss": Spec(
-        "logits", labeled("nontarget_class_loss"), ignores="shift", sees="order, scale"
-    ),
-    "dkd_loss": Spec("logits", labeled("dkd_loss"), ignores="shift", sees="order, scale"),
-    "dist_loss": Spec("logits", plain("dist_loss"), accuracy=1e-6, **KL),
-    "binary_distillation_loss": Spec(
-        "logits",
-        plain("binary_distillation_loss", temperature=2.0),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "multi_label_distillation_loss": Spec(
-        "logits",
-        plain("multi_label_distillation_loss", temperature=2.0),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "deit_soft_loss": Spec(
-        "logits",
-        lambda s, t: losses.deit_soft_loss(s, s, t, LABELS[: len(s)]),
-        ignores="shift",
-        sees="order, scale",
-        zero=False,
-    ),
-    "deit_hard_loss": Spec(
-        "logits",
-        lambda s, t: losses.deit_hard_loss(s, s, t, LABELS[: len(s)]),
-        ignores="shift",
-        sees="order, scale",
-        zero=False,
-    ),
-    "attention_transfer_loss": Spec(
-        "features",
-        plain("attention_transfer_loss"),
-        ignores="batch, order, scale",
-        sees="shift",
-    ),
-    "attention_transfer_loss/paper": Spec(
-        "features",
-        plain("attention_transfer_loss", convention="paper", p=4),
-        ignores="batch, order, scale",
-        sees="shift",
-    ),
-    "gradient_attention_loss": Spec(
-        "features",
-        plain("gradient_attention_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "hint_loss": Spec(
-        "features",
-        plain("hint_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "nst_loss": Spec("features", plain("nst_loss"), ignores="batch, order, scale", sees="shift"),
-    "hcl_loss": Spec(
-        "features",
-        plain("hcl_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "fsp_loss": Spec("features", fsp, ignores="batch", sees="order, scale, shift"),
-    "activation_boundary_loss": Spec(
-        "features",
-        plain("activation_boundary_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-        zero=False,
-        second=False,
-    ),
-    "factor_transfer_loss": Spec(
-        "features",
-        plain("factor_transfer_loss"),
-        ignores="batch, both orders, scale",
-        sees="order, shift",
-    ),
-    "similarity_preserving_loss": Spec("features", plain("similarity_preserving_loss"), **RELATION),
-    "rkd_distance_loss": Spec(
-        "embeddings", plain("rkd_distance_loss"), ignores="batch, order, scale, shift"
-    ),
-    "rkd_angle_loss": Spec(
-        "embeddings", plain("rkd_angle_loss"), ignores="batch, order, scale, shift"
-    ),
-    "pkt_loss": Spec("embeddings", plain("pkt_loss"), positive=False, **RELATION),
-    "correlation_congruence_loss": Spec(
-        "embeddings",
-        plain("correlation_congruence_loss"),
-        ignores="both orders",
-        sees="batch, order, scale, shift",
-    ),
-    "contrastive_loss": Spec(
-        "embeddings",
-        plain("contrastive_loss"),
-        ignores="batch, both orders, scale",
-        sees="order, shift",
-        zero=False,
-    ),
-    "attention_score_loss": Spec(
-        "scores",
-        plain("attention_score_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "attention_distribution_loss": Spec("scores", plain("attention_distribution_loss"), **KL),
-    "vit_attention_loss": Spec("scores", plain("vit_attention_loss"), zero=False, **KL),
-    "relation_loss": Spec(
-        "states",
-        plain("relation_loss", relation_heads=2),
-        ignores="batch",
-        sees="order, scale, shift",
-    ),
-    "relation_loss/pair": Spec(
-        "states",
-        lambda s, t: losses.relation_loss((s, s.flip(0)), (t, t.flip(0)), relation_heads=4),
-        ignores="batch",
-        sees="order, scale, shift",
-    ),
-    "hidden_state_loss": Spec(
-        "states",
-        plain("hidden_state_loss"),
-        ignores="batch, both orders",
-        sees="order, scale, shift",
-    ),
-    "forward_kl": Spec("tokens", plain("forward_kl"), **KL),
-    "reverse_kl": Spec("tokens", plain("reverse_kl"), **KL),
-    "total_variation": Spec("tokens", plain("total_variation"), **KL),
-    "skew_kl": Spec("tokens", plain("skew_kl"), **KL),
-    "generalized_jsd": Spec("tokens", plain("generalized_jsd"), **KL),
-    "generalized_jsd/forward": Spec("tokens", plain("generalized_jsd", beta=0), **KL),
-    "generalized_jsd/reverse": Spec("tokens", plain("generalized_jsd", beta=1), **KL),
-    "top_k_kl/bucket": Spec("tokens", top_k("bucket"), **KL),
-    "top_k_kl/renormalize": Spec("tokens", top_k("renormalize"), **KL),
-    "top_k_kl/ignore": Spec("tokens", top_k("ignore"), positive=False, **KL),
-    "sampled_kl": Spec(
-        "tokens", sampled, ignores="batch, shift", sees="order, scale", positive=False
-    ),
-    "uld_loss": Spec("tokens", plain("uld_loss"), ignores="batch, order, shift", sees="scale"),
-    "sequence_reverse_kl": Spec(
-        "tokens", sequence, ignores="shift", sees="order, scale", positive=False
-    ),
-}
 # REINFORCE's gradient is not the derivative of its value: tests/losses/test_language.py has it.
 DIFFERENTIABLE = [name for name in TABLE if name != "sequence_reverse_kl"]
 
@@ -253,9 +34,35 @@ def reordered(tensor: Tensor, kind: str) -> Tensor:
     return tensor.roll(1, dim)
 
 
+def test_every_public_function_of_a_family_is_offered():
+    for module in pkgutil.iter_modules(losses.__path__):
+        if module.name in ("maps", "rows"):  # what losses are made of
+            continue
+        family = importlib.import_module(f"kdlearn.losses.{module.name}")
+        for name, value in vars(family).items():
+            if getattr(value, "__module__", None) == family.__name__ and not name.startswith("_"):
+                assert name in losses.__all__, f"{family.__name__}.{name} is not exported"
+
+
+ABOUT = [name for name in losses.__all__ if name != "layer_map"]
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_a_page_has_formula_convention_source_and_example(name):
+    page = inspect.getdoc(getattr(losses, name))
+    for part in (".. math::", "\nConvention\n", "\nSource: ", "\nExample:\n    >>> "):
+        assert part in page, f"{name} has no {part.strip()}"
+    # What all losses keep stands in kdlearn.losses.
+    assert "the teacher is detached" not in page
+    assert "TypeError" not in page
+
+
 def test_the_table_has_every_function():
     functions = {name for name in losses.__all__ if callable(getattr(losses, name))}
-    elsewhere = {"VIDLoss", "MGDLoss", "layer_map", "standardize_logits", "flip_symmetry_loss"}
+    elsewhere = {
+        *("VIDLoss", "MGDLoss", "layer_map", "standardize_logits", "flip_symmetry_loss"),
+        "cross_entropy",
+    }
     assert {name.split("/")[0] for name in TABLE} | elsewhere == functions
 
 
@@ -325,9 +132,9 @@ def test_all_leading_dimensions_are_rows(name, monkeypatch):
     torch.manual_seed(3)
     student, teacher = torch.randn(2, 6, 7, dtype=torch.float64)
     labels = torch.tensor([0, 6, 3, 3, 1, 2])
-    monkeypatch.setitem(globals(), "LABELS", labels)
+    monkeypatch.setattr(table, "LABELS", labels)
     flat = TABLE[name].call(student, teacher)
-    monkeypatch.setitem(globals(), "LABELS", labels.reshape(2, 3))
+    monkeypatch.setattr(table, "LABELS", labels.reshape(2, 3))
     shaped = TABLE[name].call(student.reshape(2, 3, 7), teacher.reshape(2, 3, 7))
     torch.testing.assert_close(shaped, flat)
 
@@ -376,6 +183,43 @@ def test_sees(change):
     assert after != pytest.approx(before, rel=1e-3)
 
 
+def flipped(student: Tensor, teacher: Tensor) -> Tensor:
+    return losses.flip_symmetry_loss(student, teacher)
+
+
+def standardized(student: Tensor, teacher: Tensor) -> Tensor:
+    return (losses.standardize_logits(student) * teacher).sum()
+
+
+def next_tokens(student: Tensor, teacher: Tensor) -> Tensor:
+    return losses.cross_entropy(student, teacher.argmax(-1))
+
+
+COMPILED = {name: (spec.kind, spec.call) for name, spec in TABLE.items()} | {
+    "flip_symmetry_loss": ("features", flipped),
+    "standardize_logits": ("logits", standardized),
+    "cross_entropy": ("tokens", next_tokens),
+    "VIDLoss": ("features", losses.VIDLoss(4, 4)),
+    "MGDLoss": ("features", losses.MGDLoss(4, 4)),
+    "forward_kl/chunk": ("tokens", lambda s, t: losses.forward_kl(s, t, chunk=3)),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_in_one_graph_to_the_same_value_and_gradient(name):
+    kind, call = COMPILED[name]
+    torch.manual_seed(6)
+    student, teacher = torch.randn(2, *SHAPES[kind]).unbind()
+    student.requires_grad_()
+    found = []
+    torch.compiler.reset()
+    for function in (torch.compile(call, fullgraph=True, backend="aot_eager"), call):
+        torch.manual_seed(7)
+        value = function(student, teacher)
+        found.append((value.detach(), torch.autograd.grad(value, student)[0]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
 @each
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "plain"])
@@ -404,7 +248,11 @@ def test_stays_finite_at_ten_thousand(pair, dtype):
     assert student.grad.isfinite().all() or (name == "fsp_loss" and dtype == torch.float16)
 
 
-@each
+# A relation is between samples: tests/losses/test_relations.py and test_logits.py have the refusal.
+ALONE = [name for name, spec in TABLE.items() if spec.alone]
+
+
+@pytest.mark.parametrize("pair", ALONE, indirect=True)
 def test_takes_a_batch_of_one(pair):
     name, student, teacher = pair
     student = student[:1].requires_grad_()
@@ -511,49 +359,15 @@ def test_refuses_labels_that_are_no_class_numbers(name, labels, error, message):
         getattr(losses, name)(*logits, labels)
 
 
-MASKED = {
-    "attention_score_loss": ("scores", {}),
-    "attention_distribution_loss": ("scores", {}),
-    "relation_loss": ("states", {"relation_heads": 2}),
-    "hidden_state_loss": ("states", {}),
-    "forward_kl": ("tokens", {}),
-    "reverse_kl": ("tokens", {}),
-    "total_variation": ("tokens", {}),
-    "skew_kl": ("tokens", {}),
-    "generalized_jsd": ("tokens", {}),
-    "uld_loss": ("tokens", {}),
-    "top_k_kl": ("tokens", {}),
-    "sampled_kl": ("tokens", {}),
-    "sequence_reverse_kl": ("tokens", {}),
-}
-
-
 @pytest.fixture
 def masked(request):
     """(call(student, teacher, mask), student, teacher, length) of one masked loss."""
-    kind, options = MASKED[request.param]
     torch.manual_seed(2)
-    student, teacher = torch.randn(2, *SHAPES[kind], dtype=torch.float64).unbind()
-    loss = getattr(losses, request.param)
-
-    def call(student, teacher, mask):
-        extra = dict(options)
-        if request.param in ("top_k_kl", "sampled_kl"):
-            log_probs, indices = teacher.log_softmax(-1).topk(3)
-            return loss(student, log_probs, indices, mask=mask)
-        if request.param == "sequence_reverse_kl":
-            tokens = torch.arange(8).reshape(2, 4)[:, : student.shape[1]]
-            return loss(student, teacher, tokens, mask=mask)
-        return loss(student, teacher, mask=mask, **extra)
-
-    return call, student, teacher, student.shape[-2]
+    student, teacher = torch.randn(2, *SHAPES[MASKED[request.param]], dtype=torch.float64).unbind()
+    return masked_call(request.param), student, teacher, student.shape[-2]
 
 
 each_masked = pytest.mark.parametrize("masked", MASKED, indirect=True)
-
-
-def cropped(tensor: Tensor, length: int) -> Tensor:
-    return tensor[..., :length, :length] if tensor.dim() == 4 else tensor[:, :length]
 
 
 @each_masked

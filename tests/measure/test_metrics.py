@@ -4,12 +4,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn.measure import (
     accuracy,
     agreement,
     count_parameters,
     energy_in_box,
+    evaluate,
     expected_calibration_error,
     kl_to_teacher,
     pointing_game,
@@ -180,15 +182,21 @@ MAPS, BOXES = torch.ones(2, 3, 3), torch.tensor([[0.0, 0.0, 0.5, 0.5]]).repeat(2
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: accuracy(LOGITS, LABELS[:2]), r"one label a row, shape \(3,\), got \(2,\)"),
+        (lambda: accuracy(LOGITS, LABELS[:2]), "give one class number for each row"),
         (lambda: accuracy(LOGITS[:0], LABELS[:0]), "logits are empty, shape"),
         (lambda: agreement(LOGITS, LOGITS[:2]), "same images and classes"),
         (
             lambda: kl_to_teacher(LOGITS, LOGITS, temperature=0),
             "temperature is 0, expected a positive",
         ),
-        (lambda: expected_calibration_error(LOGITS, LABELS, bins=0), "bins must be at least 1"),
-        (lambda: predict(nn.Flatten(), LOGITS, batch_size=0), "batch_size must be at least 1"),
+        (
+            lambda: expected_calibration_error(LOGITS, LABELS, bins=0),
+            "bins is 0: expected a whole number",
+        ),
+        (
+            lambda: predict(nn.Flatten(), LOGITS, batch_size=0),
+            "batch_size is 0: expected a whole number",
+        ),
         (lambda: predict(nn.Flatten(), LOGITS[:0]), "no images"),
         (lambda: pointing_game(MAPS[:, None], BOXES), "activation_map"),
         (lambda: pointing_game(MAPS, BOXES[:1]), r"boxes of shape \(2, 4\), got \(1, 4\)"),
@@ -201,3 +209,41 @@ MAPS, BOXES = torch.ones(2, 3, 3), torch.tensor([[0.0, 0.0, 0.5, 0.5]]).repeat(2
 def test_a_wrong_argument_is_told(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_class_that_both_rule_out_counts_nothing_in_the_divergence():
+    minus = -torch.inf
+    student, teacher = torch.tensor([[1.0, 0.0, minus]]), torch.tensor([[0.0, 2.0, minus]])
+    assert kl_to_teacher(student, teacher) == pytest.approx(
+        kl_to_teacher(student[:, :2], teacher[:, :2])
+    )
+    assert kl_to_teacher(student, torch.tensor([[0.0, 2.0, 0.0]])) == float("inf")
+
+
+def test_a_model_is_evaluated_on_any_data_with_any_metric():
+    images, labels = torch.randn(70, 4), torch.arange(70) % 3
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(4, 3))
+    expected = accuracy(predict(model, images), labels)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=32)
+    for data in (
+        (images, labels),
+        loader,
+        [(images[:20], labels[:20]), (images[20:], labels[20:])],
+    ):
+        assert evaluate(model, data) == expected
+    error = evaluate(nn.Linear(4, 4), (images, images), torch.nn.functional.mse_loss)
+    assert error > 0
+    with pytest.raises(TypeError, match="metric returned .*: expected one number"):
+        evaluate(model, (images, labels), lambda logits, labels: logits)
+
+
+def test_boxes_and_maps_that_do_not_fit_are_told():
+    maps = torch.ones(2, 4, 4)
+    with pytest.raises(ValueError, match=r"expected boxes of shape \(2, 4\), got \(1, 4\)"):
+        pointing_game(maps, BOX)
+    with pytest.raises(ValueError, match="the maps hold NaN"):
+        pointing_game(maps * float("nan"), BOX.expand(2, 4))
+    with pytest.raises(ValueError, match="divide pixels by the image's width"):
+        pointing_game(maps, 16 * BOX.expand(2, 4))
+    with pytest.raises(ValueError, match="features .B, C, H, W. become maps"):
+        energy_in_box(torch.ones(2, 3, 4, 4), BOX.expand(2, 4))

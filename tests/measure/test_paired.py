@@ -99,5 +99,5 @@ def test_missing_results_list_what_there_is_and_how_to_make_more(tmp_path, monke
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "some_name.csv").write_text("seed,method\n")
     monkeypatch.setattr(tables, "files", lambda package: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"some-name.*python -m kdlearn.experiments"):
+    with pytest.raises(FileNotFoundError, match=r"some-name.*kdlearn experiment"):
         load_results("nonsense")

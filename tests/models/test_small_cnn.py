@@ -35,5 +35,11 @@ def test_the_seed_decides_the_weights():
 
 
 def test_a_width_of_zero_is_refused():
-    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="width is 0: expected a whole number >= 1"):
         SmallCNN(0)
+
+
+def test_images_that_do_not_fit_are_told():
+    for shape in ((2, 3, 16, 16), (2, 1, 4, 16), (1, 16, 16)):
+        with pytest.raises(ValueError, match="make the network with channels= of the images"):
+            SmallCNN(2)(torch.zeros(shape))

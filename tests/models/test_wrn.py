@@ -56,8 +56,8 @@ def test_a_block_of_equal_shapes_adds_to_its_input():
     ("options", "message"),
     [
         ({"widths": (8, 16)}, r"3 numbers, one a group, got \(8, 16\)"),
-        ({"widths": (8, 0, 32)}, r"widths\[1\] must be at least 1"),
-        ({"blocks": 0}, "blocks must be at least 1"),
+        ({"widths": (8, 0, 32)}, r"widths\[1\] is 0: expected"),
+        ({"blocks": 0}, "blocks is 0: expected"),
     ],
 )
 def test_a_wrong_size_is_told(options, message):

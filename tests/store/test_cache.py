@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -13,25 +12,20 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn import losses
-from kdlearn.data import RandomShift
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term, sparse_term
-from kdlearn.losses.maps import activation_map
-from kdlearn.store import cache as module
-from kdlearn.store.cache import (
+from kdlearn.core.files import read_json, write_json
+from kdlearn.data import Batch, FixedCopies, RandomShift
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term, sparse_term
+from kdlearn.store import (
     AttentionMap,
     CachedTeacher,
     CacheError,
-    Features,
-    FixedCopies,
-    Relation,
     Sampled,
     TopK,
     cache_teacher,
     open_cache,
 )
+from kdlearn.store import cache as module
 from kdlearn.training.fit import fit
-
-LAYERS = {"0": AttentionMap(), "2": AttentionMap()}
 
 
 def network(seed: int, width: int = 6, stride: int = 1) -> nn.Sequential:
@@ -59,12 +53,17 @@ def teacher() -> nn.Sequential:
     return made
 
 
-def terms():
+def terms(p: float = 2, layers: tuple[str, ...] = ("0", "2")) -> list:
+    attention = losses.attention_transfer_loss
     return [
         label_term(0.1),
         logit_term("soft", losses.soft_target_loss, 0.9),
-        layer_term("attention", losses.attention_transfer_loss, ["0", "2"], 20.0),
+        layer_term("attention", attention, layers, 20.0, keep=AttentionMap(p=p)),
     ]
+
+
+def ask(source, inputs: Tensor, rows: Tensor):
+    return source.outputs(Batch(inputs, rows=rows))
 
 
 def student() -> nn.Sequential:
@@ -74,7 +73,7 @@ def student() -> nn.Sequential:
 
 
 def stored(folder: Path, **options) -> CachedTeacher:
-    settings = {"layers": LAYERS, "shard_rows": 8, "batch_size": 4, "progress": False} | options
+    settings = {"terms": terms(), "shard_rows": 8, "batch_size": 4, "progress": False} | options
     return cache_teacher(teacher(), images(), folder, **settings)
 
 
@@ -117,7 +116,8 @@ def test_each_epoch_sees_the_next_copy():
 
     copies = FixedCopies(RandomShift(2), seeds=(3, 5))
     fit(Watching(), (images(), labels()), epochs=3, batch_size=22, augment=copies, progress=False)
-    for view, number in zip(seen, (0, 1, 0), strict=True):
+    shown = [view for view in seen if len(view) == 22]  # two samples are tried before
+    for view, number in zip(shown, (0, 1, 0), strict=True):
         expected = copies.copy(images(), number)
         assert sorted(map(str, view)) == sorted(map(str, expected))
     assert not torch.equal(copies.copy(images(), 0), copies.copy(images(), 1))
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
         "        time.sleep(float(sys.argv[2]))\n"
         "        return super().forward(x)\n"
         "slow = Slow(*t.teacher())\n"
-        "t.cache_teacher(slow, t.images(2000), sys.argv[1], layers=t.LAYERS, shard_rows=50, "
+        "t.cache_teacher(slow, t.images(2000), sys.argv[1], terms=t.terms(), shard_rows=50, "
         "batch_size=50, progress=False)\n"
     )
 
@@ -152,22 +152,58 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert start(cut, 0).wait() == 0
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(path.name for path in cut.iterdir())
+    names.remove(".lock")
     assert all((whole / name).read_bytes() == (cut / name).read_bytes() for name in names)
 
 
-def test_a_finished_cache_opens_without_the_teacher_running(tmp_path):
+def test_a_finished_cache_opens_with_the_answers_of_a_few_samples(tmp_path):
     made = stored(tmp_path)
+    seen = []
 
-    class Refusing(nn.Sequential):
+    class Counting(nn.Sequential):
         def forward(self, inputs: Tensor) -> Tensor:
-            raise AssertionError("the teacher ran")
+            seen.append(len(inputs))
+            return super().forward(inputs)
 
-    refusing = Refusing(*teacher())
-    refusing.__class__.__qualname__ = "Sequential"
-    opened = open_cache(tmp_path, teacher=refusing, inputs=images(), layers=LAYERS)
+    counting = Counting(*teacher())
+    counting.__class__.__qualname__ = "Sequential"
+    opened = open_cache(tmp_path, teacher=counting, inputs=images(), terms=terms())
     rows = torch.arange(22)
-    ours, theirs = (source.outputs(images(), rows) for source in (opened, made))
+    ours, theirs = (ask(source, images(), rows) for source in (opened, made))
     assert torch.equal(ours.logits, theirs.logits)
+    assert sum(seen) == 4
+
+
+def test_two_kinds_of_one_layer_are_stored_apart(tmp_path):
+    pair = [
+        layer_term("relations", losses.similarity_preserving_loss, ["2"]),
+        layer_term("two", losses.attention_transfer_loss, ["2"], keep=AttentionMap()),
+        layer_term("four", power_four, ["2"], keep=AttentionMap(p=4)),
+    ]
+    rows = torch.arange(9)
+    live = Distiller(student(), teacher(), pair)(images()[:9])
+    kept = Distiller(student(), stored(tmp_path, terms=pair), pair)(images()[:9], None, rows)
+    for name, part in live.parts.items():
+        torch.testing.assert_close(kept.parts[name], part, rtol=1e-5, atol=1e-9)
+    assert kept.parts["two"] != kept.parts["four"]
+
+
+def power_four(student: Tensor, teacher: Tensor) -> Tensor:
+    return losses.attention_transfer_loss(student, teacher, p=4)
+
+
+def test_data_that_is_loaded_by_row_can_be_stored(tmp_path):
+    pairs = TensorDataset(images(), labels())
+    loaded = cache_teacher(teacher(), pairs, tmp_path / "a", shard_rows=8, progress=False)
+    held = cache_teacher(teacher(), images(), tmp_path / "b", shard_rows=8, progress=False)
+    rows = torch.tensor([3, 21, 8])
+    assert torch.equal(*(ask(c, images()[rows], rows).logits for c in (loaded, held)))
+    model = Distiller(student(), loaded, terms()[:2])
+    loader = DataLoader(pairs, batch_size=4, shuffle=True)
+    by_loader = fit(model, loader, epochs=1, progress=False).epochs[0]["parts"]["soft"]
+    assert by_loader > 0
+    with pytest.raises(ValueError, match="inputs are a stream"):
+        cache_teacher(teacher(), [(images(), labels())], tmp_path / "c", progress=False)
 
 
 def changed(model: nn.Module) -> nn.Module:
@@ -187,6 +223,15 @@ def other_padding() -> nn.Module:
     return made
 
 
+def other_forward() -> nn.Module:
+    class Doubled(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return 2 * super().forward(inputs)
+
+    Doubled.__qualname__ = "Sequential"
+    return Doubled(*teacher())
+
+
 def other_images() -> Tensor:
     made = images()
     made[3, 0, 1, 1] += 1e-3
@@ -200,16 +245,17 @@ def other_images() -> Tensor:
         ({"teacher": other_activation()}, "teacher"),
         ({"teacher": other_padding()}, "teacher"),
         ({"inputs": other_images()}, "data"),
-        ({"layers": {"0": AttentionMap()}}, "layers"),
-        ({"layers": {"0": AttentionMap(p=4), "2": AttentionMap()}}, "layers"),
-        ({"logits": TopK(2)}, "logits"),
+        ({"teacher": other_forward()}, "teacher"),
+        ({"terms": terms(layers=("0",))}, "terms"),
+        ({"terms": terms(p=4)}, "terms"),
+        ({"terms": None}, "terms"),
         ({"dtype": torch.float16}, "dtype"),
         ({"copies": FixedCopies(RandomShift(1), (0,))}, "augmentation"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_by_name(tmp_path, difference, name):
     stored(tmp_path)
-    settings = {"teacher": teacher(), "inputs": images(), "layers": LAYERS} | difference
+    settings = {"teacher": teacher(), "inputs": images(), "terms": terms()} | difference
     with pytest.raises(CacheError, match=f"with another {name}: "):
         open_cache(tmp_path, **settings)
     options = {key: value for key, value in settings.items() if key not in ("teacher", "inputs")}
@@ -233,11 +279,11 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda f: (f / "000001.safetensors").write_bytes(b"x"), "is damaged"),
-        (lambda f: flip(f / "000001.safetensors"), "is damaged"),
-        (lambda f: (f / "000000.safetensors").unlink(), "is missing"),
+        (lambda f: (f / "000001.safetensors").write_bytes(b"x"), "000001.* is missing or damaged"),
+        (lambda f: flip(f / "000001.safetensors"), "000001.safetensors is missing or damaged"),
+        (lambda f: (f / "000000.safetensors").unlink(), "000000.* makes this file anew"),
         (lambda f: (f / "index.json").write_text("{"), "cannot be read"),
-        (lambda f: (f / "index.json").write_text('{"format": "x"}'), "is not a"),
+        (lambda f: write_json(f / "index.json", {"format": "x"}), "is not a"),
         (lambda f: (f / "index.json").unlink(), "has no teacher cache"),
     ],
 )
@@ -245,7 +291,7 @@ def test_damage_is_told(tmp_path, damage, said):
     stored(tmp_path)
     damage(tmp_path)
     with pytest.raises(CacheError, match=said):
-        open_cache(tmp_path, teacher=teacher(), inputs=images(), layers=LAYERS)
+        open_cache(tmp_path, teacher=teacher(), inputs=images(), terms=terms())
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
@@ -255,77 +301,108 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_any_flipped_bit_of_the_index_is_told(tmp_path):
+    stored(tmp_path)
+    path = tmp_path / "index.json"
+    whole = path.read_bytes()
+    for place in range(len(whole) - 1):  # the last byte is the end of a line
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 7)
+        path.write_bytes(content)
+        with pytest.raises(CacheError, match="cannot be read"):
+            module._read_index(tmp_path)
+
+
+def test_only_what_is_damaged_is_made_again(tmp_path):
+    stored(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    flip(tmp_path / "000001.safetensors")
+    seen = []
+    watched = teacher()
+    watched.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    stored_again = cache_teacher(
+        watched, images(), tmp_path, terms(), shard_rows=8, batch_size=4, progress=False
+    )
+    assert len(stored_again) == 22 and sum(seen) == 4 + 8  # the answers that identify, and a shard
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_an_unfinished_cache_says_how_to_go_on(tmp_path):
     stored(tmp_path)
-    index = json.loads((tmp_path / "index.json").read_text())
+    index = read_json(tmp_path / "index.json")
     del index["shards"]["000002.safetensors"]
-    (tmp_path / "index.json").write_text(json.dumps(index))
+    write_json(tmp_path / "index.json", index)
     with pytest.raises(CacheError, match="not finished"):
-        open_cache(tmp_path, teacher=teacher(), inputs=images(), layers=LAYERS)
+        open_cache(tmp_path, teacher=teacher(), inputs=images(), terms=terms())
     with pytest.raises(CacheError, match="shard_rows=8: pass the same"):
         stored(tmp_path, shard_rows=4)
     assert len(stored(tmp_path)) == 22
 
 
+@pytest.mark.parametrize("left", [[], ["000000.safetensors.partial-9"], ["index.json.partial-9"]])
+def test_a_folder_left_by_a_kill_at_the_beginning_can_be_used(tmp_path, left):
+    for name in left:
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".lock").touch()
+    assert len(stored(tmp_path)) == 22
+    assert not list(tmp_path.glob("*.partial-*"))
+
+
+def test_two_writers_of_one_folder_are_told_apart(tmp_path):
+    from kdlearn.core.files import locked
+
+    with locked(tmp_path), pytest.raises(CacheError, match="another process is making a cache"):
+        stored(tmp_path)
+
+
 def test_a_full_disk_is_told_and_what_stands_is_kept(tmp_path, monkeypatch):
-    real, calls = module.save_file, []
+    real, calls = module.save, []
 
-    def full(tensors, path):
-        calls.append(path)
+    def full(tensors):
+        calls.append(1)
         if len(calls) == 2:
-            Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(tensors, path)
+        return real(tensors)
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(module, "save", full)
     with pytest.raises(CacheError, match="No space left.*call again"):
         stored(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.safetensors", "index.json"]
+    kept = [".lock", "000000.safetensors", "index.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept
     assert len(stored(tmp_path)) == 22 and len(calls) == 4
 
 
 def test_maps_take_far_less_room_than_features(tmp_path):
     maps = stored(tmp_path / "maps").bytes_per_row()
-    whole = stored(tmp_path / "whole", layers={"0": Features()}).bytes_per_row()
+    features = [layer_term("hint", losses.hint_loss, ["0"])]
+    whole = stored(tmp_path / "whole", terms=features).bytes_per_row()
     assert maps == {"logits": 20, "layer/0": 4 * 64, "layer/2": 4 * 16}
-    assert whole["layer/0"] == 9 * maps["layer/0"]
+    assert whole == {"layer/0": 9 * maps["layer/0"]}
     half = stored(tmp_path / "half", dtype=torch.float16)
     assert half.bytes_per_row()["layer/0"] == 2 * 64
-    rows = torch.arange(22)
     exact = teacher()(images())
-    torch.testing.assert_close(half.outputs(images(), rows).logits, exact, rtol=1e-3, atol=1e-3)
+    rounded = ask(half, images(), torch.arange(22)).logits
+    torch.testing.assert_close(rounded, exact, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("p", [1, 2, 4])
-def test_a_map_comes_back_as_features_with_that_map(p):
-    features = torch.randn(3, 5, 6, 7)
-    kind = AttentionMap(p=p)
-    again = kind.restore(kind.reduce(features))
-    torch.testing.assert_close(activation_map(again, p=p), activation_map(features, p=p))
-
-
-def test_a_smaller_student_needs_a_map_of_its_size(tmp_path):
+@pytest.mark.parametrize("live", [True, False])
+def test_a_smaller_student_needs_a_map_of_its_size(tmp_path, live):
     small = network(2, stride=2)
     small(images(1))
-    pair = [layer_term("attention", losses.attention_transfer_loss, ["0"])]
     rows = torch.arange(4)
-    with pytest.raises(ValueError, match=r"4x4 and the stored map 8x8.*size=\(4, 4\)"):
-        Distiller(small, stored(tmp_path / "large"), pair)(images(4), None, rows)
-    right = stored(tmp_path / "right", layers={"0": AttentionMap(size=(4, 4))})
-    live = Distiller(small, teacher(), pair)(images(4)).total
-    torch.testing.assert_close(Distiller(small, right, pair)(images(4), None, rows).total, live)
 
+    def pair(size):
+        keep = AttentionMap(size=size)
+        return [layer_term("attention", losses.attention_transfer_loss, ["0"], keep=keep)]
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_a_relation_comes_back_as_states_with_that_relation(paired):
-    states = torch.randn(2, 5, 12, dtype=torch.float64)
-    side = (states, torch.randn_like(states)) if paired else states
-    own = torch.randn(2, 5, 8, dtype=torch.float64)
-    kind = Relation(4)
-    kept = losses.relation_loss(own, kind.restore(kind.reduce(side)), relation_heads=4)
-    torch.testing.assert_close(kept, losses.relation_loss(own, side, relation_heads=4))
-    with pytest.raises(ValueError, match="width 12, which 5 heads"):
-        Relation(5).reduce(states)
+    def source(size):
+        return teacher() if live else stored(tmp_path / str(size), terms=pair(size))
+
+    with pytest.raises(ValueError, match=r"4x4 and the teacher's map 8x8.*size=\(4, 4\)"):
+        Distiller(small, source(None), pair(None))(images(4), None, rows)
+    right = Distiller(small, source((4, 4)), pair((4, 4)))(images(4), None, rows).total
+    whole = [layer_term("attention", losses.attention_transfer_loss, ["0"])]
+    torch.testing.assert_close(right, Distiller(small, teacher(), whole)(images(4)).total)
 
 
 class Language(nn.Module):
@@ -344,31 +421,29 @@ TOKENS = torch.arange(30).view(6, 5) % 7
 def test_stored_top_k_tokens_give_the_loss_of_the_live_ones(tmp_path):
     term = [sparse_term("top", losses.top_k_kl, TopK(3))]
     live = Distiller(Language(0), Language(1), term)(TOKENS).total
-    kept = cache_teacher(Language(1), TOKENS, tmp_path, logits=TopK(3), progress=False)
+    kept = cache_teacher(Language(1), TOKENS, tmp_path, term, progress=False)
     total = Distiller(Language(0), kept, term)(TOKENS, None, torch.arange(6)).total
     torch.testing.assert_close(total, live)
-    outputs = kept.outputs(TOKENS, torch.arange(6))
-    assert outputs.logits.shape == (6, 5, 7)
-    torch.testing.assert_close(outputs.logits.exp().sum(-1), torch.ones(6, 5))
-    full = Language(1)(TOKENS).log_softmax(-1)
-    top = full.topk(3).indices
-    torch.testing.assert_close(outputs.logits.gather(-1, top), full.gather(-1, top))
-    tail = outputs.logits.sort(-1).values[..., :4]
-    torch.testing.assert_close(tail, tail[..., :1].expand_as(tail))
+    assert ask(kept, TOKENS, torch.arange(6)).logits is None
+    assert kept.bytes_per_row() == {"logits#0": 5 * 3 * 4, "logits#1": 5 * 3 * 4}
+    for other in (sparse_term("top", losses.top_k_kl, TopK(2)), logit_term("x", losses.dist_loss)):
+        with pytest.raises(KeyError, match=r"is not in the cache, which has logits as TopK\(k=3\)"):
+            Distiller(Language(0), kept, [other])
 
 
 def test_stored_draws_are_right_on_average_and_the_same_after_a_stop(tmp_path):
     kind = Sampled(4000, seed=1)
-    kept = cache_teacher(Language(1), TOKENS, tmp_path / "a", logits=kind, progress=False)
     term = [sparse_term("drawn", losses.sampled_kl, kind)]
+    kept = cache_teacher(Language(1), TOKENS, tmp_path / "a", term, progress=False)
     total = Distiller(Language(0), kept, term)(TOKENS, None, torch.arange(6)).total
     full = losses.forward_kl(Language(0)(TOKENS), Language(1)(TOKENS))
     assert total.item() == pytest.approx(full.item(), abs=0.05)
-    again = cache_teacher(Language(1), TOKENS, tmp_path / "b", logits=kind, progress=False)
-    first, second = (c.outputs(TOKENS, torch.arange(6)) for c in (kept, again))
-    assert torch.equal(first.sparse[1], second.sparse[1])
-    assert not torch.equal(first.sparse[1][0, 0], first.sparse[1][1, 2])
-    torch.testing.assert_close(first.logits.exp().sum(-1), torch.ones(6, 5))
+    again = cache_teacher(Language(1), TOKENS, tmp_path / "b", term, progress=False)
+    first, second = (
+        ask(c, TOKENS, torch.arange(6)).kept[term[0].wants[0]][1] for c in (kept, again)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first[0, 0], first[1, 2])
 
 
 def test_augmenting_a_plain_cache_is_refused(tmp_path):
@@ -379,19 +454,9 @@ def test_augmenting_a_plain_cache_is_refused(tmp_path):
         fit(distiller, (images(20), labels(20)), progress=False)
     with pytest.raises(ValueError, match="saw other samples than train has, or in another order"):
         fit(distiller, (images().flip(0), labels()), progress=False)
-    loader = DataLoader(TensorDataset(images(), labels()), batch_size=4)
+    stream = [(images(11), labels(11)), (images(11), labels(11))]
     with pytest.raises(ValueError, match="stored by row"):
-        fit(distiller, loader, progress=False)
-
-
-def test_other_data_than_the_stored_is_recognized(tmp_path):
-    kept = stored(tmp_path)
-    kept.check_data(images().clone())
-    with pytest.raises(ValueError, match="saw 22 samples and train has 20"):
-        kept.check_data(images(20))
-    for other in (other_images(), images().flip(0)):
-        with pytest.raises(ValueError, match="saw other samples than train has, or in another"):
-            kept.check_data(other)
+        fit(distiller, stream, progress=False)
 
 
 def test_numbers_that_would_break_in_the_store_are_refused(tmp_path):
@@ -400,7 +465,10 @@ def test_numbers_that_would_break_in_the_store_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'logits' reaches 1e\+05, which torch.float16 cannot"):
         cache_teacher(loud, images(), tmp_path / "half", dtype=torch.float16, progress=False)
     wide = cache_teacher(loud, images(), tmp_path / "b", dtype=torch.bfloat16, progress=False)
-    assert wide.outputs(images(1), torch.tensor([0])).logits.isfinite().all()
+    assert ask(wide, images(1), torch.tensor([0])).logits.isfinite().all()
+    loud[4].bias.data[2] = torch.inf
+    with pytest.raises(ValueError, match="gives inf in 'logits'"):
+        cache_teacher(loud, images(), tmp_path / "inf", progress=False)
     loud[4].bias.data[2] = torch.nan
     with pytest.raises(ValueError, match="gives NaN in 'logits'"):
         cache_teacher(loud, images(), tmp_path / "nan", progress=False)
@@ -420,12 +488,10 @@ def test_other_copies_than_the_stored_are_refused(tmp_path):
 def test_rows_are_asked_for_and_checked(tmp_path):
     kept = stored(tmp_path)
     with pytest.raises(ValueError, match="asked by rows"):
-        kept.outputs(images(2), None)
-    with pytest.raises(ValueError, match="2 inputs and 3 indices"):
-        kept.outputs(images(2), torch.arange(3))
+        kept.outputs(Batch(images(2)))
     with pytest.raises(ValueError, match="row 22 is not in the cache, which has 22 rows"):
-        kept.outputs(images(2), torch.tensor([0, 22]))
-    with pytest.raises(KeyError, match="teacher: '4' is not in the cache, which has '0', '2'"):
+        ask(kept, images(2), torch.tensor([0, 22]))
+    with pytest.raises(KeyError, match="teacher: 4 is not in the cache, which has logits, 0 as"):
         Distiller(student(), kept, [layer_term("x", losses.hint_loss, ["4"])])
     with pytest.raises(ValueError, match="there is no model"):
         _ = Distiller(student(), kept, terms()).teacher
@@ -434,19 +500,11 @@ def test_rows_are_asked_for_and_checked(tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda f: cache_teacher(teacher(), images(0), f), "inputs are empty"),
+        (lambda f: cache_teacher(teacher(), images(0), f), "inputs is empty"),
         (lambda f: stored(f, batch_size=0), "batch_size is 0"),
         (lambda f: stored(f, shard_rows=0), "shard_rows is 0"),
         (lambda f: stored(f, dtype=torch.int8), "dtype is torch.int8"),
-        (lambda f: TopK(0), "k is 0"),
-        (lambda f: Sampled(0), "draws is 0"),
-        (lambda f: stored(f, logits=TopK(9)), "k is 9 and there are 5 classes"),
-        (lambda f: FixedCopies(RandomShift(1), ()), "expected at least one"),
-        (lambda f: FixedCopies(RandomShift(1), (1, 1)), "all different"),
-        (
-            lambda f: stored(f, copies=FixedCopies(lambda x, g: x, (0,))),
-            "has no name that lasts",
-        ),
+        (lambda f: stored(f, terms=[label_term()]), "nothing to store"),
     ],
 )
 def test_settings_out_of_range_are_told(tmp_path, make, said):
@@ -456,4 +514,4 @@ def test_settings_out_of_range_are_told(tmp_path, make, said):
 
 def test_a_layer_that_the_teacher_lacks_is_named(tmp_path):
     with pytest.raises(KeyError, match="no module 'group1'"):
-        stored(tmp_path, layers={"group1": Features()})
+        stored(tmp_path, terms=[layer_term("hint", losses.hint_loss, ["group1"])])

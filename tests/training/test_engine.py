@@ -1,18 +1,31 @@
 import copy
-import os
-import subprocess
+import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional as F
 
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
-from kdlearn.losses import attention_transfer_loss, soft_target_loss
+from kdlearn.data import Batch
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.losses import (
+    attention_transfer_loss,
+    correlation_congruence_loss,
+    forward_kl,
+    pkt_loss,
+    reverse_kl,
+    rkd_distance_loss,
+    similarity_preserving_loss,
+    soft_target_loss,
+)
+from kdlearn.training.checkpoints import Checkpoints
 from kdlearn.training.engine import Engine
 from kdlearn.training.fit import fit
+from tests.processes import run_processes
 
 
 def task(count: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,6 +92,155 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_batch():
     assert farthest(pieces, WHOLE.state_dict()) < 1e-5 < 1e-2 < moved(WHOLE)
 
 
+class Words(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Embedding(11, 8), nn.Dropout(0.0), nn.Linear(8, 11))
+
+    def forward(self, ids):
+        return self.layers(ids)
+
+
+IDS = torch.randint(0, 11, (6, 5), generator=torch.Generator().manual_seed(0))
+COUNTED = IDS.roll(1, 1).clone()
+COUNTED[0, 1:], COUNTED[1], COUNTED[2, 2:] = -100, -100, -100
+CLASS_WEIGHT = torch.tensor([10.0, 1.0, 0.1])
+SAMPLE_WEIGHT = torch.tensor([5.0] * 4 + [0.1] * 26)
+
+
+def sample_weighted(logits, labels, weight):
+    return (F.cross_entropy(logits, labels, reduction="none") * weight).sum() / weight.sum()
+
+
+def masked_words() -> tuple:
+    mask = {"mask": lambda batch: batch.labels != -100}
+    terms = [
+        label_term(),
+        logit_term("kl", forward_kl, **mask),
+        logit_term("rkl", reverse_kl, **mask),
+    ]
+    return Distiller(Words(0), Words(1), terms), (IDS, COUNTED)
+
+
+def class_weighted() -> tuple:
+    loss = partial(F.cross_entropy, weight=CLASS_WEIGHT)
+    return Distiller(network(0), None, [label_term(loss=loss)]), task()
+
+
+def weighted_samples() -> tuple:
+    term = Term(
+        "weighted",
+        1.0,
+        sample_weighted,
+        lambda student, teacher, labels: [(student.logits, labels, student.batch.weight)],
+    )
+    images, labels = task()
+    return Distiller(network(0), network(1), [term]), Batch(images, labels, weight=SAMPLE_WEIGHT)
+
+
+def relations() -> tuple:
+    names = (similarity_preserving_loss, rkd_distance_loss, pkt_loss, correlation_congruence_loss)
+    terms = [layer_term(loss.__name__, loss, ["3"]) for loss in names]
+    return Distiller(network(0), network(1), terms), task()
+
+
+def trained_projector() -> tuple:
+    torch.manual_seed(4)
+    projector = nn.Conv2d(8, 4, 1)
+
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projector = projector
+
+        def forward(self, student, teacher):
+            return F.mse_loss(self.projector(student), teacher)
+
+    term = layer_term("hint", Projected(), {"3": "0"})
+    return Distiller(network(0), network(1, width=4), [term]), task()
+
+
+UNEVEN = [masked_words, class_weighted, weighted_samples, relations, trained_projector]
+
+
+def step_of(make, pieces: int = 1) -> dict[str, torch.Tensor]:
+    """Weights after one step of plain gradient descent on the whole data."""
+    model, data = make()
+    fit(
+        model,
+        data,
+        epochs=1,
+        batch_size=30,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        engine=Engine(accumulate=pieces),
+        progress=False,
+    )
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 6])
+@pytest.mark.parametrize("make", UNEVEN)
+def test_a_loss_of_any_kind_has_the_gradient_of_the_whole_batch(make, pieces):
+    start, whole, cut = make()[0].state_dict(), step_of(make), step_of(make, pieces)
+    moved = max((whole[name] - start[name]).abs().max().item() for name in whole)
+    for name, value in whole.items():
+        torch.testing.assert_close(cut[name], value, rtol=0, atol=1e-4 * moved)
+
+
+def test_pieces_count_once_in_statistics_and_draw_the_same_dropout():
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    second = copy.deepcopy(first)
+    images, labels = torch.randn(8, 3), torch.arange(8) % 3
+    optimizer = torch.optim.SGD(first.parameters(), lr=0.0)
+    fit(first, (images, labels), epochs=1, optimizer=optimizer, engine=Engine(accumulate=2),
+        progress=False)  # fmt: skip
+    assert first[1].num_batches_tracked == 2
+    gradients = {}
+    for pieces in (1, 2):
+        student = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
+        student.load_state_dict({"0.weight": torch.eye(3), "0.bias": torch.ones(3)})
+        seen = []
+        student[1].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o == 0))
+        fit(student, (images, labels), epochs=1, engine=Engine(accumulate=pieces), progress=False)
+        gradients[pieces] = seen[1:]  # the first is the trial
+    assert all(torch.equal(*pair) for pair in zip(gradients[2][:2], gradients[2][2:], strict=True))
+    assert second[1].num_batches_tracked == 0
+
+
+def test_a_finite_loss_with_a_broken_gradient_is_told_and_not_stepped_on(tmp_path):
+    def bad(student, teacher):
+        gap = (student - teacher).pow(2).sum(1)
+        return torch.where(gap > 1e9, (gap * 0).sqrt(), gap).mean()  # NaN behind where
+
+    model = Distiller(network(0), network(0), [label_term(), logit_term("bad", bad)])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FloatingPointError, match="epoch 1, step 1: term 'bad' has a finite loss"):
+        fit(model, task(), progress=False, checkpoints=Checkpoints(tmp_path, every_steps=1))
+    assert farthest(model, before) == 0 and not Checkpoints(tmp_path).saved()
+
+
+def test_outputs_without_samples_first_cannot_be_cut():
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+            self.turned = nn.Identity()
+
+        def forward(self, x):
+            return self.turned(self.inner(x).T).T
+
+    terms = [layer_term("hint", F.mse_loss, ["turned"])]
+    with pytest.raises(ValueError, match="the first dimension must be the sample"):
+        fit(
+            Distiller(Turned(), Turned(), terms),
+            (torch.randn(8, 3), torch.arange(8) % 3),
+            engine=Engine(accumulate=2),
+            progress=False,
+        )
+
+
 def test_the_gradient_is_clipped_to_its_norm():
     model = network(0)
     before = copy.deepcopy(model.state_dict())
@@ -106,25 +268,10 @@ def test_the_next_run_has_its_own_precision():
     assert farthest(trained(), WHOLE.state_dict()) == 0
 
 
-def test_channels_last_changes_the_order_in_memory_alone():
-    model = trained(Engine(channels_last=True))
-    assert model.student[3].weight.is_contiguous(memory_format=torch.channels_last)
-    assert farthest(model, WHOLE.state_dict()) < 1e-5
-
-
-def test_a_compiled_student_learns_the_same_and_is_plain_afterwards(monkeypatch):
-    # The default backend writes and compiles C++ for 20 seconds; what it is given is the same.
-    plain = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: plain(self, backend="aot_eager"))
-    model = trained(Engine(compile=True), epochs=1)
-    assert farthest(model, trained(epochs=1).state_dict()) < 1e-5
-    assert model.student._compiled_call_impl is None
-
-
 def test_half_precision_needs_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(ValueError, match="use 'bf16' on a CPU"):
+    with pytest.raises(ValueError, match="the model is on no GPU: use 'bf16'"):
         trained(Engine(precision="fp16"))
 
 
@@ -139,7 +286,7 @@ def test_half_precision_needs_a_gpu():
     ],
 )
 def test_options_out_of_range_are_told(settings, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((TypeError, ValueError), match=said):
         Engine(**settings)
 
 
@@ -149,37 +296,55 @@ def test_more_pieces_than_samples_are_refused():
 
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_engine import Engine, os, task, trained
+import os, sys
+sys.path[:0] = [{tests!r}, {tests!r} + "/../.."]
+import torch
+from test_engine import UNEVEN, Engine, fit, step_of, task, trained
+from kdlearn.training.engine import Run
 from kdlearn.training.checkpoints import Checkpoints
 from safetensors.torch import save_file
 if sys.argv[1] == "stop":
     class Stop(Exception): pass
-    seen = [0]
-    def augment(images, generator):
-        seen[0] += 1
-        if seen[0] > 5: raise Stop
-        return images
-    try: trained(augment=augment, checkpoints=Checkpoints({folder!r} + "/run", every_steps=1))
+    forward, taken = Run.forward, []
+    def counted(self, batch):
+        taken.append(1)
+        if len(taken) > 5: raise Stop
+        return forward(self, batch)
+    Run.forward = counted
+    try: trained(checkpoints=Checkpoints({folder!r} + "/run", every_steps=1))
     except Stop: pass
+elif sys.argv[1] == "kinds":
+    for make in UNEVEN:
+        save_file(step_of(make), {folder!r} + "/" + make.__name__ + os.environ["RANK"])
+    sys.exit()
+elif sys.argv[1] == "loader":
+    seen = []
+    class Seen(torch.nn.Linear):
+        def forward(self, x):
+            seen.extend(x[:, 0].int().tolist() if self.training else [])
+            return super().forward(x / 32)
+    rows = torch.arange(32.0)[:, None]
+    data = torch.utils.data.TensorDataset(rows, torch.arange(32) % 2)
+    loader = torch.utils.data.DataLoader(data, 8, shuffle=True)
+    history = fit(Seen(1, 2), loader, epochs=1, progress=False)
+    print("SEEN", sorted(seen[2:]), history.epochs[0]["loss"])  # without the two that are tried
+    try: fit(Seen(1, 2), [(rows, torch.arange(32) % 2)] * 2, progress=False)
+    except ValueError as error: print("TOLD", error)
+    sys.exit()
 elif sys.argv[1] == "resume":
     model = trained(checkpoints=Checkpoints({folder!r} + "/run", every_steps=1), resume=True)
 else:
     model = trained(Engine(accumulate=2), validation=task(9))
 if sys.argv[1] != "stop":
-    save_file(model.state_dict(), {folder!r} + "/" + sys.argv[1] + os.environ["RANK"] + ".safetensors")
+    name = sys.argv[1] + os.environ["RANK"] + ".safetensors"
+    save_file(model.state_dict(), {folder!r} + "/" + name)
 """
 
 
-def launch(folder: Path, mode: str) -> None:
+def launch(folder: Path, mode: str) -> list[str]:
     script = folder / "train.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(script), mode]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    return run_processes([sys.executable, str(script), mode])
 
 
 def test_two_processes_give_the_parameters_of_one_with_the_same_batches(tmp_path):
@@ -194,3 +359,37 @@ def test_two_processes_resume_where_they_were(tmp_path):
     assert (tmp_path / "run" / "step-00000005").is_dir()
     launch(tmp_path, "resume")
     assert farthest(WHOLE, load_file(tmp_path / "resume0.safetensors")) < 1e-5
+
+
+def test_two_processes_have_the_gradient_of_the_whole_batch_for_any_loss(tmp_path):
+    launch(tmp_path, "kinds")
+    for make in UNEVEN:
+        start, whole = make()[0].state_dict(), step_of(make)
+        moved = max((whole[name] - start[name]).abs().max().item() for name in whole)
+        first, second = (load_file(tmp_path / f"{make.__name__}{rank}") for rank in (0, 1))
+        for name, value in whole.items():
+            assert torch.equal(first[name], second[name])
+            torch.testing.assert_close(first[name], value, rtol=0, atol=1e-4 * moved)
+
+
+def test_two_processes_share_a_shuffling_loader_and_refuse_a_stream(tmp_path):
+    outputs = launch(tmp_path, "loader")
+    lines = [next(line for line in text.splitlines() if "SEEN" in line) for text in outputs]
+    rows = [json.loads(line.removeprefix("SEEN ").rpartition(" ")[0]) for line in lines]
+    assert sorted(rows[0] + rows[1]) == list(range(32)) and len(rows[0]) == 16
+    assert lines[0].rpartition(" ")[2] == lines[1].rpartition(" ")[2]
+    assert all("is a stream and 2 processes would each read all of it" in text for text in outputs)
+
+
+@pytest.mark.parametrize("variable", ["RANK", "MASTER_ADDR"])
+def test_a_launcher_that_did_not_finish_its_work_is_told(monkeypatch, variable):
+    for name, value in (
+        ("WORLD_SIZE", "2"),
+        ("RANK", "0"),
+        ("MASTER_ADDR", "x"),
+        ("MASTER_PORT", "1"),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(variable)
+    with pytest.raises(ValueError, match=f"WORLD_SIZE is 2 and {variable} is not set"):
+        fit(network(0), task(), progress=False)

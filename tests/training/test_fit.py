@@ -1,13 +1,16 @@
 import copy
 import math
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim import AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdlearn.distill.distiller import Distiller, label_term, layer_term, logit_term
+from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import soft_target_loss
 from kdlearn.training.fit import History, fit
 
@@ -80,10 +83,9 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit():
 def test_the_random_state_outside_is_left_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)
+    student = network(dropout=0.3)
     torch.manual_seed(7)
-    fit(network_built_before := nn.Linear(3, 3), TRAIN, epochs=1, progress=False)
-    torch.manual_seed(7)
-    fit(network_built_before, TRAIN, epochs=1, progress=False)
+    fit(student, TRAIN, epochs=1, progress=False)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -94,17 +96,13 @@ def test_batches_differ_in_size_by_one_at_most_and_cover_every_image_once():
         seen.append(images[:, 0])
         return images
 
-    images = torch.arange(129.0).unsqueeze(1).repeat(1, 3)
-    fit(
-        nn.Linear(3, 2),
-        (images, torch.zeros(129, dtype=torch.long)),
-        epochs=1,
-        augment=watch,
-        progress=False,
-    )
-    assert sorted(map(len, seen)) == [43, 43, 43]
-    assert torch.equal(torch.cat(seen).sort().values, torch.arange(129.0))
-    assert not torch.equal(torch.cat(seen), torch.arange(129.0))
+    images = torch.arange(130.0).unsqueeze(1).repeat(1, 3)
+    labels = torch.zeros(130, dtype=torch.long)
+    fit(nn.Linear(3, 2), (images, labels), epochs=1, augment=watch, progress=False)
+    tried, *batches = seen
+    assert len(tried) == 2 and sorted(map(len, batches)) == [43, 43, 44]
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(130.0))
+    assert not torch.equal(torch.cat(batches), torch.arange(130.0))
 
 
 def test_student_and_teacher_see_the_same_augmented_images():
@@ -130,7 +128,22 @@ def test_student_and_teacher_see_the_same_augmented_images():
     assert not any(torch.equal(x, TRAIN[0]) for x in student.seen)
 
 
-def test_the_default_schedule_ends_near_zero_and_a_given_optimizer_keeps_its_rate():
+def test_the_default_schedule_ends_near_zero():
+    rates = []
+
+    class Watched(AdamW):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["kdlearn.training.fit"], "AdamW", Watched)
+        fit(network(), TRAIN, epochs=4, batch_size=30, learning_rate=0.1, progress=False)
+    assert len(rates) == 12 and max(rates) == pytest.approx(0.1, rel=0.01)
+    assert rates[0] < 0.01 and rates[-1] < 1e-4
+
+
+def test_a_given_optimizer_keeps_its_rate_or_has_its_own_schedule():
     student = network()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     fit(student, TRAIN, epochs=2, optimizer=optimizer, progress=False)
@@ -165,7 +178,7 @@ def test_a_broken_loss_names_term_epoch_and_step_and_takes_no_step():
 
     def breaks(student, teacher):
         calls.append(1)
-        return student.sum() * (math.nan if len(calls) == 5 else 0.0)
+        return student.sum() * (math.nan if len(calls) == 6 else 0.0)
 
     student = network()
     distiller = Distiller(student, network(1), [label_term(), logit_term("odd", breaks)])
@@ -193,7 +206,9 @@ def test_a_forgotten_projector_and_a_teacher_in_the_optimizer_are_refused():
     ):
         fit(distiller, TRAIN, optimizer=lacking, progress=False)
     too_many = torch.optim.SGD([*distiller.parameters(), *teacher.parameters()], lr=0.1)
-    with pytest.raises(ValueError, match="holds 6 parameters of the teacher, first 0.weight"):
+    with pytest.raises(
+        ValueError, match="holds 6 parameters that are not the model's, such as the teacher's"
+    ):
         fit(distiller, TRAIN, optimizer=too_many, progress=False)
 
 
@@ -203,16 +218,19 @@ def test_a_forgotten_projector_and_a_teacher_in_the_optimizer_are_refused():
         ({"epochs": 0}, "epochs is 0: expected a whole number >= 1"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0: expected a finite number > 0"),
-        ({"train": (TRAIN[0], TRAIN[1][:5])}, "train has 90 images and 5 labels"),
+        ({"train": (TRAIN[0], TRAIN[1][:5])}, r"train: 90 samples and labels of shape \(5,\)"),
         ({"train": (TRAIN[0][:0], TRAIN[1][:0])}, "train is empty"),
         ({"train": []}, "train has no batch"),
-        ({"train": 3}, r"train is a int: expected \(images, labels\)"),
-        ({"validation": (TRAIN[0], TRAIN[1][:5])}, "validation has 90 images and 5 labels"),
+        ({"train": 3}, r"train is a int: expected \(inputs, labels\)"),
+        (
+            {"validation": (TRAIN[0], TRAIN[1][:5])},
+            r"validation: 90 samples and labels of shape \(5,\)",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected(change, says):
     arguments = {"train": TRAIN, "progress": False} | change
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((TypeError, ValueError), match=says):
         fit(network(), arguments.pop("train"), **arguments)
 
 
@@ -246,3 +264,33 @@ def test_the_history_prints_a_row_an_epoch_and_plots():
     assert len(lines) == 4
     assert f"{100 * history.epochs[2]['validation_accuracy']:.1f} %" in lines[3]
     assert str(History()) == "no epoch yet"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"engine": {"accumulate": 2}}, TypeError, r"expected a Engine, as in engine=Engine\("),
+        ({"checkpoints": "runs"}, TypeError, r"as in checkpoints=Checkpoints\("),
+        ({"optimizer": "adam"}, TypeError, "optimizer is 'adam': expected an Optimizer"),
+        ({"learning_rate": math.inf}, ValueError, "learning_rate is inf"),
+        ({"learning_rate": "fast"}, TypeError, "learning_rate is 'fast'"),
+        ({"seed": 0.5}, TypeError, "seed is 0.5"),
+        ({"epochs": True}, TypeError, "epochs is True"),
+        ({"augment": "shift"}, TypeError, "augment is 'shift': expected a function"),
+    ],
+)
+def test_an_option_of_another_kind_is_told(change, error, says):
+    with pytest.raises(error, match=says):
+        fit(network(), TRAIN, **({"progress": False} | change))
+
+
+def test_a_class_in_place_of_a_model_is_told():
+    with pytest.raises(TypeError, match=r"expected a Module, as in model=Module\("):
+        fit(nn.Linear, TRAIN, progress=False)
+
+
+def test_whole_numbers_of_numpy_are_taken():
+    settings = {"epochs": np.int64(2), "batch_size": np.int32(30), "seed": np.uint8(3)}
+    history = fit(network(), TRAIN, progress=False, **settings)
+    again = fit(network(), TRAIN, epochs=2, batch_size=30, seed=3, progress=False)
+    assert history.epochs == again.epochs

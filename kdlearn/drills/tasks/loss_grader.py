@@ -268,7 +268,7 @@ drill = Drill(
         - teacher-not-asked: nobody asks whether the teacher is reached: a loss that trains the teacher too is
           accepted. Its gradient must be None.
         # tolerance
-        - loose-tolerance: the tolerance is so wide that a loss which is 1 % off is accepted: in float64, 1e-6 is
+        - loose-tolerance: the tolerance is so wide that a loss which is `1 %` off is accepted: in float64, 1e-6 is
           generous.
         - tolerance-of-a-thousandth: the tolerance is about a thousandth: a loss that is one part in ten thousand off
           is accepted. In float64, 1e-6 is generous.

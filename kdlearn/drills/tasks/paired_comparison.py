@@ -134,7 +134,7 @@ drill = Drill(
     explanation=(
         "O(n). Seeds move both methods together: a bad subset of the data is bad for both. The differences remove "
         "what is shared, and their interval is often several times narrower than that of two independent samples. "
-        "With n = 5 the t quantile is 2.78, not 1.96. The interviewer listens for: pairing, n - 1, the standard "
+        "With n = 5 the t quantile is `2.78`, not `1.96`. The interviewer listens for: pairing, n - 1, the standard "
         "error, and the willingness to say that the data do not decide. Choices such as T must have been made on "
         "validation data, or the interval is too good."
     ),

@@ -16,7 +16,7 @@ def entropies(student_logits, teacher_logits, *, beta):
 
 
 def constant_mixture(student_logits, teacher_logits, *, beta):
-    """The mixture outside of the graph, which leaves the gradient as it is, and the definition of KL."""
+    """The mixture outside of the graph, which leaves the gradient as it is; KL by definition."""
     log_s = student_logits - student_logits.logsumexp(1, keepdim=True)
     log_t = teacher_logits.detach() - teacher_logits.detach().logsumexp(1, keepdim=True)
     with torch.no_grad():

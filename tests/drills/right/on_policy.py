@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def scored_while_sampling(student, teacher, prompts, *, new_tokens, optimizer, generator):
-    """Keep the logits from which each token was drawn; the models are causal, so they are the same."""
+    """Keep the logits from which each token was drawn; causal models give the same again."""
     optimizer.zero_grad()
     teacher.eval().requires_grad_(False)
     tokens, losses = (prompts.clone(), [])

@@ -1,0 +1,78 @@
+"""A step on two samples before anything is paid for, so that what cannot work is told first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Generator, Tensor
+
+from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in
+from kdlearn.core.randomness import separate_randomness
+from kdlearn.data.batch import Batch
+from kdlearn.data.samples import Samples
+from kdlearn.data.views import Views
+from kdlearn.measure.metrics import evaluate
+from kdlearn.training.engine import Run
+
+
+def rehearse(
+    run: Run,
+    samples: Samples,
+    views: Views,
+    held_out: Samples | None,
+    metric: Callable[[Tensor, Any], float],
+) -> None:
+    """Take a step on two samples without updating anything, and measure two held-out samples.
+
+    Weights, statistics, gradients and random numbers are afterwards as they were.
+
+    Raises:
+        TypeError: the model or a loss cannot take the data, or the metric the labels.
+        ValueError: a term has no gradient, or returns no single number.
+    """
+    model = run.distiller
+    with separate_randomness(0), evaluating(model), buffers_kept(model):
+        batch = views.of_batch(samples.few(2), Generator().manual_seed(0)).to(run.device)
+        try:
+            loss = model.train().compute(batch)
+        except (TypeError, RuntimeError) as error:
+            raise _explained(error, batch, samples.name) from error
+        for name, part in loss.parts.items():
+            if not part.requires_grad:
+                raise ValueError(
+                    f"term {name!r} has no gradient, so it trains nothing: its loss must depend on "
+                    "the student's logits or layers, without detach() or argmax."
+                )
+        loss.total.backward()
+        model.zero_grad(set_to_none=True)
+        if held_out is not None:
+            _try_metric(run, held_out, metric)
+
+
+def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], float]) -> None:
+    few = Samples.of(held_out.few(2), held_out.name)
+    try:
+        evaluate(run.distiller.student, few, metric)
+    except (TypeError, ValueError, RuntimeError) as error:
+        named = getattr(metric, "__name__", "metric")
+        raise type(error)(
+            f"{held_out.name} cannot be measured by {named}: {error} Pass metric=, a function of "
+            "(logits, labels) that returns a number."
+        ) from error
+
+
+def _explained(error: Exception, batch: Batch, name: str) -> Exception:
+    """Return what torch means where its words do not name the data."""
+    kinds = {str(tensor.dtype) for tensor in tensors_in(batch.inputs)}
+    if "torch.uint8" in kinds:
+        return TypeError(
+            f"the inputs of {name} are torch.uint8 and the model wants floating point: use "
+            f"images.float() / 255, or convert in augment. ({error})"
+        )
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return TypeError(
+            f"the model does not take the named inputs of {name}: expected (inputs, labels), or "
+            f"names that its forward has. ({error})"
+        )
+    return error

@@ -1,0 +1,313 @@
+"""Where a run is, which run it is, and how it is saved and found again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kdlearn.core.files import locked
+from kdlearn.core.identity import described
+from kdlearn.core.randomness import random_states, set_random_states
+from kdlearn.data.batch import Batch
+from kdlearn.data.samples import Samples
+from kdlearn.data.views import Views
+from kdlearn.distill.teachers import same_teacher
+from kdlearn.training.checkpoints import CheckpointError, Checkpoints
+from kdlearn.training.engine import Run
+from kdlearn.training.history import History
+
+
+class Position:
+    """Where a run is: what a checkpoint must know besides weights and optimizer.
+
+    Attributes:
+        seed: of order, views and dropout.
+        generator: gives order and views.
+        history: of the epochs that ended.
+        steps: taken in the whole run.
+        step: taken in this epoch.
+
+    Example:
+        >>> at = Position(seed=0)
+        >>> at.took_step({"labels": 1.0})
+        >>> at.where()
+        'epoch 1, step 2'
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.generator = Generator().manual_seed(seed)
+        self.history = History()
+        self.steps = 0
+        self.step = 0
+        self._sums: dict[str, float] = {}
+        self._began: Tensor | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch, from 1."""
+        return len(self.history.epochs) + 1
+
+    def where(self) -> str:
+        """Return the place of the next step in words."""
+        return f"epoch {self.epoch}, step {self.step + 1}"
+
+    def epochs_left(self, epochs: int) -> Iterator[int]:
+        """Count the epochs that are still to come."""
+        while self.epoch <= epochs:
+            yield self.epoch
+
+    def batches(
+        self, samples: Samples, views: Views, batch_size: int, share: tuple[int, int]
+    ) -> Iterator[Batch]:
+        """Load the batches of this epoch that are left, as the views show them."""
+        order = self._order(samples, batch_size)[self.step :]
+        shown = views.of_epoch(samples, self.epoch)
+        for batch in shown.load(order, share, (self.seed, self.epoch)):
+            yield views.of_batch(batch, self.generator)
+
+    def _order(self, samples: Samples, batch_size: int) -> Sequence[Tensor]:
+        if self._began is None:
+            self._began = self.generator.get_state()
+            return samples.order(batch_size, self.generator)
+        again = Generator()
+        again.set_state(self._began)
+        return samples.order(batch_size, again)
+
+    def took_step(self, parts: Mapping[str, float]) -> None:
+        """Note a step and the parts of its loss."""
+        self.step += 1
+        self.steps += 1
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def ended_epoch(self, measured: Mapping[str, float]) -> dict[str, str]:
+        """Note the end of an epoch; return what a bar shows of it."""
+        means = {name: total / self.step for name, total in self._sums.items()}
+        row = {"epoch": self.epoch, "loss": sum(means.values()), "parts": means, **measured}
+        self.history.epochs.append(row)
+        self.step, self._sums, self._began = 0, {}, None
+        shown = {name: f"{value:.3f}" for name, value in means.items()}
+        for name, value in measured.items():
+            percent = name == "validation_accuracy"
+            shown["validation"] = f"{value:.1%}" if percent else f"{value:.4f}"
+        return shown
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values and tensors, for a checkpoint."""
+        return {
+            "generator": self.generator.get_state(),
+            "began": self._began,
+            "steps": self.steps,
+            "step": self.step,
+            "sums": self._sums,
+            "history": self.history.epochs,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` returned."""
+        self.generator.set_state(state["generator"])
+        self._began, self._sums = state["began"], dict(state["sums"])
+        self.steps, self.step = state["steps"], state["step"]
+        self.history = History(state["history"])
+
+
+class Keeper:
+    """Saves a run now and then, and at a signal; does nothing where no folder was named.
+
+    Convention
+        Between two steps it looks whether a checkpoint is due. Ctrl-C and SIGTERM let the step
+        end, save, and then stop the program as they would have.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints | None,
+        run: Run,
+        at: Position,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+    ) -> None:
+        self.checkpoints, self.run, self.at = checkpoints, run, at
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self._plan: dict[str, Any] = {}
+        self._saved_at = time.monotonic()
+        self._signal = 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> Keeper:
+        if self.checkpoints is None:
+            return self
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, self._noted)
+                self._open.callback(signal.signal, number, before)
+        if self.run.is_main:
+            try:
+                self._open.enter_context(locked(Path(self.checkpoints.folder)))
+            except BlockingIOError:
+                self._open.close()
+                raise CheckpointError(
+                    f"another run is at work in {self.checkpoints.folder}: name another folder."
+                ) from None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def _noted(self, number: int, frame: Any) -> None:
+        self._signal = number
+
+    def begin(
+        self,
+        start: os.PathLike[str] | None,
+        samples: Samples,
+        views: Views,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Note which run this is; put everything back as a checkpoint has it, where one is given.
+
+        Raises:
+            CheckpointError: it is damaged or belongs to another run.
+        """
+        if self.checkpoints is None:
+            return
+        self._plan = {**settings, **self._described(samples, views)}
+        if start is None:
+            return
+        saved = self.checkpoints.load(start)
+        training = saved["training"]
+        _check_plan(training["plan"], self._plan, start)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(training["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(training["scheduler"])
+        self.run.load_state(training["run"])
+        self.at.restore(training["at"])
+        set_random_states(training["random"][self.run.rank])
+
+    def _described(self, samples: Samples, views: Views) -> dict[str, Any]:
+        """Return in plain values which run this is; optimizer and schedule as they were made."""
+        distiller = self.run.distiller
+        terms = {
+            term.name: [
+                term.weight,
+                described(term.loss),
+                dict(term.layers),
+                [str(want) for want in term.wants or ()],
+            ]
+            for term in distiller.terms
+        }
+        groups = [
+            {name: described(value) for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        schedule = None if self.scheduler is None else self.scheduler.state_dict()
+        return {
+            "engine": repr(self.run.engine),
+            "processes": self.run.processes,
+            "parameters": {name: list(v.shape) for name, v in distiller.state_dict().items()},
+            "terms": terms,
+            "optimizer": [type(self.optimizer).__name__, groups],
+            "schedule": f"{type(self.scheduler).__name__} {described(schedule)}",
+            "augmentation": described(views),
+            "data": samples.digest(),
+            "teacher": distiller.source.identity(samples),
+        }
+
+    def after_step(self, last: bool) -> None:
+        """Save where it is time; after an epoch's last step, `after_epoch` does."""
+        if self.checkpoints is not None and not last:
+            self._save_if_due(self.checkpoints)
+
+    def after_epoch(self, last: bool) -> None:
+        """Save where it is time, and at the end of the run."""
+        if self.checkpoints is not None:
+            self._save_if_due(self.checkpoints, end=last)
+
+    def _save_if_due(self, checkpoints: Checkpoints, end: bool = False) -> None:
+        told = self.run.gather((time.monotonic() - self._saved_at, self._signal))
+        seconds, noted = told[0][0], max(number for _, number in told)
+        if end or noted or checkpoints.is_due(self.at.steps, seconds):
+            states = self.run.gather(random_states())
+            if self.run.is_main:
+                training = {
+                    "plan": self._plan,
+                    "optimizer": self.optimizer.state_dict(),
+                    "scheduler": self.scheduler and self.scheduler.state_dict(),
+                    "run": self.run.state(),
+                    "random": states,
+                    "at": self.at.state(),
+                }
+                checkpoints.save(self.at.steps, self.model.state_dict(), training)
+            self._saved_at = time.monotonic()
+        if noted:
+            self._open.close()
+            signal.raise_signal(noted)
+
+
+def _check_plan(saved: Mapping[str, Any], plan: Mapping[str, Any], path: os.PathLike[str]) -> None:
+    differs = [
+        name
+        for name in plan
+        if not (
+            same_teacher(saved[name], plan[name])
+            if name == "teacher"
+            else saved.get(name) == plan[name]
+        )
+    ]
+    if differs:
+        shown = ("epochs", "batch_size", "seed", "steps", "processes", "engine", "schedule")
+        said = "; ".join(
+            f"{name} {saved.get(name)!r} there, {plan[name]!r} here"
+            if name in shown
+            else f"other {name}"
+            for name in differs
+        )
+        raise CheckpointError(
+            f"{path} belongs to another run: {said}. Call fit as the first time, or use another "
+            "folder."
+        )
+
+
+def checkpoint_to_resume(
+    checkpoints: Checkpoints | None, resume: bool | str | os.PathLike[str], samples: Samples
+) -> Path | None:
+    """Return the checkpoint that ``resume`` means, None to begin.
+
+    Raises:
+        ValueError: the arguments do not fit together, or a stream is to be resumed.
+        CheckpointError: the folder cannot be written.
+    """
+    if checkpoints is None:
+        if resume:
+            raise ValueError(
+                "resume was given without checkpoints: pass checkpoints=Checkpoints(folder) too."
+            )
+        return None
+    if not samples.has_rows:
+        raise ValueError(
+            f"{samples.name} is a stream, which cannot be entered again where it stopped: pass "
+            "tensors, a data set or a DataLoader of one, or leave checkpoints out."
+        )
+    checkpoints.prepare()
+    found = checkpoints.saved()
+    if resume is False and found:
+        raise ValueError(
+            f"{checkpoints.folder} holds checkpoints of an earlier run, the newest "
+            f"{found[-1].name}: pass resume=True to go on, or name another folder."
+        )
+    if isinstance(resume, bool):
+        return found[-1] if resume and found else None
+    return Path(resume)

@@ -1,0 +1,80 @@
+"""A book of three chapters, and what is said when one is left out somewhere."""
+
+from pathlib import Path
+
+import contents
+import nbformat
+import pytest
+
+v4 = nbformat.v4
+TOC = """root: book/index
+parts:
+  - caption: All
+    chapters:
+      - file: book/part/one
+      - file: book/part/two
+      - file: book/words
+"""
+
+
+def write(path: Path, following: str) -> None:
+    cells = [
+        v4.new_markdown_cell("# A chapter"),
+        v4.new_markdown_cell(f"## Sources\n\n{following}"),
+    ]
+    nbformat.write(v4.new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    (tmp_path / "_toc.yml").write_text(TOC)
+    (tmp_path / "book/part").mkdir(parents=True)
+    (tmp_path / "book/index.md").write_text(":link: part/one\n\nThen [two](part/two.ipynb).\n")
+    (tmp_path / "book/words.md").write_text("# Words\n")
+    write(tmp_path / "book/part/one.ipynb", "**Next:** [two](two.ipynb), and on.")
+    write(tmp_path / "book/part/two.ipynb", "Next: the [words](../words.md#top).")
+    return tmp_path
+
+
+def test_a_whole_book_has_no_fault(book: Path) -> None:
+    assert contents.faults(book) == []
+
+
+def test_a_chapter_outside_the_contents_is_named(book: Path) -> None:
+    write(book / "book/part/three.ipynb", "Next: [words](../words.md).")
+    (book / "book/loose.md").write_text("# Loose\n")
+    assert [fault.split(":")[0] for fault in contents.faults(book)] == [
+        "book/part/three.ipynb is not in _toc.yml",
+        "book/loose.md is not in _toc.yml",
+    ]
+
+
+def test_a_chapter_that_the_first_page_does_not_lead_to_is_named(book: Path) -> None:
+    (book / "book/index.md").write_text(":link: part/one\n\nNot part/twofold.\n")
+    (fault,) = contents.faults(book)
+    assert fault.startswith("book/part/two.ipynb is not in book/index.md")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "The end.",
+        "**Next:** [words](../words.md), too far.",
+        "**Next:** two, without a link.",
+        "What comes next: [two](two.ipynb).",
+    ],
+)
+def test_a_chapter_that_does_not_lead_to_the_following_one_is_named(book: Path, end: str) -> None:
+    write(book / "book/part/one.ipynb", end)
+    (fault,) = contents.faults(book)
+    assert fault.startswith("book/part/one.ipynb does not end with **Next:**")
+    assert "book/part/two.ipynb" in fault
+
+
+def test_another_order_of_the_contents_asks_for_another_next(book: Path) -> None:
+    one, two = "      - file: book/part/one\n", "      - file: book/part/two\n"
+    (book / "_toc.yml").write_text(TOC.replace(one + two, two + one))
+    assert [fault.split()[0] for fault in contents.faults(book)] == [
+        "book/part/two.ipynb",
+        "book/part/one.ipynb",
+    ]

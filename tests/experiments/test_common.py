@@ -1,0 +1,46 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from kdlearn.experiments import EXPERIMENTS
+from kdlearn.experiments.common import Recipe, seeded
+
+# The shortest run that every experiment can make.
+SHORT = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_measures_its_columns_for_a_teacher_and_each_method(name):
+    experiment = EXPERIMENTS[name]
+    method = list(experiment.METHODS)[-1]
+    recipe = replace(experiment.RECIPE, **SHORT)
+    rows = list(experiment.run_seed(2, recipe=recipe, methods=[method], on="validation"))
+    assert [(row["seed"], row["method"]) for row in rows] == [(2, "teacher"), (2, method)]
+    measured = set(rows[0]) | set(rows[1])
+    assert {"seed", "method", "accuracy"} < measured
+    assert measured <= {"seed", "method", *experiment.COLUMNS}
+    assert rows[0]["agreement"] == 100 and rows[0]["kl_to_teacher"] == 0
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_refuses_an_unknown_method_or_split_before_it_trains(name):
+    run_seed = EXPERIMENTS[name].run_seed
+    with pytest.raises(KeyError, match="no method .*magic.*: choose from "):
+        next(run_seed(0, methods=["magic"]))
+    with pytest.raises(ValueError, match="measure on 'validation' or 'test', got 'train'"):
+        next(run_seed(0, on="train"))
+
+
+def test_a_model_follows_from_its_seed_alone():
+    before = torch.get_rng_state()
+    first, again, other = (seeded(lambda: nn.Linear(2, 2), seed) for seed in (1, 1, 2))
+    assert torch.equal(first.weight, again.weight) and not torch.equal(first.weight, other.weight)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_numbers_of_an_experiment_are_those_of_its_recipe():
+    recipe = Recipe.read("cluttered-digits")
+    assert (recipe.pool, recipe.images, recipe.student_epochs) == (10000, 400, 86)
+    assert (recipe.teacher_rate, recipe.student_rate) == (3e-3, 4e-3)

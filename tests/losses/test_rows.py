@@ -1,0 +1,199 @@
+"""Means over rows, whole and in chunks: the same numbers, no tensor of all logits."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kdlearn import losses
+from kdlearn.losses.rows import mean_in_chunks
+from kdlearn.measure.cost import _Memory
+
+CHUNKED = {
+    "forward_kl": partial(losses.forward_kl, temperature=2.0),
+    "reverse_kl": partial(losses.reverse_kl, temperature=2.0),
+    "generalized_jsd": partial(losses.generalized_jsd, beta=0.3, temperature=2.0),
+    "skew_kl": losses.skew_kl,
+    "total_variation": losses.total_variation,
+    "cross_entropy": lambda s, t, **options: losses.cross_entropy(s, t.argmax(-1), **options),
+}
+MASK = torch.tensor([[True, True, False, True], [False, False, True, True]])
+
+
+def logits(dtype=torch.float32, *shape):
+    torch.manual_seed(0)
+    student, teacher = 3 * torch.randn(2, *(shape or (2, 4, 9)))
+    student[..., 2] = teacher[..., 2] = -torch.inf
+    return student.to(dtype).requires_grad_(), teacher.to(dtype)
+
+
+def value_and_gradients(value, *leaves):
+    return value.detach(), *torch.autograd.grad(value, leaves)
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_chunks_of_every_size_have_the_numbers_of_the_whole(name, mask, dtype):
+    student, teacher = logits(dtype)
+    loss = partial(CHUNKED[name], student, teacher, mask=mask)
+    whole = value_and_gradients(3 * loss(), student)
+    loose = max(1e-6, torch.finfo(dtype).eps if dtype != torch.float32 else 0)
+    for chunk in (1, 3, 5, 100):
+        pieces = value_and_gradients(3 * loss(chunk=chunk), student)
+        torch.testing.assert_close(pieces[0], whole[0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(pieces[1], whole[1], rtol=2 * loose, atol=loose)
+
+
+def test_soft_cross_entropy_comes_in_chunks_too():
+    student, teacher = logits()
+    whole = value_and_gradients(losses.soft_cross_entropy(student, teacher), student)
+    pieces = value_and_gradients(losses.soft_cross_entropy(student, teacher, chunk=3), student)
+    torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-7)
+
+
+def test_next_tokens_have_the_cross_entropy_of_torch_and_forget_what_the_mask_drops():
+    student, _ = logits()
+    labels = torch.randint(3, 9, (2, 4)).masked_fill(~MASK, -100)
+    right = value_and_gradients(F.cross_entropy(student.flatten(0, 1), labels.flatten()), student)
+    for chunk in (None, 3):
+        ours = losses.cross_entropy(student, labels, mask=MASK, chunk=chunk)
+        torch.testing.assert_close(value_and_gradients(ours, student), right)
+    with pytest.raises(ValueError, match="labels go from -100"):
+        losses.cross_entropy(student, labels)
+    with pytest.raises(ValueError, match=r"labels have shape \(2, 3\)"):
+        losses.cross_entropy(student, labels[:, :3], mask=MASK)
+    with pytest.raises(TypeError, match="labels must be a tensor of torch.int64, got list"):
+        losses.cross_entropy(student, labels.tolist(), mask=MASK)
+    for chunk in (None, 3):
+        with pytest.raises(ValueError, match="^student logits contain NaN"):
+            losses.cross_entropy(student * torch.nan, labels.clamp_min(0), chunk=chunk)
+    with pytest.raises(ValueError, match="cross_entropy is inf: what one side rules out"):
+        losses.cross_entropy(student, torch.full((2, 4), 2))
+
+
+def test_a_chunk_has_at_least_one_row():
+    student, teacher = logits()
+    for chunk, error in ((0, ValueError), (2.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="chunk is .*: expected a whole number >= 1"):
+            losses.forward_kl(student, teacher, chunk=chunk)
+
+
+def test_the_gradient_can_be_asked_for_again_and_not_for_its_own():
+    student, teacher = logits()
+    loss = losses.forward_kl(student, teacher, chunk=3)
+    first = torch.autograd.grad(loss, student, retain_graph=True)[0].clone()
+    loss.backward(torch.tensor(2.0), retain_graph=True)
+    torch.testing.assert_close(student.grad, 2 * first)
+    with pytest.raises(RuntimeError, match="leave create_graph=True or chunk= out"):
+        torch.autograd.grad(loss, student, create_graph=True)
+
+
+def test_nothing_is_differentiated_where_nobody_asks():
+    student, teacher = logits()
+    value = losses.forward_kl(student.detach(), teacher, chunk=3)
+    assert not value.requires_grad
+    torch.testing.assert_close(value, losses.forward_kl(student, teacher).detach())
+
+
+def heads(bias=True):
+    torch.manual_seed(1)
+    ours, theirs = nn.Linear(6, 50, bias=bias), nn.Linear(10, 50, bias=bias)
+    hidden = torch.randn(2, 4, 6, requires_grad=True)
+    return hidden, ours, torch.randn(2, 4, 10), theirs
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+@pytest.mark.parametrize("stored", [True, False], ids=["logits", "hidden"])
+def test_fused_heads_have_the_numbers_of_logits(bias, mask, stored):
+    hidden, ours, teacher, theirs = heads(bias)
+    leaves = (hidden, *ours.parameters())
+    soft = partial(losses.generalized_jsd, temperature=2.0)
+    plain = soft(ours(hidden), theirs(teacher), mask=mask)
+    right = value_and_gradients(0.5 * plain, *leaves)
+    rest = (theirs(teacher),) if stored else (teacher, theirs)
+    for chunk in (1, 3, 32):
+        fused = losses.linear_distillation_loss(
+            hidden, ours, *rest, loss=soft, mask=mask, chunk=chunk
+        )
+        found = value_and_gradients(0.5 * fused, *leaves)
+        torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-7)
+    assert theirs.weight.grad is None
+
+
+def test_a_head_may_be_a_weight_or_frozen_and_half_precision():
+    hidden, ours, teacher, theirs = heads(bias=False)
+    layer = losses.linear_distillation_loss(hidden, ours, teacher, theirs)
+    weight = losses.linear_distillation_loss(hidden, ours.weight, teacher, theirs.weight)
+    assert layer == weight
+    ours.requires_grad_(False)
+    right = torch.autograd.grad(losses.forward_kl(ours(hidden), theirs(teacher)), hidden)
+    frozen = losses.linear_distillation_loss(hidden, ours, teacher, theirs, chunk=3)
+    torch.testing.assert_close(torch.autograd.grad(frozen, hidden), right)
+    small, head = hidden.detach().bfloat16().requires_grad_(), ours.bfloat16().requires_grad_()
+    stored = theirs(teacher).bfloat16()
+    plain = losses.forward_kl(head(small), stored)
+    fused = losses.linear_distillation_loss(small, head, stored, chunk=3)
+    assert fused.dtype == torch.float32
+    for ours_, right_ in zip(
+        value_and_gradients(fused, small, head.weight),
+        value_and_gradients(plain, small, head.weight),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours_, right_, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda h, w, t, v: (h[..., :5], w, t, v),
+            r"hidden states have shape \(2, 4, 5\) and their",
+        ),
+        (
+            lambda h, w, t, v: (h, w, t[..., :5], v),
+            r"\(2, 4, 5\) and their head's weight \(50, 10\)",
+        ),
+        (lambda h, w, t, v: (h, w, t[:, :3], v), r"give \(..., width\) of the same tokens"),
+        (lambda h, w, t, v: (h, w, t, v[:40]), r"\(8, 50\) and teacher logits \(8, 40\)"),
+        (lambda h, w, t, v: (h, w, t, None), r"\(8, 50\) and teacher logits \(8, 10\)"),
+        (lambda h, w, t, v: (h * torch.nan, w, t, v), "student hidden states contain NaN"),
+        (lambda h, w, t, v: (h, w, t * torch.inf, v), "teacher hidden states contain -?inf"),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(change, message):
+    hidden, ours, teacher, theirs = heads(bias=False)
+    given = change(hidden, ours.weight, teacher, theirs.weight)
+    with pytest.raises(ValueError, match=message):
+        losses.linear_distillation_loss(*given)
+
+
+def peak(loss, *leaves) -> float:
+    """Bytes of tensors that were alive at one time, forward and backward."""
+    with _Memory() as memory:
+        torch.autograd.grad(loss(), leaves)
+    return memory.peak
+
+
+def test_chunks_hold_the_gradient_and_little_more():
+    student = torch.randn(256, 500, requires_grad=True)
+    teacher = torch.randn(256, 500)
+    for name in ("forward_kl", "reverse_kl", "generalized_jsd", "skew_kl", "total_variation"):
+        loss = partial(getattr(losses, name), student, teacher, chunk=16)
+        assert peak(loss, student) < 2.5 * student.nbytes, name
+
+
+def test_fused_heads_never_hold_the_logits():
+    hidden, teacher = torch.randn(1024, 8, requires_grad=True), torch.randn(1024, 8)
+    ours, theirs = nn.Linear(8, 800), nn.Linear(8, 800)
+    loss = partial(losses.linear_distillation_loss, hidden, ours, teacher, theirs, chunk=16)
+    assert peak(loss, hidden, *ours.parameters()) < 0.25 * (1024 * 800 * 4)
+
+
+def test_the_sum_of_a_chunk_is_what_is_averaged():
+    rows = torch.arange(12.0).reshape(2, 3, 2)
+    mean = mean_in_chunks(lambda ours, theirs: (ours * theirs).sum(), 2, rows, rows)
+    assert mean == (rows * rows).sum() / 6

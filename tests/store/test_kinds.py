@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import Generator
+
+from kdlearn import losses
+from kdlearn.losses.maps import activation_map
+from kdlearn.store import AttentionMap, Relation, Sampled, TopK
+
+
+@pytest.mark.parametrize("p", [1, 2, 4])
+def test_a_map_comes_back_as_features_with_that_map(p):
+    features = torch.randn(3, 5, 6, 7)
+    kind = AttentionMap(p=p)
+    again = kind.restore(kind.reduce(features))
+    torch.testing.assert_close(activation_map(again, p=p), activation_map(features, p=p))
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_relation_comes_back_as_states_with_that_relation(paired):
+    states = torch.randn(2, 5, 12, dtype=torch.float64)
+    side = (states, torch.randn_like(states)) if paired else states
+    own = torch.randn(2, 5, 8, dtype=torch.float64)
+    kind = Relation(4)
+    kept = losses.relation_loss(own, kind.restore(kind.reduce(side)), relation_heads=4)
+    torch.testing.assert_close(kept, losses.relation_loss(own, side, relation_heads=4))
+    with pytest.raises(ValueError, match="width 12, which 5 heads"):
+        Relation(5).reduce(states)
+
+
+@pytest.mark.parametrize("kind", [TopK(64), Sampled(64)])
+def test_half_precision_logits_are_widened_before_the_softmax(kind):
+    logits = 5 * torch.randn(8, 200, generator=Generator().manual_seed(0))
+    half = logits.to(torch.bfloat16)
+    log_probs, indices = kind.reduce(half, Generator().manual_seed(1))
+    exact = half.double().log_softmax(-1).gather(-1, indices)
+    torch.testing.assert_close(log_probs.double(), exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounded_probabilities_are_never_more_than_one_together(dtype):
+    logits = torch.randn(500, 20, generator=Generator().manual_seed(0)).sort(-1).values
+    logits[:, -3:] += 12
+    log_probs, indices = TopK(19).reduce(logits)
+    rounded = log_probs.to(dtype).float()
+    assert (rounded.exp().sum(-1) > 1).any()
+    back, _ = TopK(19).restore((rounded, indices))
+    assert (back.exp().sum(-1) <= 1 + 1e-6).all()
+    torch.testing.assert_close(back, log_probs, rtol=0.01, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: TopK(0), "k is 0"),
+        (lambda: Sampled(0), "draws is 0"),
+        (lambda: AttentionMap(p=0.5), "p is 0.5"),
+        (lambda: Relation(0), "heads is 0"),
+        (lambda: TopK(9).reduce(torch.zeros(2, 5)), "k is 9 and there are 5 classes"),
+    ],
+)
+def test_settings_out_of_range_are_told(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
