@@ -9,11 +9,11 @@ import inspect
 import json
 import linecache
 import os
-import select
+import queue
 import signal
 import subprocess
 import sys
-import time
+import threading
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Worker:
             self.end()
             raise
         if answer is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)  # its pipe closes a moment before it has ended
             ended = process.poll()
             self.end()
             return {"ended": ended}
@@ -84,7 +86,6 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                bufsize=0,
             )
             if self._line(STARTUP_SECONDS) is None:
                 self.end()
@@ -95,18 +96,15 @@ class Worker:
     def _line(self, seconds: float) -> dict[str, Any] | None:
         """One line of the process; None if it ended or took too long."""
         assert self._process is not None and self._process.stdout is not None
-        stream, text, ends = self._process.stdout, b"", time.monotonic() + seconds
-        while not text.endswith(b"\n"):
-            if os.name == "posix":
-                left = max(0.0, ends - time.monotonic())
-                if not select.select([stream], [], [], left)[0]:
-                    return None
-            piece = stream.read(1 << 16)
-            if not piece:
-                return None
-            text += piece
-        answer: dict[str, Any] = json.loads(text)
-        return answer
+        stream = self._process.stdout
+        box: queue.Queue[bytes] = queue.Queue()
+        # A thread, as not every system can wait for a pipe with a limit of time.
+        threading.Thread(target=lambda: box.put(stream.readline()), daemon=True).start()
+        try:
+            text = box.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        return dict(json.loads(text)) if text else None
 
 
 WORKER = Worker()
