@@ -114,7 +114,7 @@ class Call(NamedTuple):
     grad: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drill:
     """A programming task of an interview with all that is needed to practice it alone.
 

@@ -7,6 +7,7 @@ import inspect
 import string
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from kdlearn.drills.grader import probes
@@ -78,8 +79,8 @@ def grade(drill: Drill, solution: Solution, *, seed: int) -> Report:
     wrong = _wrong_signature(drill, solution)
     if wrong:
         return Report(drill.id, (Outcome("takes the arguments", False),), (wrong,))
-    inputs = Inputs.of(drill, seed)
-    right = Runs(drill, drill.reference, inputs)
+    right = _reference(drill, seed)
+    inputs = right.inputs
     mine = Runs(drill, solution, inputs, right)
     first = mine.on("ordinary", 0).result
     if isinstance(first, Raised) and first.kinds[0] == "NotImplementedError":
@@ -103,6 +104,12 @@ def grade(drill: Drill, solution: Solution, *, seed: int) -> Report:
         if name not in follows and name not in named and "parameters-exchanged" not in named
     ]
     return Report(drill.id, outcomes, (*causes, *numbers), _smallest(mine, right))
+
+
+@lru_cache(maxsize=2)
+def _reference(drill: Drill, seed: int) -> Runs:
+    """The reference on the inputs of a seed, for all solutions that are graded with it."""
+    return Runs(drill, drill.reference, Inputs.of(drill, seed))
 
 
 def _wrong_signature(drill: Drill, solution: Solution) -> Diagnosis | None:
