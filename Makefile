@@ -16,8 +16,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
-# What runs notebooks, a browser on the whole site, and trainings of the book's experiments.
-SLOW := tests/book tests/experiments/test_results.py
+# Notebooks, a browser on the whole site, trainings of the book's experiments, every mistake of every drill.
+SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
 SEEDS ?= 0,1,2,3,4
 
@@ -49,7 +49,7 @@ unit: $(STAMP) ## unit tests and doctests, in a few minutes
 	$(call step,Refusals,$(BIN)/python tests/raises.py,Write the test beside its module that makes each of them happen.)
 
 slow: $(STAMP)
-	$(call step,Notebooks and site and experiments,$(PYTEST) $(SLOW),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+	$(call step,Notebooks and site and experiments and families of mistakes,$(PYTEST) $(SLOW),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
 
 check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses (a minute)
 

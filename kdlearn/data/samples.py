@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ _KEPT = (
 )
 
 
-class Samples:
+class Samples(ABC):
     """What one passes as training or validation data, in one form; made by `Samples.of`.
 
     Convention
@@ -110,9 +111,9 @@ class Samples:
         rows = torch.linspace(0, len(self) - 1, min(samples, len(self))).long()
         return next(iter(self.load([rows], ALONE, (0,))))
 
+    @abstractmethod
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Load the batches of these rows; ``seed`` fixes what is drawn while loading."""
-        raise TypeError(f"{self.name} cannot be loaded by row.")
 
     def digest(self, inputs_alone: bool = False) -> str:
         """Return a text that is equal for equal data: of what is not in memory, a few samples."""

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from kdlearn.core.checks import check_whole
 from kdlearn.core.files import PARTIAL, digest, locked, read_json, reason, sweep, whole, write_json
 from kdlearn.core.identity import described
-from kdlearn.core.inputs import Inputs, count, device_of
+from kdlearn.core.inputs import Inputs, device_of
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import ALONE, Samples
@@ -139,10 +139,6 @@ class CachedTeacher:
         if batch.rows is None:
             raise ValueError(
                 "a cached teacher is asked by rows: call distiller(inputs, labels, rows), or fit."
-            )
-        if len(batch.rows) != count(batch.inputs):
-            raise ValueError(
-                f"{count(batch.inputs)} inputs and {len(batch.rows)} rows: expected as many."
             )
         rows = batch.rows.cpu()
         if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):

@@ -43,7 +43,8 @@ class Engine:
     Args:
         precision: "fp32", or "bf16" and "fp16": mixed precision by autocast, weights in float32;
             fp16 needs a GPU and scales its gradients.
-        accumulate: pieces that each process computes one after the other, at least 1.
+        accumulate: pieces that each process computes one after the other, at least 1; of a batch
+            with fewer samples, as many as these.
         clip_norm: largest L2 norm of the gradient of all trained parameters together; None for no
             limit.
 
@@ -203,13 +204,8 @@ class Run:
     def _forward_in_pieces(self, batch: Batch) -> DistillationLoss:
         sizes = _sizes(batch.whole or len(batch), self.processes)
         own = batch if batch.whole else batch.take(_slice(sizes, self.rank))
-        cuts = _sizes(len(own), self.engine.accumulate)
-        if 0 in sizes or 0 in cuts:
-            raise ValueError(
-                f"a batch has {sum(sizes)} samples for {self.processes} processes x "
-                f"{self.engine.accumulate} pieces: expected at least one sample per piece. Use "
-                "larger batches or a smaller accumulate."
-            )
+        # A last batch may be smaller than the number of pieces: then each sample is one.
+        cuts = _sizes(len(own), min(self.engine.accumulate, len(own)))
         own = replace(own, whole=None).to(self.device)
         taught, studied, self._pieces = [], [], []
         for number in range(len(cuts)):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
@@ -118,7 +118,7 @@ def fit(
         scheduler = OneCycleLR(optimizer, max_lr=learning_rate, total_steps=epochs * steps)
     optimizer = _checked(optimizer, scheduler, model)
     run, at = Run(engine or Engine(), model, optimizer), Position(seed)
-    _check_together(run, samples, views)
+    _check_together(run, samples, views, batch_size)
 
     settings = {"epochs": epochs, "batch_size": batch_size, "steps": steps, "seed": seed}
     keeper = Keeper(checkpoints, run, at, model, optimizer, scheduler)
@@ -205,16 +205,24 @@ def _checked(optimizer: Any, scheduler: LRScheduler | None, model: nn.Module) ->
     return optimizer
 
 
-def _check_together(run: Run, samples: Samples, views: Views) -> None:
+def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -> None:
     """Refuse a teacher, views and processes that do not fit the samples."""
     run.distiller.source.check_run(samples, views)
-    if run.processes > 1 and not samples.has_rows:
+    if run.processes == 1:
+        return
+    if not samples.has_rows:
         raise ValueError(
             f"{samples.name} is a stream and {run.processes} processes would each read all of it: "
             "pass a data set or a DataLoader of one."
         )
-    if run.processes > 1 and isinstance(views, LiveViews) and not isinstance(samples, InMemory):
+    if isinstance(views, LiveViews) and not isinstance(samples, InMemory):
         raise ValueError(
             "augment draws for whole batches, and each process loads only its share: let the data "
             "set augment."
+        )
+    smallest = min(map(len, samples.order(batch_size, Generator())))
+    if smallest < run.processes:
+        raise ValueError(
+            f"a batch of {samples.name} has {smallest} samples for {run.processes} processes: "
+            "expected at least one each. Use larger batches, or drop_last=True in a loader."
         )

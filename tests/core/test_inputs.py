@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdlearn.core.inputs import call, count, evaluating, join, run, take
+from kdlearn.core.inputs import buffers_kept, call, count, evaluating, join, run, take
 from kdlearn.data import FixedCopies, RandomShift
 from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.losses import soft_target_loss
@@ -143,3 +143,16 @@ def test_a_run_gives_the_whole_output():
 
     left, right = torch.zeros(1), torch.ones(1)
     assert run(Two(), {"right": right, "left": left}) == (left, right)
+
+
+def test_what_is_no_tensor_cannot_be_counted():
+    with pytest.raises(TypeError, match="the inputs are a list: expected a tensor"):
+        count([1, 2])
+
+
+def test_statistics_come_back_after_an_error():
+    model = nn.BatchNorm1d(2)
+    with pytest.raises(KeyError), buffers_kept(model):
+        model(torch.randn(4, 2))
+        raise KeyError
+    assert model.num_batches_tracked == 0 and not model.running_mean.any()

@@ -35,7 +35,8 @@ def test_images_come_back_normalized_and_split(tmp_path, name):
     mean, std = train.mean(dim=(0, 2, 3)), train.std(dim=(0, 2, 3))
     expected = (train - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(data.train.images, expected.float())
-    assert data.test.labels.tolist() == list(range(10)) * 2 if name == "cifar10" else True
+    classes = 10 if name == "cifar10" else 100
+    assert data.test.labels.tolist() == [row % classes for row in range(20)]
     together = torch.cat([data.train.base, data.validation.base, data.test.base])
     assert together.tolist() == list(range(80))
 
@@ -51,6 +52,12 @@ def test_images_come_back_normalized_and_split(tmp_path, name):
 def test_files_that_are_not_cifar_are_told(tmp_path, settings, said):
     stand_in(tmp_path, **settings)
     with pytest.raises(ValueError, match=said):
+        cifar("cifar10", folder=tmp_path)
+
+
+def test_a_part_without_images_is_told(tmp_path):
+    stand_in(tmp_path, count=0)
+    with pytest.raises(ValueError, match="the train part is empty"):
         cifar("cifar10", folder=tmp_path)
 
 

@@ -237,6 +237,11 @@ def test_a_model_is_evaluated_on_any_data_with_any_metric():
         evaluate(model, (images, labels), lambda logits, labels: logits)
 
 
+def test_logits_of_tokens_are_not_measured_as_rows():
+    with pytest.raises(ValueError, match=r"got \(2, 3, 4\): make rows of tokens or pixels"):
+        accuracy(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long))
+
+
 def test_boxes_and_maps_that_do_not_fit_are_told():
     maps = torch.ones(2, 4, 4)
     with pytest.raises(ValueError, match=r"expected boxes of shape \(2, 4\), got \(1, 4\)"):

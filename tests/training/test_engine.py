@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn.data import Batch
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
@@ -77,6 +78,10 @@ def farthest(first: nn.Module, second: dict[str, torch.Tensor]) -> float:
     return max(
         (value - second[name]).abs().max().item() for name, value in first.state_dict().items()
     )
+
+
+def moved_from(start: nn.Module, model: nn.Module) -> float:
+    return farthest(model, start.state_dict())
 
 
 def moved(model: nn.Module) -> float:
@@ -290,9 +295,14 @@ def test_options_out_of_range_are_told(settings, said):
         Engine(**settings)
 
 
-def test_more_pieces_than_samples_are_refused():
-    with pytest.raises(ValueError, match="7 samples for 1 processes x 8 pieces"):
-        fit(network(0), task(7), epochs=1, engine=Engine(accumulate=8), progress=False)
+def test_a_last_batch_with_fewer_samples_than_pieces_counts_whole():
+    loader = DataLoader(TensorDataset(*task(9)), batch_size=4)  # 4, 4 and 1
+    models = [network(0), network(0)]
+    for model, pieces in zip(models, (1, 3), strict=True):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        engine = Engine(accumulate=pieces)
+        fit(model, loader, epochs=1, optimizer=optimizer, engine=engine, progress=False)
+    assert farthest(models[0], models[1].state_dict()) < 1e-5 < moved_from(network(0), models[0])
 
 
 SCRIPT = """
@@ -330,6 +340,10 @@ elif sys.argv[1] == "loader":
     print("SEEN", sorted(seen[2:]), history.epochs[0]["loss"])  # without the two that are tried
     try: fit(Seen(1, 2), [(rows, torch.arange(32) % 2)] * 2, progress=False)
     except ValueError as error: print("TOLD", error)
+    uneven = torch.utils.data.DataLoader(data, 31)
+    for loader, views in ((uneven, None), (loader, lambda images, generator: images)):
+        try: fit(Seen(1, 2), loader, augment=views, progress=False)
+        except ValueError as error: print("TOLD", error)
     sys.exit()
 elif sys.argv[1] == "resume":
     model = trained(checkpoints=Checkpoints({folder!r} + "/run", every_steps=1), resume=True)
@@ -378,6 +392,8 @@ def test_two_processes_share_a_shuffling_loader_and_refuse_a_stream(tmp_path):
     rows = [json.loads(line.removeprefix("SEEN ").rpartition(" ")[0]) for line in lines]
     assert sorted(rows[0] + rows[1]) == list(range(32)) and len(rows[0]) == 16
     assert lines[0].rpartition(" ")[2] == lines[1].rpartition(" ")[2]
+    assert all("has 1 samples for 2 processes" in text for text in outputs)
+    assert all("augment draws for whole batches" in text for text in outputs)
     assert all("is a stream and 2 processes would each read all of it" in text for text in outputs)
 
 

@@ -1,5 +1,7 @@
 """The rates of the grader over a folder."""
 
+import pytest
+
 from kdlearn.drills.grader.rates import main
 
 RIGHT = "def judge(letters):\n    return [letter in 'bcgikl' for letter in letters]"
@@ -19,3 +21,9 @@ def test_a_folder_is_summed_up(tmp_path, capsys):
     assert "rapid-fire: told as another: misleads" in said
     assert "rapid-fire: right after all: accepted" in said
     assert "right accepted   1 of 1\nwrong refused    2 of 3\n  helps          1" in said
+
+
+def test_without_a_folder_it_says_how_it_is_used(tmp_path):
+    for arguments in ([], [str(tmp_path / "none")]):
+        with pytest.raises(SystemExit, match="rates"):
+            main(arguments)
