@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdlearn.core.checks import check_number, check_whole
-from kdlearn.core.files import digest, flush, read_json, reason, write_json
+from kdlearn.core.files import digest, flush, locked, read_json, reason, write_json
 
 FORMAT = "kdlearn checkpoint 2"
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
@@ -99,24 +100,30 @@ class Checkpoints:
             )
         return found[-1]
 
-    def prepare(self) -> None:
-        """Make the folder, try to write there, and sweep what a killed run left half written.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder for a ``with`` block; sweep what a killed one left.
 
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or another run is at work in it.
         """
         folder = Path(self.folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as lock:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked(folder))
+            except BlockingIOError:
+                raise CheckpointError(
+                    f"another run is at work in {folder}: name another folder."
+                ) from None
+            except OSError as error:
+                raise CheckpointError(
+                    f"checkpoints cannot be written to {folder}: {reason(error)}. Name another "
+                    "folder."
+                ) from error
             for left in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(left, ignore_errors=True)
-            probe = folder / f"{_PARTIAL}probe-{os.getpid()}"
-            probe.mkdir()
-            probe.rmdir()
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoints cannot be written to {folder}: {reason(error)}. Name another folder."
-            ) from error
+            yield
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Return whether to save after ``step`` steps, ``seconds`` after the last time."""

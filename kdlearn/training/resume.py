@@ -15,7 +15,6 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdlearn.core.files import locked
 from kdlearn.core.identity import described
 from kdlearn.core.randomness import random_states, set_random_states
 from kdlearn.data.batch import Batch
@@ -149,18 +148,12 @@ class Keeper:
     def __enter__(self) -> Keeper:
         if self.checkpoints is None:
             return self
+        if self.run.is_main:  # the others write nothing, and would sweep what it writes
+            self._open.enter_context(self.checkpoints.held())
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.signal(number, self._noted)
                 self._open.callback(signal.signal, number, before)
-        if self.run.is_main:
-            try:
-                self._open.enter_context(locked(Path(self.checkpoints.folder)))
-            except BlockingIOError:
-                self._open.close()
-                raise CheckpointError(
-                    f"another run is at work in {self.checkpoints.folder}: name another folder."
-                ) from None
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -288,7 +281,6 @@ def checkpoint_to_resume(
 
     Raises:
         ValueError: the arguments do not fit together, or a stream is to be resumed.
-        CheckpointError: the folder cannot be written.
     """
     if checkpoints is None:
         if resume:
@@ -301,7 +293,6 @@ def checkpoint_to_resume(
             f"{samples.name} is a stream, which cannot be entered again where it stopped: pass "
             "tensors, a data set or a DataLoader of one, or leave checkpoints out."
         )
-    checkpoints.prepare()
     found = checkpoints.saved()
     if resume is False and found:
         raise ValueError(

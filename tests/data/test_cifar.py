@@ -55,12 +55,6 @@ def test_files_that_are_not_cifar_are_told(tmp_path, settings, said):
         cifar("cifar10", folder=tmp_path)
 
 
-def test_a_part_without_images_is_told(tmp_path):
-    stand_in(tmp_path, count=0)
-    with pytest.raises(ValueError, match="the train part is empty"):
-        cifar("cifar10", folder=tmp_path)
-
-
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no train\*.parquet"):
         cifar("cifar10", folder=tmp_path)

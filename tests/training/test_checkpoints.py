@@ -141,5 +141,5 @@ def test_intervals_out_of_range_are_told(settings):
 
 def test_what_a_killed_run_left_is_swept(tmp_path):
     (tmp_path / ".partial-step-00000007-123").mkdir()
-    Checkpoints(tmp_path).prepare()
-    assert list(tmp_path.iterdir()) == []
+    with Checkpoints(tmp_path).held():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
