@@ -25,7 +25,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check unit slow notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve test check unit refusals slow notebooks drills results repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -42,10 +42,16 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 	@printf 'Serving http://127.0.0.1:%s (stop with Ctrl-C)\n' '$(PORT)'
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-test: check browser unit book slow ## everything: checks, unit tests, doctests, notebooks, site, browser
+test: check browser refusals book slow ## everything: checks, unit tests, doctests, notebooks, site, browser
 
-unit: $(STAMP) ## unit tests and doctests, in a few minutes
-	$(call step,Unit tests,$(PYTEST) --cov=kdlearn --cov-report= kdlearn tests $(SLOW:%=--ignore %),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+UNIT = kdlearn tests $(SLOW:%=--ignore %)
+
+unit: $(STAMP) ## unit tests and doctests, in less than three minutes
+	$(call step,Unit tests,$(PYTEST) $(UNIT),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+
+# The unit tests, slower, with a look at which refusal none of them saw.
+refusals: $(STAMP)
+	$(call step,Unit tests,$(PYTEST) --cov=kdlearn --cov-report= $(UNIT),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
 	$(call step,Refusals,$(BIN)/python tests/raises.py,Write the test beside its module that makes each of them happen.)
 
 slow: $(STAMP)

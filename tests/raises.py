@@ -1,6 +1,6 @@
-"""Name each `raise` of the package that no test reached; run by `make unit`.
+"""Name each `raise` of the package that no test reached; run by `make test`.
 
-`make unit` measures which lines run (pytest-cov) and ends with this. A refusal that nobody has ever
+`make test` measures which lines run (pytest-cov) and ends with this. A refusal that nobody has ever
 seen is a promise that nobody has tried.
 """
 
