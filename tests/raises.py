@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEVERAL = "in several processes, tests/training/test_engine.py"
 APART = "in a process of its own, tests/test_cli.py"
 WORKER = "in the grader's own process, tests/drills/grader/test_run.py"
+FAMILY = "an error of a wrong program, made on purpose in tests/drills/test_families.py"
 # Functions whose raises happen where nobody counts lines, with the test that makes them happen.
 ELSEWHERE = {
     "kdlearn/cli.py: _terminate": APART,
@@ -25,6 +26,7 @@ ELSEWHERE = {
     "kdlearn/drills/grader/run.py: ask": WORKER,
     "kdlearn/drills/grader/run.py: _started": WORKER,
     "kdlearn/drills/grader/worker.py: load": WORKER,
+    "kdlearn/drills/tasks/generalized_jsd.py: family": FAMILY,
     "kdlearn/training/fit.py: _check_together": SEVERAL,
 }
 
