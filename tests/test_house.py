@@ -389,3 +389,15 @@ def test_every_version_stands_in_one_place() -> None:
     assert len({*direct, *transitive}) == len(direct) + len(transitive)
     missing = {name for name, _ in map(split, requirements())} - set(direct)
     assert not missing, f"pin in requirements.txt: {sorted(missing)}"
+
+
+def test_a_source_that_goes_on_is_indented() -> None:
+    faults = []
+    for path in package_files():
+        rows = path.read_text(encoding="utf-8").splitlines()
+        for number, (row, following) in enumerate(zip(rows, rows[1:], strict=False), start=2):
+            depth = len(row) - len(row.lstrip())
+            goes_on = following.strip() and not following.strip().startswith('"""')
+            if row.lstrip().startswith("Source: ") and goes_on and following[depth] != " ":
+                faults.append(f"{path.relative_to(ROOT)}:{number}: {following.strip()}")
+    assert not faults, lines(faults)  # the page would begin a new paragraph there

@@ -47,7 +47,7 @@ def base_digits(part: str) -> BaseDigits:
         KeyError: there is no such part.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
-    Learning Repository, 1998; scikit-learn ships its test set, written by 13 people.
+        Learning Repository, 1998; scikit-learn ships its test set, written by 13 people.
 
     Example:
         >>> digits = base_digits("validation")

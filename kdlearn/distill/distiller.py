@@ -65,7 +65,7 @@ class Distiller(nn.Module):
         KeyError: a model has no layer that a term names (the message lists the close ones).
 
     Source: the soft and the hard term, Hinton, Vinyals, Dean (2015), section 2; layer terms, Romero
-    et al. (2015).
+        et al. (2015).
 
     Example:
         >>> from kdlearn.distill import logit_term

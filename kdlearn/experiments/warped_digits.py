@@ -132,7 +132,7 @@ def best_shift(logits: Tensor, labels: Tensor, classes: tuple[int, ...]) -> floa
         classes: whose logits move, all by the same amount.
 
     Source: G. Hinton, O. Vinyals and J. Dean, Distilling the Knowledge in a Neural Network, 2015,
-    section 3, where the amount was chosen on the test set.
+        section 3, where the amount was chosen on the test set.
 
     Example:
         >>> logits = torch.tensor([[0.0, 2.0], [0.0, 4.0]])

@@ -114,7 +114,7 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
         ValueError: the shapes differ, there are no rows, or a side holds NaN.
 
     Source: S. Stanton et al., Does Knowledge Distillation Really Work?, NeurIPS 2021
-    ("top-1 agreement").
+        ("top-1 agreement").
 
     Example:
         >>> agreement(torch.eye(2), torch.tensor([[9.0, 0.0], [3.0, 1.0]]))
@@ -176,7 +176,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
         ValueError: the shapes do not fit, there are no rows, or ``bins`` is not positive.
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017; they
-    use 15 bins.
+        use 15 bins.
 
     Example:
         >>> sure = torch.tensor([[50.0, 0.0]] * 4)
@@ -212,7 +212,7 @@ def pointing_game(maps: Tensor, boxes: Tensor) -> float:
             outside [0, 1] or empty.
 
     Source: J. Zhang et al., Top-Down Neural Attention by Excitation Backprop, ECCV 2016; they
-    allow a tolerance of 15 pixels, which is 0 here.
+        allow a tolerance of 15 pixels, which is 0 here.
 
     Example:
         >>> maps = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
@@ -248,7 +248,7 @@ def energy_in_box(maps: Tensor, boxes: Tensor) -> float:
         ValueError: as for :func:`pointing_game`; also a value below 0.
 
     Source: H. Wang et al., Score-CAM, CVPR Workshops 2020 ("energy-based pointing game"), which
-    counts pixels; the cells that a box cuts are our addition.
+        counts pixels; the cells that a box cuts are our addition.
 
     Example:
         >>> energy_in_box(torch.ones(1, 4, 4), torch.tensor([[0.0, 0.0, 0.5, 0.5]]))

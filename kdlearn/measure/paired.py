@@ -73,7 +73,7 @@ def paired_difference(
             missing, or there are fewer than 2 seeds.
 
     Source: W. S. Gosset ("Student"), The Probable Error of a Mean, Biometrika 1908: the paired t
-    interval.
+        interval.
 
     Example:
         >>> table = pd.DataFrame(

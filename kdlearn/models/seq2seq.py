@@ -20,7 +20,7 @@ class AdditiveAttention(nn.Module):
         hidden: size of the space in which they are compared.
 
     Source: D. Bahdanau, K. Cho and Y. Bengio, Neural Machine Translation by Jointly Learning to
-    Align and Translate, ICLR 2015, section 3.1 and appendix A.1.2.
+        Align and Translate, ICLR 2015, section 3.1 and appendix A.1.2.
     """
 
     def __init__(self, query: int, memory: int, hidden: int) -> None:

@@ -53,7 +53,7 @@ class Engine:
         ValueError: an option is out of its range.
 
     Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
-    2021, for the gradient through pieces; mixed precision, Micikevicius et al. (2018).
+        2021, for the gradient through pieces; mixed precision, Micikevicius et al. (2018).
 
     Example:
         >>> Engine(precision="bf16", clip_norm=1.0).accumulate
