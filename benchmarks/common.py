@@ -14,17 +14,11 @@ import torch
 MADE = ["torch", "machine", "date"]
 
 
-def measure(
-    jobs: Mapping[str, Callable[[], object]],
-    rounds: int,
-    prepare: Mapping[str, Callable[[], object]] | None = None,
-) -> dict[str, list[float]]:
+def measure(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """CPU milliseconds of each job, all of them once per round in random order."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         for name in random.sample(list(jobs), len(jobs)):
-            if prepare and name in prepare:
-                prepare[name]()
             start = time.process_time()
             jobs[name]()
             if turn:  # the first round warms up
