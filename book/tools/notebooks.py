@@ -173,7 +173,8 @@ def run(path: Path) -> str:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return f"{path}: {ANSI.sub('', str(error)).strip()}"
-    notebook.metadata["kdlearn"] = {"code": fingerprint(notebook)}
+    about = notebook.metadata.get("kdlearn", {})
+    notebook.metadata["kdlearn"] = dict(about) | {"code": fingerprint(notebook)}
     path.write_text(serialize(normalize(notebook)), encoding="utf-8")
     return ""
 
@@ -193,6 +194,11 @@ def run_all(paths: list[Path]) -> list[str]:
 def text_of_figure(cell: Any) -> str:
     """Return the text that stands for the figure of a cell, or nothing."""
     return str(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
+
+
+def caption(cell: Any) -> str:
+    """Return the caption under the figure of a cell, or nothing."""
+    return str(cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", ""))
 
 
 def faults_of_cell(cell: Any) -> list[str]:
@@ -235,8 +241,11 @@ def check(path: Path, root: Path = ROOT) -> list[str]:
         faults += [f"code cell {number} {fault}" for fault in faults_of_cell(cell)]
     evidence = [prose.Evidence.of(notebook)]
     for cell in cells:
-        text = cell.source if cell.cell_type == "markdown" else text_of_figure(cell)
-        faults += prose.unfounded(text, path, evidence)
+        prose_cell = cell.cell_type == "markdown"
+        for text in [cell.source] if prose_cell else [text_of_figure(cell), caption(cell)]:
+            faults += prose.unfounded(text, path, evidence)
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    faults += prose.unfounded_bets(text, evidence[0])
     if serialize(normalize(notebook, root)) != stored:
         faults.append("not normalized: python book/tools/notebooks.py normalize")
     return [f"{path}: {fault}" for fault in faults]
