@@ -38,7 +38,7 @@ start("divergence", (live, data) => {
   densities.svg.classList.add("kd-drag");
   const seen = points.map((x, i) => [x, i]).filter(([x]) => Math.abs(x) <= 6);
   densities.curve("")(seen.map(([x, i]) => [x, sure[i]]));
-  const student = densities.curve("kd-first");
+  const student = densities.curve("kd-ink");
   const [low, high] = data.means_of;
   const below = chart(live, [-6, 6], [0, 4], "Divergences against the mean of the student, at this width", { x: [-4, -2, 0, 2, 4], y: [0, 1, 2, 3, 4] });
   const cursor = shape(below.svg, "line", { class: "kd-cursor" });
@@ -54,7 +54,7 @@ start("divergence", (live, data) => {
   });
   const line = add(live, "p", { class: "kd-line", "aria-live": "polite" });
   add(live, "p", { class: "kd-note" },
-    "Upper picture: gray, the teacher with two bumps; blue, the student with one. Lower picture: the divergences for every mean " +
+    "Upper picture: gray, the teacher with two bumps; the other, the student with one. Lower picture: the divergences for every mean " +
     "at the present width, in nats; a hollow dot is a curve's lowest point, a full one is where you are.");
 
   function optimum(k) { return data.best[k === 2 ? 2 + Number(beta.value) : k]; }

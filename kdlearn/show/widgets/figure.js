@@ -27,12 +27,12 @@ function select(parent, title, options, chosen, changed) {
   return input;
 }
 
-function slider(parent, title, [first, last, step], value, changed) {
+function slider(parent, title, [first, last, step], value, changed, of) {
   const label = add(parent, "label", { class: "kd-slider" }, title + " ");
   const output = add(label, "span", { class: "kd-setting" });
   const input = add(label, "input", {
     type: "range", min: first, max: last, step: step, value: value,
-    "aria-label": title, "data-lm-suppress-shortcuts": "true", autocomplete: "off",
+    "aria-label": title + (of ? ", " + of : ""), "data-lm-suppress-shortcuts": "true", autocomplete: "off",
   });
   input.addEventListener("input", changed);
   return { input, say: (text) => { output.textContent = text; input.setAttribute("aria-valuetext", text); } };
@@ -102,7 +102,9 @@ function chart(parent, [x0, x1], [y0, y1], title, marks) {
     const at = (event.clientX - box.left) / box.width * width;
     return x0 + (at - left) / (width - left - 8) * (x1 - x0);
   };
-  const path = (points) => points.map(([a, b], i) => (i ? "L" : "M") + x(a).toFixed(2) + " " + y(b).toFixed(2)).join("");
+  // A curve that leaves the box is cut there.
+  const path = (points) => points.map(([a, b], i) => b > y1 ? "" :
+    (i && points[i - 1][1] <= y1 ? "L" : "M") + x(a).toFixed(2) + " " + y(b).toFixed(2)).join("");
   return {
     svg, x, y, inverse,
     curve: (kind) => {

@@ -9,8 +9,9 @@ start("gradient", (live, data) => {
   const rows = data.names.map((name, i) => {
     const box = add(classes, "div", { class: "kd-class", role: "group", "aria-label": "class " + name });
     add(box, "b", {}, name + (i === data.label ? " (the label)" : ""));
+    const duo = add(box, "div", { class: "kd-duo" });
     const logits = ["student", "teacher"].map((side) =>
-      slider(box, "logit of the " + side + " for " + name, [...data.range, 0.1], data[side][i], draw));
+      slider(duo, side + "'s logit", [...data.range, 0.1], data[side][i], draw, name));
     const svg = shape(box, "svg", { "aria-hidden": "true" });
     shape(svg, "rect", { class: "kd-track", width: "100%", height: 26 });
     const parts = {
@@ -35,7 +36,7 @@ start("gradient", (live, data) => {
   const ofHard = shape(share, "rect", { class: "kd-bar", height: 26 });
   const line = add(live, "p", { class: "kd-line", "aria-live": "polite" });
   add(live, "p", { class: "kd-note" },
-    "In each row: blue bar, the student's softened probability; orange stroke, the teacher's; the black pin starts at the " +
+    "In each row: blue bar, the student's softened probability; orange stroke, the teacher's; the pin starts at the " +
     "student's and points where a descent step pushes. Last bar: orange, the soft term's share of the gradient; gray, the labels'.");
 
   function draw() {

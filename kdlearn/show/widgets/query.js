@@ -13,7 +13,7 @@ start("query", (live, data) => {
   const grid = shape(add(pair, "div", {}), "svg", { class: "kd-chart", viewBox: "0 0 300 300", role: "img" });
   const cells = data.tokens.map((_, i) => data.tokens.map((_, j) =>
     shape(grid, "rect", { class: "kd-cell", x: j * side, y: i * side, width: side, height: side })));
-  const frame = shape(grid, "rect", { class: "kd-arrow", x: 0, width: 300, height: side, fill: "none" });
+  const frame = shape(grid, "rect", { class: "kd-frame", x: 0, width: 300, height: side });
   const bars = add(add(pair, "div", {}), "div", { class: "kd-bars" });
   const rows = data.tokens.map((token) => {
     add(bars, "span", { class: "kd-name" }, token);
