@@ -1,4 +1,4 @@
-"""A transformer layer whose attention can be read, and costs nothing extra while nobody reads it."""
+"""A transformer layer whose attention map can be read, and is formed only while it is."""
 
 from __future__ import annotations
 

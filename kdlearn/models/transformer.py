@@ -43,6 +43,7 @@ class TinyTransformer(nn.Module):
         ValueError: a size is smaller than 1, or ``heads`` does not divide ``width``.
 
     Example:
+        >>> import torch
         >>> TinyTransformer(width=32)(torch.zeros(2, 32, dtype=torch.long)).shape
         torch.Size([2, 32, 32])
     """

@@ -32,6 +32,7 @@ def next_tokens(tokens: Tensor, mask: Tensor) -> Batch:
         ValueError: the shapes differ, there is no second token, or the mask keeps none.
 
     Example:
+        >>> import torch
         >>> batch = next_tokens(torch.tensor([[7, 8, 9]]), torch.tensor([[False, False, True]]))
         >>> batch.inputs.tolist(), batch.labels.tolist()
         ([[7, 8]], [[-100, 9]])
@@ -46,6 +47,7 @@ def answer_mask(batch: Batch) -> Tensor:
     """Return where the labels of a batch count, for ``mask=`` of a term.
 
     Example:
+        >>> import torch
         >>> answer_mask(Batch(torch.zeros(1, 2), torch.tensor([[-100, 9]])))
         tensor([[False,  True]])
     """
@@ -87,6 +89,7 @@ class OnPolicy:
         1, which draws for each batch who writes; here it is a share of each batch.
 
     Example:
+        >>> import torch
         >>> from kdlearn.models import RecurrentLM
         >>> views = OnPolicy(RecurrentLM(symbols=5), prompt=2, new_tokens=3)
         >>> batch = views.of_batch(Batch(torch.tensor([[1, 2], [3, 4]])), Generator())

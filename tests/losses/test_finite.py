@@ -47,8 +47,9 @@ TAKES_MINUS_INFINITY = [
 ]
 # Refused with no limit of the loss to blame: a token drawn with probability 0, nothing but the
 # label.
+DRAWN = ("sequence_reverse_kl", "sampled_kl", *(f"sampled_reverse_kl/k{n}" for n in (1, 2, 3)))
 IMPOSSIBLE = {
-    *((name, pattern) for name in ("sequence_reverse_kl", "sampled_kl") for pattern in PATTERNS),
+    *((name, pattern) for name in DRAWN for pattern in PATTERNS),
     *((name, all_but_one) for name in ("nontarget_class_loss", "dkd_loss")),
 }
 
