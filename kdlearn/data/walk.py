@@ -62,12 +62,12 @@ def shortest_walks(walks: int, *, detour: int = 0, seed: int = 0) -> Walks:
     Args:
         walks: how many.
         detour: each walk begins with 0 to so many random moves, which are not to be learned: what
-            comes after them shows how to go on from anywhere. At most 8, which leave time to come
-            back.
+            comes after them shows how to go on from anywhere. Up to 3 leave time to come back from
+            everywhere; a walk that has none left does not stop.
         seed: which data set; same seed, same tensors.
 
     Raises:
-        ValueError: ``walks`` is smaller than 1, or ``detour`` is out of its range.
+        ValueError: ``walks`` is smaller than 1, or ``detour`` is negative or a whole walk.
 
     Example:
         >>> walks = shortest_walks(100, detour=2)
@@ -75,9 +75,8 @@ def shortest_walks(walks: int, *, detour: int = 0, seed: int = 0) -> Walks:
         True
     """
     goals = walk_goals(walks, seed=seed)
-    longest = (STEPS - 2 * REACH - 1) // 2
-    if not 0 <= check_whole(detour, "detour", least=0) <= longest:
-        raise ValueError(f"detour is {detour}: {STEPS} steps leave time for at most {longest}.")
+    if check_whole(detour, "detour", least=0) >= STEPS:
+        raise ValueError(f"detour is {detour}: a walk has {STEPS} steps in all, take fewer.")
     generator = Generator().manual_seed(seed + 2**32)
     at_random = torch.randint(detour + 1, (walks,), generator=generator)
     rest = goals - REACH

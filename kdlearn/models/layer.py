@@ -90,7 +90,20 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return what each place collects from the places that it sees."""
+        """Return what each place collects from the places that it sees.
+
+        Args:
+            states: shape (B, L, width).
+            mask: torch.bool, shape (B, L), True where a token counts; not of causal attention.
+
+        Raises:
+            ValueError: a mask for causal attention.
+        """
+        if mask is not None and self.scores.causal:
+            raise ValueError(
+                "causal attention takes no mask: put the padding at the end, where no token sees "
+                "it, and leave it out of the loss."
+            )
         query, key, value = self._by_head(states)
         if _watched(self.scores) or _watched(self.weights):
             mixed = self.weights(self.scores(query, key, mask)) @ value
@@ -130,14 +143,14 @@ class Scores(nn.Module):
     def forward(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scores (B, heads, L, L); ``mask`` (B, L) is True where a key counts."""
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        return hidden(scores, self.causal, mask)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], HIDDEN)
+        return without_future(scores) if self.causal else scores
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the softmax of the scores times the values, without forming the scores."""
         seen = None if mask is None else mask[:, None, None]
-        if self.causal and mask is not None:
-            seen = seen & _past(query, key)
-        causal = self.causal and mask is None
+        causal = self.causal
         return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal)
 
     def continued(
@@ -146,25 +159,20 @@ class Scores(nn.Module):
         """Return the mixture for more queries, and all keys and values so far."""
         if past is not None:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        one = query.shape[2] == 1  # the newest token sees everything
-        seen = None if one else _past(query, key)
+        seen = _past(query.shape[2], key.shape[2], query.device)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return mixed, (key, value)
 
 
-def hidden(scores: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
-    """Return scores (B, heads, Q, K) with -10000 where a query may not look.
+def without_future(scores: Tensor) -> Tensor:
+    """Return scores (B, heads, Q, K) with -10000 where a key stands behind its query.
 
     Example:
-        >>> hidden(torch.zeros(1, 1, 2, 2), causal=True, mask=None).squeeze()
+        >>> without_future(torch.zeros(1, 1, 2, 2)).squeeze()
         tensor([[     0., -10000.],
                 [     0.,      0.]])
     """
-    if causal:
-        scores = scores.masked_fill(~_past(scores, scores.transpose(-1, -2)), HIDDEN)
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, None, None], HIDDEN)
-    return scores
+    return scores.masked_fill(~_past(*scores.shape[-2:], scores.device), HIDDEN)
 
 
 def check_tokens(tokens: Tensor, longest: int, mask: Tensor | None = None) -> None:
@@ -188,11 +196,9 @@ def check_tokens(tokens: Tensor, longest: int, mask: Tensor | None = None) -> No
             raise ValueError("the mask hides a whole sequence: leave it out of the batch.")
 
 
-def _past(query: Tensor, key: Tensor) -> Tensor:
-    """Where a key stands no later than the query, (Q, K)."""
-    queries, keys = query.shape[-2], key.shape[-2]
-    every = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
-    return every.tril(keys - queries)
+def _past(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Where a key stands no later than the query; the last of both is the same token."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 def _watched(module: nn.Module) -> bool:

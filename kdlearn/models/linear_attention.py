@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.core.checks import check_choice
-from kdlearn.models.layer import Attention, Past, hidden
+from kdlearn.models.layer import Attention, Past, without_future
 
 Model = TypeVar("Model", bound=nn.Module)
 FeatureMap = Literal["elu", "hedgehog"]
@@ -51,20 +51,21 @@ class LinearScores(nn.Module):
     def __init__(self, heads: int, size: int, features: FeatureMap) -> None:
         """Make the maps of queries and keys; the noise follows from torch's current seed."""
         super().__init__()
+        self.causal = True
         check_choice(features, "features", ("elu", "hedgehog"))
         self.features = features
         self.size = size
         self.of_query = HeadwiseLinear(heads, size)
         self.of_key = HeadwiseLinear(heads, size)
 
-    def forward(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, mask: None = None) -> Tensor:
         """Return the scores (B, heads, L, L), whose softmax is linear attention's map."""
         products = self._phi(self.of_query(query)) @ self._phi(self.of_key(key)).transpose(-1, -2)
-        return hidden(products.log(), causal=True, mask=mask)
+        return without_future(products.log())
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: None = None) -> Tensor:
         """Return the map times the values; of short sequences the map is the quickest way."""
-        return self(query, key, mask).softmax(dim=-1) @ value
+        return self(query, key).softmax(dim=-1) @ value
 
     def continued(
         self, query: Tensor, key: Tensor, value: Tensor, past: Past | None
@@ -134,7 +135,7 @@ def linearized(model: Model, features: FeatureMap) -> Model:
     """
     student = copy.deepcopy(model)
     layers = [module for module in student.modules() if isinstance(module, Attention)]
-    if not layers or not all(getattr(layer.scores, "causal", False) for layer in layers):
+    if not layers or not all(layer.scores.causal for layer in layers):
         raise ValueError(
             f"{type(model).__name__} has no causal softmax attention to replace: pass a model made "
             "of kdlearn.models.layer.Layer(..., causal=True), such as TinyTransformer."
