@@ -29,7 +29,7 @@ class StdlibText:
     held_out: str
 
 
-def stdlib_text() -> StdlibText:
+def python_docstrings() -> StdlibText:
     """Read the docstrings of fixed modules of the Python that is running.
 
     The sources are parsed, never imported. Kept are printable ASCII characters and line ends, each
@@ -43,7 +43,7 @@ def stdlib_text() -> StdlibText:
         FileNotFoundError: this Python comes without the sources of its library.
 
     Example:
-        >>> text = stdlib_text()
+        >>> text = python_docstrings()
         >>> len(text.train) > 300_000, "heap queue" in text.train.lower()
         (True, True)
     """
