@@ -37,6 +37,29 @@ class TableLM(nn.Module):
         self.window = window
         self.table = nn.Parameter(0.3 * torch.randn(length, (symbols + 1) ** window, symbols))
 
+    @classmethod
+    def exact(cls, strings: Tensor, log_probs: Tensor) -> TableLM:
+        """Return the model that gives these log-probabilities as its logits, and makes no error.
+
+        Its window is the whole string.
+
+        Args:
+            strings: all strings of one length, int64, shape (V^L, L).
+            log_probs: of each token at each place of each string, shape (V^L, L, V), such as
+                `kdlearn.data.dyck.DyckLanguage.next_log_probs` gives.
+
+        Example:
+            >>> strings = torch.cartesian_prod(torch.arange(2), torch.arange(2))
+            >>> teacher = TableLM.exact(strings, torch.randn(4, 2, 2))
+            >>> teacher(torch.tensor([[2, 0]])).shape
+            torch.Size([1, 2, 2])
+        """
+        length, symbols = log_probs.shape[1:]
+        model = cls(symbols, length, window=length)
+        tokens = F.pad(strings[:, :-1], (1, 0), value=symbols)
+        model.table.data[torch.arange(length), model._windows(tokens)] = log_probs
+        return model.requires_grad_(False)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits of the next token at each place.
 
@@ -46,8 +69,11 @@ class TableLM(nn.Module):
         places, length = len(self.table), tokens.shape[1]
         if length > places:
             raise ValueError(f"{length} tokens and {places} places: make it with length={length}.")
+        return self.table[torch.arange(length, device=tokens.device), self._windows(tokens)]
+
+    def _windows(self, tokens: Tensor) -> Tensor:
+        """The number of what each place sees, (B, L)."""
         symbols = self.table.shape[2]
         padded = F.pad(tokens, (self.window - 1, 0), value=symbols)
         base = (symbols + 1) ** torch.arange(self.window - 1, -1, -1, device=tokens.device)
-        seen = (padded.unfold(1, self.window, 1) * base).sum(dim=-1)
-        return self.table[torch.arange(length, device=tokens.device), seen]
+        return (padded.unfold(1, self.window, 1) * base).sum(dim=-1)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kdlearn.data.dyck import START, dyck_language
 from kdlearn.models import TableLM
 
 
@@ -26,3 +27,13 @@ def test_different_windows_have_different_entries():
 def test_too_many_tokens_are_refused():
     with pytest.raises(ValueError, match="7 tokens and 6 places: make it with length=7"):
         TableLM(4, 6, 2)(torch.zeros(1, 7, dtype=torch.long))
+
+
+def test_an_exact_model_says_of_each_string_what_the_language_says():
+    language = dyck_language(4)
+    model = TableLM.exact(language.strings, language.next_log_probs())
+    starts = torch.full((len(language), 1), START)
+    logits = model(torch.cat([starts, language.strings[:, :-1]], 1))
+    taken = logits.log_softmax(-1).gather(2, language.strings[..., None]).squeeze(2)
+    torch.testing.assert_close(taken.sum(1), language.log_probs, rtol=1e-4, atol=1e-4)
+    assert not any(p.requires_grad for p in model.parameters())
