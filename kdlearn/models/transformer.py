@@ -77,9 +77,10 @@ class TinyTransformer(nn.Module):
         Raises:
             ValueError: the sequence is longer than the model can count.
         """
-        start, pasts = past or (0, [None] * len(self.layers))
+        start, pasts = (0, None) if past is None else past
         states, kept = self._embedded(tokens, start), []
-        for layer, before in zip(self.layers, pasts, strict=True):
+        for number, layer in enumerate(self.layers):
+            before = None if pasts is None else pasts[number]
             states, after = layer.continued(states, before)  # type: ignore[operator]
             kept.append(after)
         return self.classifier(self.norm(states)), Decoded(start + tokens.shape[1], kept)

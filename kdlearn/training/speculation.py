@@ -129,7 +129,7 @@ def accept(
         >>> accept(p, q, torch.tensor([[0]])), accept(p, q, torch.tensor([[1]]))
         ((tensor([0]), tensor([1])), (tensor([1]), tensor([0])))
     """
-    rows, ahead = torch.arange(len(proposals)), proposals.shape[1]
+    rows, ahead = torch.arange(len(proposals), device=proposals.device), proposals.shape[1]
     if target[:, :ahead].shape != draft.shape or target.shape[1] != ahead + 1:
         raise ValueError(
             f"the target has shape {tuple(target.shape)}, the draft {tuple(draft.shape)} and the "

@@ -70,7 +70,8 @@ def sequence(student: Tensor, teacher: Tensor) -> Tensor:
 
 def drawn(estimator: str) -> Callable[[Tensor, Tensor], Tensor]:
     def call(student, teacher):
-        tokens = torch.arange(student[..., 0].numel()).reshape(student.shape[:-1]) % 9
+        count = student[..., 0].numel()
+        tokens = torch.arange(count, device=student.device).reshape(student.shape[:-1]) % 9
         return losses.sampled_reverse_kl(student, teacher, tokens, estimator=estimator)
 
     return call
