@@ -172,7 +172,8 @@ def without_future(scores: Tensor) -> Tensor:
         tensor([[     0., -10000.],
                 [     0.,      0.]])
     """
-    return scores.masked_fill(~_past(*scores.shape[-2:], scores.device), HIDDEN)
+    queries, keys = scores.shape[-2:]
+    return scores.masked_fill(~_past(queries, keys, scores.device), HIDDEN)
 
 
 def check_tokens(tokens: Tensor, longest: int, mask: Tensor | None = None) -> None:
