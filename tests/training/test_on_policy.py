@@ -11,7 +11,7 @@ from kdlearn.distill.served import ServedTeacher
 from kdlearn.losses import forward_kl, reverse_kl, sequence_reverse_kl, top_k_kl
 from kdlearn.models import RecurrentLM
 from kdlearn.store import TopK
-from kdlearn.training import fit
+from kdlearn.training import Checkpoints, fit
 from kdlearn.training.generation import generate
 from kdlearn.training.on_policy import OnPolicy, answer_mask, next_tokens
 
@@ -145,6 +145,26 @@ def test_a_served_teacher_scores_what_the_student_writes(student, teacher):
     served, live = trained(ServedTeacher(score, TopK(3))), trained(teacher)
     assert all(torch.equal(served[name], value) for name, value in live.items())
     assert not torch.equal(asked[-1], DATA.inputs)
+
+
+def test_a_resumed_run_writes_what_one_that_never_stopped_writes(student, teacher, tmp_path):
+    checkpoints = Checkpoints(tmp_path, every_steps=1, keep=9)
+    runs = []
+    for more in ({}, {"resume": str(tmp_path / "step-00000002")}):
+        model = copy.deepcopy(student)
+        distiller = Distiller(model, teacher, [logit_term("kl", reverse_kl, mask=answer_mask)])
+        fit(
+            distiller,
+            DATA,
+            epochs=4,
+            augment=OnPolicy(model, 3, 4),
+            progress=False,
+            checkpoints=checkpoints,
+            **more,
+        )
+        runs.append(model.state_dict())
+    assert all(torch.equal(runs[0][name], value) for name, value in runs[1].items())
+    assert not torch.equal(runs[0]["token.weight"], student.token.weight)
 
 
 def test_the_data_stay_as_they_are_from_epoch_to_epoch(student):
