@@ -1,7 +1,8 @@
 """Distillation losses: pure functions of tensors, student first, teacher second.
 
-One file a family: ``logits``, ``features``, ``relations``, ``attention``, ``transformers`` and
-``language``. All of them are re-exported here; ``maps`` has the maps that some compare.
+One file a family: ``logits``, ``features``, ``relations``, ``attention``, ``transformers``,
+``language`` and ``estimators``. All of them are re-exported here; ``maps`` has the maps that some
+compare.
 
 What every loss keeps, and its own page does not repeat:
 
@@ -37,6 +38,7 @@ from kdlearn.losses.attention import (
     flip_symmetry_loss,
     gradient_attention_loss,
 )
+from kdlearn.losses.estimators import sampled_reverse_kl
 from kdlearn.losses.features import (
     MGDLoss,
     VIDLoss,
@@ -129,6 +131,7 @@ __all__ = [
     "rkd_angle_loss",
     "rkd_distance_loss",
     "sampled_kl",
+    "sampled_reverse_kl",
     "sequence_reverse_kl",
     "similarity_preserving_loss",
     "skew_kl",

@@ -310,7 +310,7 @@ def cross_entropy(
     """
     check_tensor(student_logits, "student logits", "any")
     check_class_dimension(student_logits)
-    wanted = _labels_kept(labels, student_logits, mask)[..., None]
+    wanted = labels_kept(labels, student_logits, mask)[..., None]
 
     def total(student: Tensor, wanted: Tensor) -> Tensor:
         check_logit_values(student, "student logits")
@@ -322,8 +322,13 @@ def cross_entropy(
     return mean_in_chunks(total, chunk, student_logits, wanted, mask)
 
 
-def _labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """The labels, checked; 0 where the mask drops a token, whatever number stood there."""
+def labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the labels, checked; 0 where the mask drops a token, whatever number stood there.
+
+    Example:
+        >>> labels_kept(torch.tensor([1, -100]), torch.zeros(2, 3), torch.tensor([True, False]))
+        tensor([1, 0])
+    """
     if mask is not None:
         check_mask(mask, logits.shape[:-1])
         if isinstance(labels, Tensor) and labels.shape == mask.shape:
@@ -692,7 +697,7 @@ def sequence_reverse_kl(
         raise ValueError(
             f"logits need shape (batch, length, vocabulary), got {tuple(student_logits.shape)}."
         )
-    tokens = _labels_kept(tokens, student_logits, mask)
+    tokens = labels_kept(tokens, student_logits, mask)
     student = _log_probability(student_logits, tokens, mask, "student logits")
     teacher = _log_probability(teacher_logits.detach(), tokens, mask, "teacher logits")
     ratio = (student - teacher).detach()
