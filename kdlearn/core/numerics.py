@@ -61,7 +61,7 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
                 [0.0000, 0.0000]])
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
-    if not _all_between(squares, 1e-30, 1e30):
+    if not all_between(squares, 1e-30, 1e30):
         # A direction does not depend on the scale, so the peak may count as a constant in the
         # gradient.
         vectors = vectors / peaks(vectors, dim)
@@ -101,7 +101,7 @@ def lengths(vectors: Tensor) -> Tensor:
     """
     flat = vectors.flatten(1)
     norms = flat.norm(dim=1)
-    if _all_between(norms, 1e-15, 1e15):
+    if all_between(norms, 1e-15, 1e15):
         return norms
     peak = flat.detach().abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
     return peak * (flat / peak[:, None]).norm(dim=1)
@@ -120,11 +120,22 @@ def in_scale(values: Tensor) -> Tensor:
         (tensor([0.5000, 1.0000]), tensor([1., 2.]))
     """
     peak = peaks(torch.stack(torch.aminmax(values.detach())), dim=0)
-    return values if _all_between(peak, 1e-6, 1e6) else values / peak
+    return values if all_between(peak, 1e-6, 1e6) else values / peak
 
 
-def _all_between(values: Tensor, low: float, high: float) -> bool:
-    """Whether all values lie in a range; told of the CPU alone, since a GPU would have to wait."""
+def all_between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie in a range, if one may look.
+
+    A GPU would have to wait, and what compiles does not branch on values: there the answer is
+    False, and the caller takes the way that is right for all numbers.
+
+    Example:
+        >>> (
+        ...     all_between(torch.tensor([1.0, 2.0]), 0, 3),
+        ...     all_between(torch.tensor([torch.nan]), 0, 3),
+        ... )
+        (True, False)
+    """
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     lowest, highest = torch.aminmax(values.detach())

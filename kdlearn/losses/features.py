@@ -64,6 +64,7 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         Reduction: mean over pairs of channels and over the batch. The teacher-teacher term is
             part of the value, so it is a squared distance: at least 0, and 0 at equality.
         Size: the larger feature tensor is average-pooled to the smaller one.
+        Layout: channels second; others come by :func:`kdlearn.losses.maps.channels_first`.
 
     Args:
         student_features: shape (B, C_s, *spatial).
@@ -111,6 +112,7 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
             dimension) is left out, and the next one takes its weight.
         Normalized: weights divided by their sum. Reduction: mean over every element of a level.
         Shapes must be equal. The attention-based fusion of layers is not part of it.
+        Layout: channels second; others come by :func:`kdlearn.losses.maps.channels_first`.
 
     Args:
         student_features: shape (B, C, *spatial), one to three spatial dimensions.
@@ -153,6 +155,7 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
         Reduction: mean over batch and entries of G.
         Size: within a pair, the larger feature tensor is average-pooled to the smaller one.
             Student and teacher need equal channels in both layers; their sizes may differ.
+        Layout: channels second; others come by :func:`kdlearn.losses.maps.channels_first`.
 
     Args:
         student_pair: shapes (B, C_1, *spatial) and (B, C_2, *spatial).
