@@ -74,6 +74,16 @@ def test_kl_matches_the_closed_form_of_two_classes(temperature):
     assert got == pytest.approx(expected, rel=1e-9)
 
 
+def test_metrics_are_means_over_rows_and_images():
+    student, teacher = torch.randn(2, 4, 3).double()
+    rows = [kl_to_teacher(student[i : i + 1], teacher[i : i + 1]) for i in range(4)]
+    assert kl_to_teacher(student, teacher) == pytest.approx(np.mean(rows))
+    maps, boxes = torch.rand(3, 4, 4), torch.tensor([[0.0, 0.0, 0.5, 1.0]]).expand(3, 4)
+    for metric in (pointing_game, energy_in_box):
+        images = [metric(maps[i : i + 1], boxes[:1]) for i in range(3)]
+        assert metric(maps, boxes) == pytest.approx(np.mean(images))
+
+
 def test_kl_stays_finite_at_extreme_logits():
     assert np.isfinite(kl_to_teacher(torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])))
 
@@ -244,10 +254,12 @@ def test_probabilities_have_an_order_and_no_softmax():
 
 @pytest.mark.parametrize("bins", [1, 7, 15])
 def test_calibration_is_the_definition_bin_by_bin(bins):
-    logits, labels = 3 * torch.randn(200, 4), torch.randint(4, (200,))
+    logits = 3 * torch.randn(200, 4)
     logits[0] = torch.tensor([60.0, 0.0, 0.0, 0.0])  # confidence 1 belongs to the last bin
     confidence, predicted = (x.numpy() for x in logits.double().softmax(1).max(1))
-    right = predicted == labels.numpy()
+    # Too sure in one bin and not sure enough in the next, so that no two of them may mix.
+    right = np.ceil(confidence * bins) % 2 == 0
+    labels = torch.from_numpy(np.where(right, predicted, (predicted + 1) % 4))
     expected = 0.0
     for low, high in zip(np.arange(bins) / bins, np.arange(1, bins + 1) / bins, strict=True):
         inside = (confidence > low) & (confidence <= high)
@@ -274,6 +286,8 @@ def test_the_divergence_is_at_temperature_one_unless_another_is_asked_for():
 
 
 WRONG_BOXES = [
+    [-0.001, 0.0, 1.0, 1.0],
+    [0.0, 0.0, 1.0, 1.001],
     [-0.1, 0.0, 1.0, 1.0],
     [0.0, -0.1, 1.0, 1.0],
     [0.0, 0.0, 1.1, 1.0],
