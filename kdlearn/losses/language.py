@@ -362,8 +362,7 @@ def linear_distillation_loss(
         chunk: rows of logits that are made at a time; by default what 4 MiB hold.
 
     Raises:
-        TypeError: a head has another precision than its hidden states.
-        ValueError: a head does not fit its hidden states.
+        ValueError: a head does not fit its hidden states, or has another precision.
 
     Source: Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section
         3.2, whose fused linear cross-entropy computes gradients beside the value as here.
@@ -388,7 +387,7 @@ def linear_distillation_loss(
             )
         check_device(side, weight, "hidden states", "their head")
         if weight.dtype != side.dtype and not torch.is_autocast_enabled(side.device.type):
-            raise TypeError(
+            raise ValueError(
                 f"hidden states are {side.dtype} and their head {weight.dtype}: bring both to one, "
                 "or compute under torch.autocast."
             )

@@ -479,7 +479,7 @@ def test_a_head_has_the_precision_of_its_hidden_states(wrong):
     hidden, head = torch.randn(3, 4), nn.Linear(4, 7)
     half = torch.randn(7, 4).half()
     heads = (half, head) if wrong == "student" else (head, half)
-    with pytest.raises(TypeError, match="hidden states are torch.float32 and their head torch.fl"):
+    with pytest.raises(ValueError, match="hidden states are torch.float32 and their head torch.fl"):
         losses.linear_distillation_loss(hidden, heads[0], hidden, heads[1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = losses.linear_distillation_loss(hidden, heads[0], hidden, heads[1])
