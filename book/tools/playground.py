@@ -1,7 +1,8 @@
 """Data, networks and measurements of the playground, the page that trains in the browser.
 
 python book/tools/playground.py write    draw the data, train the networks, measure every preset
-                                         over seeds in Chromium; write the three files of FILES
+                                         over seeds in Chromium; write the three files of FILES and
+                                         the picture for readers without scripts
 python book/tools/playground.py check    say what differs from a new run, in which each preset is
                                          measured over fewer seeds; exit code 1 if anything does
 
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import chromium
@@ -264,6 +266,29 @@ def measure(data: dict[str, Any], digits: dict[str, Any], seeds: int) -> dict[st
     }
 
 
+def take_picture() -> None:
+    """Store what the small form shows when it has trained."""
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        place = f"<base href='{FOLDER.as_uri()}/'>"
+        names = ("engine", "data", "page")
+        scripts = "".join(f"<script src='{name}.js'></script>" for name in names)
+        path = Path(folder) / "picture.html"
+        path.write_text(
+            f"<!doctype html>{place}<link rel='stylesheet' href='playground.css'>"
+            "<body style='font-family: sans-serif; margin: 0 16px'>"
+            f"<div data-playground='small' style='color-scheme: light'></div>{scripts}",
+            encoding="utf-8",
+        )
+        browser = playwright.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.FLAGS)
+        )
+        page = browser.new_page(viewport={"width": 768, "height": 700}, reduced_motion="reduce")
+        page.goto(path.as_uri())
+        page.wait_for_selector("[data-steps='600']")
+        page.locator(".pg-stage").screenshot(path=FOLDER / "still.jpg", type="jpeg", quality=80)
+        browser.close()
+
+
 def differences(fresh: Any, stored: Any, place: str) -> list[str]:
     """Say where two contents differ by more than another processor explains."""
     if isinstance(fresh, dict) and isinstance(stored, dict):
@@ -308,6 +333,7 @@ def main(arguments: list[str]) -> int:
         contents = (data, digits, measure(data, digits, SEEDS))
         for name, made in zip(FILES, contents, strict=True):
             (FOLDER / f"{name}.js").write_text(script(name, made), encoding="utf-8")
+        take_picture()
         return 0
     faults = differences(data, content("data"), "data")
     faults += differences(digits, content("digits"), "digits")

@@ -120,11 +120,11 @@
       data: radios(box, "data", "Data", change),
       from: radios(box, "from", "The distilled student learns from", change),
       temperature: slider(box, "temperature", "Temperature T", change, String),
-      weight: slider(box, "weight", "Weight of the teacher w", change, String),
+      weight: slider(box, "weight", "Teacher’s weight w", change, String),
       labels: slider(box, "labels", "Labeled points", change, String),
       unlabeled: slider(box, "unlabeled", "Unlabeled points", change, String),
       noise: slider(box, "noise", "Wrong labels", change, (value) => `${100 * value} %`),
-      width: slider(box, "width", "Width of the students", change, String),
+      width: slider(box, "width", "Student width", change, String),
     };
     const line = add(box, "label", { class: "pg-slider" });
     add(line, "span", {}, `Seed, 1 to ${LAST_SEED}`);
