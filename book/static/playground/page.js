@@ -1,5 +1,5 @@
 // The playground as a reader meets it: <div data-playground="full"> (or "small", or "draw").
-// Needs engine.js and data.js, for the presets presets.js and measured.js; digits.js comes by itself.
+// playground.js has loaded all but digits.js, which comes when somebody asks for digits.
 (function () {
   "use strict";
 
@@ -8,7 +8,6 @@
     CHOICES, LAST_SEED, START, STEPS,
     createSession, decodeArrays, formatSettings, largest, parseSettings, readDigit, softmax, source,
   } = kdPlayground;
-  const FOLDER = document.currentScript.src.replace(/[^/]*$/, "");
   const SVG = "http://www.w3.org/2000/svg";
   const GRID = 64; // places a side at which a decision surface is computed
   const PIXELS = 480; // of a canvas, whatever its size on the page
@@ -41,11 +40,11 @@
   function colors(root) {
     const ruler = add(root, "span", { hidden: "" });
     const read = (name) => {
-      ruler.style.color = `var(--pg-${name})`;
+      ruler.style.color = `var(--${name})`;
       return getComputedStyle(ruler).color.match(/[\d.]+/g).slice(0, 3).map(Number);
     };
-    const names = ["paper", "ink", "wrong", "map", "class-0", "class-1", "class-2", "class-3"];
-    const found = Object.fromEntries(names.map((name) => [name, read(name)]));
+    const found = { paper: read("raised"), ink: read("ink"), wrong: read("pg-wrong"), map: read("pg-map") };
+    for (let c = 0; c < 4; c += 1) found[`class-${c}`] = read(`pg-class-${c}`);
     ruler.remove();
     return found;
   }
@@ -72,17 +71,6 @@
     const seen = new MutationObserver(redraw);
     seen.observe(document.documentElement, { attributeFilter: ["data-theme", "data-mode"] });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  }
-
-  let digits;
-  function load(name) {
-    if (name !== "digits" || kdPlayground.digits) return Promise.resolve();
-    digits = digits || new Promise((done, failed) => {
-      const script = add(document.head, "script", { src: FOLDER + "digits.js" });
-      script.onload = done;
-      script.onerror = () => failed(new Error("digits.js did not load"));
-    });
-    return digits;
   }
 
   // ---- the parts that a playground is put together from
@@ -536,7 +524,7 @@
         location.replace("#" + formatSettings(settings));
       }
       try {
-        await load(settings.data);
+        if (settings.data === "digits") await kdPlayground.load("digits");
       } catch {
         say("The digits did not load: reload the page, or choose other data.");
         return;
@@ -755,7 +743,7 @@
       if (!entries.some(({ isIntersecting }) => isIntersecting)) return;
       seen.disconnect();
       try {
-        await load("digits");
+        await kdPlayground.load("digits");
       } catch {
         line.textContent = "The digits did not load: reload the page.";
         return;
