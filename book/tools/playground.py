@@ -269,14 +269,11 @@ def measure(data: dict[str, Any], digits: dict[str, Any], seeds: int) -> dict[st
 def take_picture() -> None:
     """Store what the small form shows when it has trained."""
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
-        place = f"<base href='{FOLDER.as_uri()}/'>"
-        names = ("engine", "data", "page")
-        scripts = "".join(f"<script src='{name}.js'></script>" for name in names)
         path = Path(folder) / "picture.html"
         path.write_text(
-            f"<!doctype html>{place}<link rel='stylesheet' href='playground.css'>"
-            "<body style='font-family: sans-serif; margin: 0 16px'>"
-            f"<div data-playground='small' style='color-scheme: light'></div>{scripts}",
+            f"<!doctype html><base href='{FOLDER.parent.as_uri()}/'>"
+            "<link rel='stylesheet' href='site/site.css'><main><div data-playground='small'></div>"
+            "</main><script src='playground/playground.js'></script>",
             encoding="utf-8",
         )
         browser = playwright.chromium.launch(
