@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -297,6 +299,12 @@ def test_a_check_compares_the_seeds_that_both_have() -> None:
     fresh["noise"]["labels"][1] = 72.0
     assert len(playground.accuracies_differ(fresh, stored)) == 1
     assert playground.accuracies_differ({}, stored) != []
+
+
+def test_what_is_stored_comes_out_again(browser: Browser) -> None:
+    command = [sys.executable, str(Path(playground.__file__)), "check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # ---- the page itself, from a folder without a server

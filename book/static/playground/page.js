@@ -134,7 +134,9 @@
     return MODELS.map(([key, name]) => {
       const panel = add(box, "figure", { class: `pg-panel pg-${key}` });
       add(panel, "figcaption", {}, name);
-      const canvas = add(panel, "canvas", { width: PIXELS, height: PIXELS, role: "img" });
+      const canvas = add(panel, "canvas", {
+        width: PIXELS, height: PIXELS, role: "img", "aria-label": `${name}: not trained yet.`,
+      });
       const point = ({ clientX, clientY }) => {
         const { left, top, width, height } = canvas.getBoundingClientRect();
         move([(clientX - left) / width, (clientY - top) / height]);
@@ -632,7 +634,7 @@
     add(side, "p", { class: "pg-title" }, "Draw one digit, large, in the square.");
     const buttons = add(side, "div", { class: "pg-run" });
     const clear = add(buttons, "button", { type: "button" }, "Clear");
-    const next = add(buttons, "button", { type: "button" }, "Show a written one");
+    const next = add(buttons, "button", { type: "button" }, "Show one of the data");
     const line = add(side, "p", { class: "pg-said", role: "status" });
     const table = add(add(root, "div", { class: "pg-scroll", tabindex: 0, role: "region", "aria-label": "Answers" }), "table", { class: "pg-readers" });
     let strokes = [];
@@ -695,7 +697,7 @@
         });
         return `${name}: ${best}, ${sure}`;
       });
-      const from = shown < 0 ? "" : `A written ${stored(shown)}. `;
+      const from = shown < 0 ? "" : `The data say ${stored(shown)}. `;
       line.textContent = empty ? "" : `${from}${said.join("; ")}.`;
     }
 
