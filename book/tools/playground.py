@@ -43,10 +43,10 @@ AT_WEIGHT = 100
 KEYS = {"data": "shapes", "digits": "digits", "measured": "measured"}
 NAMES = {"arms": "ABC", "moons": "AB", "clouds": "ABCD", "digits": "0123456789"}
 
-# One preset with one seed, to the end; accuracies in percent of both students.
-TRAIN = """([name, seed]) => {
-  const { presets, parseSettings, source, createSession, STEPS } = kdPlayground;
-  const settings = parseSettings(presets.find(({ id }) => id === name).settings);
+# Settings as a link has them and a seed, to the end; accuracies in percent of both students.
+TRAIN = """([text, seed]) => {
+  const { parseSettings, source, createSession, STEPS } = kdPlayground;
+  const settings = parseSettings(text);
   const session = createSession(source(settings.data), { ...settings, seed });
   for (let step = 0; step < STEPS; step += 1) session.step();
   return session.measure().map(({ accuracy }) => Math.round(1000 * accuracy) / 10);
@@ -254,10 +254,12 @@ def measure(data: dict[str, Any], digits: dict[str, Any], seeds: int) -> dict[st
             page.add_script_tag(content=text)
         for name in ("engine", "presets"):
             page.add_script_tag(path=FOLDER / f"{name}.js")
-        names = page.evaluate("kdPlayground.presets.map(({ id }) => id)")
+        presets = page.evaluate("kdPlayground.presets")
         runs = {
-            name: [page.evaluate(TRAIN, [name, seed]) for seed in range(1, seeds + 1)]
-            for name in names
+            preset["id"]: [
+                page.evaluate(TRAIN, [preset["settings"], seed]) for seed in range(1, seeds + 1)
+            ]
+            for preset in presets
         }
         browser.close()
     return {
