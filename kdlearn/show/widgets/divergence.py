@@ -20,11 +20,6 @@ BETAS = (0.1, 0.5, 0.9)
 START = (0.0, 1.0)
 
 
-def _ticks(first: float, last: float, step: float) -> Tensor:
-    count = round((last - first) / step) + 1
-    return torch.linspace(first, last, count, dtype=torch.float64)
-
-
 def divergences(mean: Tensor, width: Tensor) -> Tensor:
     """Return forward KL, reverse KL and the JSD for each of ``BETAS``, in nats.
 
