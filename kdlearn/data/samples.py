@@ -125,15 +125,14 @@ class InMemory(Samples):
     """Tensors that hold all samples; every process has all of them.
 
     Attributes:
-        batch: all of them.
-        first_row: the row number of the first one, where these are one of several copies.
+        batch: all of them, with their row numbers; these begin above 0 in one of several copies.
     """
 
     def __init__(self, batch: Batch, name: str, first_row: int = 0) -> None:
         super().__init__(name)
         if len(batch) == 0:
             raise ValueError(f"{name} is empty: expected at least one sample.")
-        self.batch, self.first_row = batch, first_row
+        self.batch = replace(batch, rows=torch.arange(first_row, first_row + len(batch)))
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -141,7 +140,7 @@ class InMemory(Samples):
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Take the rows; the whole batch for each process, since views are drawn for a batch."""
         for rows in order:
-            yield replace(self.batch.take(rows), rows=rows + self.first_row)
+            yield self.batch.take(rows)
 
     def digest(self, inputs_alone: bool = False) -> str:
         """Return the digest of every tensor, in its order."""

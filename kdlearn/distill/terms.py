@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import check_number
+from kdlearn.core.errors import noting
 from kdlearn.data.batch import Batch
 from kdlearn.distill.outputs import LOGITS, Keep, Outputs, Want
 
@@ -91,13 +93,12 @@ class Term:
         Raises:
             ValueError: the loss returned no single number.
         """
-        options = {} if self.mask is None else {"mask": self.mask(_batch_of(student, self.name))}
-        picks = self.arguments(student, teacher, labels)
-        try:
+        with noting(f"in term {self.name!r}"):
+            options = (
+                {} if self.mask is None else {"mask": self.mask(_batch_of(student, self.name))}
+            )
+            picks = self.arguments(student, teacher, labels)
             losses = [self.loss(*picked, **options) for picked in picks]
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in term {self.name!r}")
-            raise
         for loss in losses:
             if not isinstance(loss, Tensor) or loss.dim():
                 given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -105,7 +106,7 @@ class Term:
                     f"term {self.name!r} has a loss of {given}: expected one number, a tensor of "
                     "shape (); take the mean over the samples."
                 )
-        return self.weight * torch.stack(losses).sum()
+        return self.weight * reduce(torch.add, losses)
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
