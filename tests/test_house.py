@@ -73,6 +73,7 @@ MIRRORS_NOTHING = {
     "losses/test_properties.py": "all losses, one test a promise",
     "test_cuda.py": "what only a GPU can show",
     "test_house.py": "the tree",
+    "test_kills.py": "runs that are killed",
     "test_processes.py": "the launcher that other tests use",
 }
 

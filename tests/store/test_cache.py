@@ -1,9 +1,5 @@
 import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -121,39 +117,6 @@ def test_each_epoch_sees_the_next_copy():
         expected = copies.copy(images(), number)
         assert sorted(map(str, view)) == sorted(map(str, expected))
     assert not torch.equal(copies.copy(images(), 0), copies.copy(images(), 1))
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    script = tmp_path / "make.py"
-    script.write_text(
-        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_cache as t\n"
-        "class Slow(t.nn.Sequential):\n"
-        "    def forward(self, x):\n"
-        "        time.sleep(float(sys.argv[2]))\n"
-        "        return super().forward(x)\n"
-        "slow = Slow(*t.teacher())\n"
-        "t.cache_teacher(slow, t.images(2000), sys.argv[1], terms=t.terms(), shard_rows=50, "
-        "batch_size=50, progress=False)\n"
-    )
-
-    def start(folder: Path, pause: float) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, script, folder, str(pause)])
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(whole, 0).wait() == 0
-    process = start(cut, 0.05)
-    while len(list(cut.glob("*.safetensors"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(list(cut.glob("*.safetensors"))) < 40
-    assert start(cut, 0).wait() == 0
-    names = sorted(path.name for path in whole.iterdir())
-    assert names == sorted(path.name for path in cut.iterdir())
-    names.remove(".lock")
-    assert all((whole / name).read_bytes() == (cut / name).read_bytes() for name in names)
 
 
 def test_a_finished_cache_opens_with_the_answers_of_a_few_samples(tmp_path):
