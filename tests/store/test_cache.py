@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn import losses
 from kdlearn.core.files import read_json, write_json
+from kdlearn.core.inputs import tensors_in
 from kdlearn.data import Batch, FixedCopies, RandomShift
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term, sparse_term
 from kdlearn.store import (
@@ -478,3 +480,31 @@ def test_settings_out_of_range_are_told(tmp_path, make, said):
 def test_a_layer_that_the_teacher_lacks_is_named(tmp_path):
     with pytest.raises(KeyError, match="no module 'group1'"):
         stored(tmp_path, terms=[layer_term("hint", losses.hint_loss, ["group1"])])
+
+
+class LargeTensors(TorchDispatchMode):
+    """Counts the tensors of some size or more that are made."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.made = size, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = {x.untyped_storage().data_ptr() for x in tensors_in([args, kwargs or {}])}
+        self.made += sum(
+            x.numel() * x.element_size() >= self.size
+            and x.untyped_storage().data_ptr() not in given
+            for x in tensors_in(result)
+        )
+        return result
+
+
+@pytest.mark.parametrize("seeds", [(), (3, 5, 7)])
+def test_making_and_opening_holds_no_second_data_set_and_makes_each_copy_once(tmp_path, seeds):
+    data = images(3000).transpose(2, 3)
+    copies = FixedCopies(lambda block, generator: block + 0.1, seeds) if seeds else None
+    with LargeTensors(data.numel() * data.element_size()) as large:
+        cache_teacher(teacher(), data, tmp_path, copies=copies, shard_rows=700, progress=False)
+        open_cache(tmp_path, teacher=teacher(), inputs=data, copies=copies)
+    assert large.made == len(seeds)
