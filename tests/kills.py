@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,8 +40,8 @@ from kdlearn.store import Sampled, cache_teacher
 from kdlearn.training import Checkpoints, Engine, checkpoints, fit
 from kdlearn.training.engine import Run
 
-STEPS, SHARDS = 4, 60
-Work = Callable[[Path], None]
+STEPS, SHARDS = 4, 8  # a kill, so that a run lasts longer than its kills
+ALIVE = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def network(seed: int, width: int) -> nn.Sequential:
@@ -53,7 +54,7 @@ def images(count: int) -> Tensor:
     return torch.rand(count, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
-def train(epochs: int, folder: Path) -> None:
+def train(kills: int, folder: Path) -> None:
     """A run with all that a checkpoint must hold: dropout, statistics, momentum, a schedule."""
     terms = [label_term(0.5), logit_term("soft", soft_target_loss, 0.5)]
     model = Distiller(network(0, 3), network(1, 4), terms)
@@ -62,7 +63,7 @@ def train(epochs: int, folder: Path) -> None:
         model,
         (images(32), torch.arange(32) % 4),
         validation=(images(8), torch.arange(8) % 4),
-        epochs=epochs,
+        epochs=kills + 2,
         batch_size=32 // STEPS,
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.9),
@@ -74,10 +75,10 @@ def train(epochs: int, folder: Path) -> None:
     )
 
 
-def store(folder: Path) -> None:
+def store(kills: int, folder: Path) -> None:
     """A cache whose contents are drawn."""
     kept = sparse_term("drawn", top_k_kl, Sampled(5))
-    data = images(4 * SHARDS)
+    data = images(4 * SHARDS * (kills + 2))
     cache_teacher(network(1, 4), data, folder, [kept], shard_rows=4, progress=False)
 
 
@@ -117,7 +118,7 @@ class Death:
         Run.forward = self.before(Run.forward)  # type: ignore[method-assign]
 
     def at_a_write(self) -> None:
-        os.replace, os.fsync = self.before(os.replace), self.before(os.fsync)
+        os.replace, os.fsync, os.unlink = map(self.before, (os.replace, os.fsync, os.unlink))
         Path.write_text = self.halfway(Path.write_text)  # type: ignore[method-assign]
         Path.write_bytes = self.halfway(Path.write_bytes)  # type: ignore[method-assign]
         # safetensors writes by itself, in a file that its own code names.
@@ -136,7 +137,7 @@ def forked(work: Callable[[], None]) -> int:
     return number
 
 
-def ranks(work: Work, folder: Path, count: int, prepare: Callable[[int], None]) -> list[int]:
+def ranks(work: partial, folder: Path, count: int, prepare: Callable[[int], None]) -> list[int]:
     """Start the processes of one run."""
     meeting = Path(tempfile.mkdtemp()) / "meeting"
 
@@ -144,7 +145,7 @@ def ranks(work: Work, folder: Path, count: int, prepare: Callable[[int], None]) 
         random.seed(0)  # a fork has drawn it anew
         if count > 1:
             os.environ["RANK"] = str(rank)
-            if work is not store:
+            if work.func is train:
                 dist.init_process_group(
                     "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count
                 )
@@ -154,10 +155,12 @@ def ranks(work: Work, folder: Path, count: int, prepare: Callable[[int], None]) 
     return [forked(lambda rank=rank: one(rank)) for rank in range(count)]
 
 
-def killed(work: Work, folder: Path, count: int, dice: random.Random) -> str:
+def killed(work: partial, folder: Path, count: int, dice: random.Random) -> str:
     """Start a run and see it killed; return how."""
-    kinds = ["write", "moment"] if work is store else ["step", "write", "moment"]
-    kind, victim = dice.choice(kinds), 0 if work is store else dice.randrange(count)
+    kinds, victims = ["write", "moment"], 1
+    if work.func is train:
+        kinds, victims = ["step", *kinds], count
+    kind, victim = dice.choice(kinds), dice.randrange(victims)
     number = dice.randint(1, 4) if kind == "step" else dice.randint(1, 40)
 
     def prepare(rank: int) -> None:
@@ -169,7 +172,10 @@ def killed(work: Work, folder: Path, count: int, dice: random.Random) -> str:
     started = ranks(work, folder, count, prepare)
     dying = started[0 if kind == "write" else victim]
     if kind == "moment":
-        time.sleep(dice.uniform(0.02, 0.4))
+        wanted = written(folder) + dice.randint(0, 2)
+        while written(folder) < wanted and os.waitid(os.P_PID, dying, ALIVE) is None:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.02))
         os.kill(dying, signal.SIGKILL)
     _, status = os.waitpid(dying, 0)
     for other in started:  # as torchrun does
@@ -180,7 +186,13 @@ def killed(work: Work, folder: Path, count: int, dice: random.Random) -> str:
     return f"{kind} {number if kind != 'moment' else ''}".strip()
 
 
-def finished(work: Work, folder: Path, count: int) -> None:
+def written(folder: Path) -> int:
+    """Count what was written, by names alone."""
+    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("step-*")]
+    return max(steps, default=len(list(folder.glob("*.safetensors"))))
+
+
+def finished(work: partial, folder: Path, count: int) -> None:
     for process in ranks(work, folder, count, lambda rank: None):
         _, status = os.waitpid(process, 0)
         assert status == 0, f"a run that was not killed ended with {status}"
@@ -222,9 +234,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dice = random.Random(chosen.seed)
     saved = saved_steps if chosen.what == "fit" else saved_shards
-    work: Work = store
-    if chosen.what == "fit":
-        work = lambda folder: train(chosen.kills + 2, folder)  # noqa: E731
+    work = partial(train if chosen.what == "fit" else store, chosen.kills)
     with tempfile.TemporaryDirectory() as place:
         whole, cut = Path(place, "whole"), Path(place, "cut")
         finished(work, whole, chosen.processes)
