@@ -38,6 +38,23 @@ class Samples(ABC):
         a generator alone. What a data set draws while it loads a batch (random crops, say) follows
         from the seed, the epoch and the first row of that batch, with any number of workers. So an
         epoch can be entered at any step, and no loader has to be replayed.
+        What may stand as labels, and what then works without further words. "own loss" is
+        ``label_term(loss=...)``, "own metric" is ``fit(metric=...)``: without them the data are
+        refused before the first step. "loss with labels" is one such as
+        `kdlearn.losses.dkd_loss`. Every kind may come as tensors, in dicts, from a `DataLoader`, as
+        a stream with a length, or as a data set of Hugging Face.
+
+        ============================ ========== ========== ================ =====
+        labels                       fit        validation loss with labels cache
+        ============================ ========== ========== ================ =====
+        class numbers (B,)           yes        yes        yes              yes
+        probabilities (B, C)         yes        own metric no               yes
+        several classes, 0/1 (B, C)  own loss   own metric no               yes
+        numbers (B,)                 own loss   own metric no               yes
+        numbers (B, D)               own loss   own metric no               yes
+        tokens (B, L), -100 for none yes        own metric no               yes
+        none                         no         own metric no               yes
+        ============================ ========== ========== ================ =====
 
     Attributes:
         name: what to call the data in messages.

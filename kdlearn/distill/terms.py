@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_number
+from kdlearn.core.checks import check_number, checks_values
 from kdlearn.core.errors import noting
 from kdlearn.data.batch import Batch
 from kdlearn.distill.outputs import LOGITS, Keep, Outputs, Want
@@ -124,6 +124,7 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         TypeError: labels are one-hot rows of whole numbers, or numbers without classes.
         IndexError: a label is no class.
+        ValueError: labels of floating point are no probabilities.
 
     Example:
         >>> label_cross_entropy(
@@ -139,6 +140,15 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             "probabilities of all classes. For a regression pass a Distiller with "
             "label_term(loss=...)."
         )
+    if labels.is_floating_point() and checks_values():
+        sums = labels.float().sum(1 if logits.dim() == 4 else -1)
+        if not bool((sums - 1).abs().max() < 1e-2):
+            raise ValueError(
+                f"labels of floating point have sums up to {sums.max().item():.4g} over the "
+                "classes: cross-entropy needs probabilities, of sum 1. For several classes at once "
+                "pass label_term(loss=F.binary_cross_entropy_with_logits), for a regression "
+                "label_term(loss=F.mse_loss)."
+            )
     if not labels.is_floating_point() and labels.dim() == logits.dim():
         advice = "labels.squeeze(1)" if labels.shape[1] == 1 else "labels.argmax(1)"
         raise TypeError(
