@@ -64,7 +64,6 @@ TESTED_BY = {
 }
 # Tests of something else than one file of the package.
 MIRRORS_NOTHING = {
-    "test_cuda.py": "the same numbers on a GPU",
     "training/test_label_kinds.py": "the table of kinds of labels",
     "drills/test_in_a_notebook.py": "a drill as a reader meets it",
     "drills/test_losses.py": "reference solutions against the package's losses",
