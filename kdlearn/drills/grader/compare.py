@@ -39,7 +39,7 @@ class Raised:
 
 
 def copied(case: Case) -> Case:
-    """Copy a case so that nothing done to the copy is seen in the original; what is shared stays shared."""
+    """Copy a case so that nothing done to it is seen in the original; what is shared stays so."""
     if not any(isinstance(value, nn.Module | Optimizer) for value in case.values()):
         return {name: _copy(value) for name, value in case.items()}
     generators = {name: value for name, value in case.items() if isinstance(value, Generator)}

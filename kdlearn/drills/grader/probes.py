@@ -1,4 +1,4 @@
-"""What can be said of numbers that no setting explains: where they are right, what they ignore, which factor is off."""
+"""What can be said of numbers that no setting explains: where they are right, what is off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POWERS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 
 
 def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
-    """Return what was found out, as sentences: what tells where to look, and for which inputs the numbers are right."""
+    """Return what was found out: what tells where to look, and where the numbers are right."""
     telling = [
         *_of_other_input(mine, right),
         *_of_the_rows(mine, right),
@@ -34,10 +34,10 @@ def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
 
 
 def factor(mine: Runs, other: Runs) -> str | None:
-    """Return by which product of sizes a solution's numbers are another's, if they are on all inputs.
+    """Return by which product of sizes a solution's numbers differ from another's on all inputs.
 
-    Values and gradients must all be off by the same factor. What is sought is the simplest product: a constant, then
-    one size, then two, each to a power of at most 2.
+    Values and gradients must all be off by the same factor. What is sought is the simplest product:
+    a constant, then one size, then two, each to a power of at most 2.
     """
     drill, inputs = mine.drill, mine.inputs
     cases = [*inputs.ordinary, *inputs.fresh]
@@ -155,7 +155,7 @@ def _set(name: str, constant: float, given: Case) -> Case:
 
 
 def _holds(mine: Runs, right: Runs, change: Callable[[Case], Case]) -> bool:
-    """Whether a solution gives, on all ordinary inputs, the right values and gradients of a changed input."""
+    """Whether a solution gives the right values and gradients of inputs that were changed."""
     drill = mine.drill
 
     def changed(*arguments: Any, **named: Any) -> Any:
@@ -229,12 +229,14 @@ def _moved(mine: Runs, right: Runs) -> list[str]:
                 said.append(f"the {name}'s weights do not move.")
             elif ratios and max(ratios) - min(ratios) < 1e-6:
                 said.append(
-                    f"the {name} moves in the right direction, {ratios[0]:.3g} times as far as it should."
+                    f"the {name} moves in the right direction, {ratios[0]:.3g} times as far as it "
+                    "should."
                 )
             elif ratios:
                 said.append(
-                    f"the {name} moves in the right direction and another distance, {ratios[0]:.3g} times the right "
-                    "one in the first case: are gradients clipped or scaled?"
+                    f"the {name} moves in the right direction and another distance, "
+                    f"{ratios[0]:.3g} times the right one in the first case: are gradients clipped "
+                    "or scaled?"
                 )
     return said
 
@@ -253,8 +255,8 @@ def _nearly(mine: Runs, right: Runs) -> list[str]:
     if not 1e-9 < worst < 0.035:
         return []
     return [
-        f"your numbers are off by {100 * worst:.1g} % at most: look for a guard (eps, clamp) that is too large, for "
-        "rounding, or for a constant that is not exact."
+        f"your numbers are off by {100 * worst:.1g} % at most: look for a guard (eps, clamp) that "
+        "is too large, for rounding, or for a constant that is not exact."
     ]
 
 
@@ -367,22 +369,25 @@ def _in_part(mine: Runs, right: Runs) -> list[str]:
                 continue
             close = torch.isclose(given.double(), wanted.double(), rtol=1e-6, atol=1e-9)
             if close.any():
-                places = (~close).nonzero()[:3].tolist()
+                places = ", ".join(str(tuple(place)) for place in (~close).nonzero()[:3].tolist())
+                more = ", ..." if (~close).sum() > 3 else ""
                 return [
-                    f"of the {close.numel()} entries of your {name} {int(close.sum())} are right; wrong are, in one "
-                    f"case, {', '.join(str(tuple(place)) for place in places)}{', ...' if (~close).sum() > 3 else ''}."
+                    f"of the {close.numel()} entries of your {name} {int(close.sum())} are right; "
+                    f"wrong are, in one case, {places}{more}."
                 ]
             for dims in itertools.combinations(range(given.dim()), 2):
                 if given.transpose(*dims).shape == wanted.shape and same(
                     given.transpose(*dims), wanted
                 ):
                     return [
-                        f"your {name} is the right one with dimensions {dims[0]} and {dims[1]} exchanged."
+                        f"your {name} is the right one with dimensions {dims[0]} and {dims[1]} "
+                        "exchanged."
                     ]
             gap = given.double() - wanted.double()
             if same(gap, gap.flatten()[:1].expand_as(gap).reshape(gap.shape)):
                 return [
-                    f"your {name} differs from the right one by the same {shown(float(gap.flatten()[0]))} everywhere."
+                    f"your {name} differs from the right one by the same "
+                    f"{shown(float(gap.flatten()[0]))} everywhere."
                 ]
     return []
 

@@ -1,8 +1,9 @@
 """How often the grader is right: ``python -m kdlearn.drills.grader.rates FOLDER``.
 
-The folder holds Python files named after drills, such as ``kd_loss.py``, with two lists of (name, source): ``RIGHT``
-and ``WRONG``. A source defines the drill's function and may use what a solution has without importing it. An entry of
-``WRONG`` may have a third part, the names of which at least one should be given: of faults, of effects, or "edge".
+The folder holds Python files named after drills, such as ``kd_loss.py``, with two lists of (name,
+source): ``RIGHT`` and ``WRONG``. A source defines the drill's function and may use what a solution
+has without importing it. An entry of ``WRONG`` may have a third part, the names of which at least
+one should be given: of faults, of effects, or "edge".
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Graded(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether it was accepted or refused; of a wrong one that was refused, whether that helps."""
+        """Whether it was accepted or refused; of a wrong one refused, whether that helps."""
         if self.right or self.report.passed:
             return "accepted" if self.report.passed else "refused"
         said = {diagnosis.id for diagnosis in self.report.diagnoses}

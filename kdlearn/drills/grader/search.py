@@ -84,7 +84,7 @@ class Runs:
         )
 
     def does(self, solution: Solution, *groups: str) -> bool:
-        """Say whether a member of the family gives the same numbers on all inputs of these groups."""
+        """Say whether a member of the family gives the same numbers on these groups."""
         for group in groups:
             for number in range(len(getattr(self.inputs, group))):
                 mine, bench = (
@@ -117,10 +117,11 @@ class Found:
 
 
 def explained(mine: Runs, right: Runs, seen: Iterable[str]) -> Found | None:
-    """Return the setting that gives a solution's values and gradients on all ordinary inputs, also on fresh ones.
+    """Return the setting that gives a solution's values and gradients, also on fresh inputs.
 
-    Faults that were seen in how the solution works are taken as given; one and then two more are tried. Among settings
-    that agree there, the one counts that agrees at most edges; to explain an edge, one more fault may be added.
+    Faults that were seen in how the solution works are taken as given; one and then two more are
+    tried. Among settings that agree there, the one counts that agrees at most edges; to explain an
+    edge, one more fault may be added.
 
     Args:
         mine: the solution.
@@ -177,7 +178,7 @@ def _has_numbers(numbers: Mapping[str, Any]) -> bool:
 
 
 def misfit_explained(mine: Runs, right: Runs) -> Found | None:
-    """Return the setting whose results are a solution's where these are of another kind than the right ones."""
+    """Return the setting whose results are a solution's, where these are of a wrong kind."""
     drill, ends = mine.drill, time.process_time() + SECONDS
     for number in (1, 2):
         for wrong in drill.settings(number):
@@ -194,7 +195,7 @@ def misfit_explained(mine: Runs, right: Runs) -> Found | None:
 
 
 def _at_the_edges(mine: Runs, right: Runs, found: list[Found], ends: float) -> Found:
-    """Choose among settings that agree on ordinary inputs, with one or two faults more where an edge needs them."""
+    """Choose among settings that agree on ordinary inputs, adding faults where edges need them."""
 
     def departures(one: Found) -> int:
         member = mine.drill.member(one.wrong)

@@ -58,23 +58,25 @@ drill = Drill(
     id="activation-map",
     title="A map of activations",
     task=(
-        "A convolutional layer gives (B, C, H, W). Turn that into one map for each image that says where the "
-        "layer is active, so that maps of layers with other channels can be compared."
+        "A convolutional layer gives (B, C, H, W). Turn that into one map for each image that says "
+        "where the layer is active, so that maps of layers with other channels can be compared."
     ),
     minutes=5,
     level="warm-up",
     hints=(
-        "Which dimension must disappear, and what must not depend on how large the activations are?",
+        "Which dimension must disappear, and what must not depend on how large the activations "
+        "are?",
         "What would two channels of opposite sign do to each other if you summed them as they are?",
-        "A map has two dimensions, and its length is taken over both at once. What do you do to the shape before, "
-        "and after?",
+        "A map has two dimensions, and its length is taken over both at once. What do you do to "
+        "the shape before, and after?",
     ),
     explanation=(
-        "O(BCHW). Channels vanish, so networks of different widths can be compared; the length 1 removes the "
-        "scale, so the student cannot lower a loss by being quieter. Sum or mean over channels give the same map. "
-        "A larger p puts more weight on the strongest channel. Flatten before normalizing: F.normalize on (B, H, "
-        "W) with dim=1 would work on columns. F.normalize guards the division, so a map of zeros stays zeros. "
-        "Source: Zagoruyko and Komodakis, ICLR 2017, section 3.1."
+        "O(BCHW). Channels vanish, so networks of different widths can be compared; the length 1 "
+        "removes the scale, so the student cannot lower a loss by being quieter. Sum or mean over "
+        "channels give the same map. A larger p puts more weight on the strongest channel. Flatten "
+        "before normalizing: F.normalize on (B, H, W) with dim=1 would work on columns. "
+        "F.normalize guards the division, so a map of zeros stays zeros. Source: Zagoruyko and "
+        "Komodakis, ICLR 2017, section 3.1."
     ),
     reference=activation_map,
     example=example,
@@ -85,8 +87,8 @@ drill = Drill(
     | switches(
         """
         # power
-        - absolute-value-missing: the absolute value is missing: with an odd p, channels of opposite sign cancel, and
-          an active place looks empty.
+        - absolute-value-missing: the absolute value is missing: with an odd p, channels of opposite
+          sign cancel, and an active place looks empty.
         - power-ignored: the power is always 2, whatever p says.
         - always-absolute: the power is always 1, whatever p says.
         """

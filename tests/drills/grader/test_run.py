@@ -144,7 +144,8 @@ def test_a_file_finds_the_modules_beside_it(tmp_path):
     (tmp_path / "beside.py").write_text("def halved(x):\n    return x / 2\n")
     file = tmp_path / "kd_loss.py"
     file.write_text(
-        "from beside import halved\n\ndef kd_loss(s, t, *, temperature):\n    return halved(s.sum())\n"
+        "from beside import halved\n\ndef kd_loss(s, t, *, temperature):\n    return "
+        "halved(s.sum())\n"
     )
     assert graded(file).diagnoses[0].id == "narrowed-down"
 
