@@ -310,7 +310,7 @@ def _filled(text: str, sizes: Mapping[str, float]) -> str:
 
 def _scaled(drill: Drill, mine: Runs, right: Runs) -> list[Diagnosis]:
     """The right numbers, or those of one fault, times a factor."""
-    factor = probes.factor(mine, right)
+    factor = probes.factor(mine, drill.reference)
     if factor:
         said = (
             f"your result is the right one times {factor}: a reduction or a factor is off, the "
@@ -318,10 +318,9 @@ def _scaled(drill: Drill, mine: Runs, right: Runs) -> list[Diagnosis]:
         )
         return [Diagnosis("scale", said)]
     for wrong in drill.settings(1):
-        rival = Runs(drill, drill.member(wrong), mine.inputs, right)
-        factor = probes.factor(mine, rival)
+        factor = probes.factor(mine, drill.member(wrong))
         if factor and not factor.startswith("-"):
-            (named,) = _named(drill, Found(wrong, rival))
+            (named,) = _named(drill, Found(wrong, right))
             return [Diagnosis(named.id, f"{named.message} Besides, it is times {factor}.")]
     return []
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdlearn.drills.grader.compare import Raised, is_finite, is_number, numbers_of, same, shown
-from kdlearn.drills.grader.drill import Case
+from kdlearn.drills.grader.drill import Case, Solution
 from kdlearn.drills.grader.observe import Observation, Origin, observe
 from kdlearn.drills.grader.search import Runs
 
@@ -23,7 +23,7 @@ POWERS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
     """Return what was found out: what tells where to look, and where the numbers are right."""
     telling = [
-        *_of_other_input(mine, right),
+        *_of_other_input(mine),
         *_of_the_rows(mine, right),
         *_right_and_wrong(mine, right),
         *_moved(mine, right),
@@ -33,38 +33,27 @@ def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
     return telling, [*_in_part(mine, right), *_where(mine, right)]
 
 
-def factor(mine: Runs, other: Runs) -> str | None:
+def factor(mine: Runs, other: Solution) -> str | None:
     """Return by which product of sizes a solution's numbers differ from another's on all inputs.
 
     Values and gradients must all be off by the same factor. What is sought is the simplest product:
     a constant, then one size, then two, each to a power of at most 2.
     """
     drill, inputs = mine.drill, mine.inputs
-    cases = [*inputs.ordinary, *inputs.fresh]
-    number_runs = [
-        (one.numbers, two.numbers)
-        for one, two in zip(
-            mine.all("ordinary") + mine.all("fresh"),
-            other.all("ordinary") + other.all("fresh"),
-            strict=True,
-        )
-    ]
-    pairs = [(numbers_of(one), numbers_of(two)) for one, two in number_runs]
     ratios: list[tuple[float, Mapping[str, float]]] = []
-    for one, two in pairs:
+    for group, number in inputs.keys("ordinary", "fresh"):
+        ours = mine.on(group, number).numbers
+        theirs = inputs.bench(drill, group, number).numbers(other)
+        one, two = numbers_of(ours), numbers_of(theirs)
         if one is None or two is None or one.shape != two.shape or not is_finite([one, two]):
             return None
-        if not two.abs().max() > 0:
-            continue
-        if _words(number_runs[len(ratios)][0]) != _words(number_runs[len(ratios)][1]):
+        if not two.abs().max() > 0 or _words(ours) != _words(theirs):
             return None
         ratio = float((one * two).sum() / (two * two).sum())
         if ratio == 0 or not same(one, ratio * two):
             return None
-        ratios.append((ratio, drill.sizes(cases[len(ratios)])))
-    if len(ratios) < 3 or len(ratios) < len(cases):
-        return None
-    names = list(drill.sizes(cases[0]))
+        ratios.append((ratio, drill.sizes(inputs.case(group, number))))
+    names = list(ratios[0][1])
     for number in (0, 1, 2):
         for chosen in itertools.combinations(names, number):
             for powers in itertools.product(POWERS, repeat=number):
@@ -129,17 +118,17 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 CONSTANTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
 
 
-def _of_other_input(mine: Runs, right: Runs) -> list[str]:
+def _of_other_input(mine: Runs) -> list[str]:
     """Whether the numbers are the right ones of an input that was changed first."""
     case = mine.inputs.ordinary[0]
     tensors = [n for n, v in case.items() if isinstance(v, Tensor) and v.is_floating_point()]
     for names in [[name] for name in tensors] + ([tensors] if len(tensors) > 1 else []):
         for what, change in CHANGES.items():
-            if _holds(mine, right, partial(_all_changed, names, change)):
+            if _holds(mine, partial(_all_changed, names, change)):
                 return [f"your numbers are the right ones if {' and '.join(names)} {what} first."]
     for name in [name for name, value in case.items() if isinstance(value, float)]:
         for constant in CONSTANTS:
-            if _holds(mine, right, partial(_set, name, constant)):
+            if _holds(mine, partial(_set, name, constant)):
                 return [
                     f"your numbers are the right ones of {name} = {constant:g}, whatever {name} is."
                 ]
@@ -154,7 +143,7 @@ def _set(name: str, constant: float, given: Case) -> Case:
     return {name: constant}
 
 
-def _holds(mine: Runs, right: Runs, change: Callable[[Case], Case]) -> bool:
+def _holds(mine: Runs, change: Callable[[Case], Case]) -> bool:
     """Whether a solution gives the right values and gradients of inputs that were changed."""
     drill = mine.drill
 
@@ -162,11 +151,7 @@ def _holds(mine: Runs, right: Runs, change: Callable[[Case], Case]) -> bool:
         given = dict(zip(drill.positions, arguments, strict=True)) | named
         return drill.call(drill.reference, given | change(given))
 
-    for number, case in enumerate(mine.inputs.ordinary):
-        wanted = observe(drill, changed, case).numbers
-        if not same(mine.on("ordinary", number).numbers, wanted):
-            return False
-    return True
+    return mine.does(changed, "ordinary")
 
 
 def _of_the_rows(mine: Runs, right: Runs) -> list[str]:

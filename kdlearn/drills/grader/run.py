@@ -28,6 +28,9 @@ from kdlearn.drills.grader.report import Diagnosis, Report
 STARTUP_SECONDS = 180
 """How long Python and torch may take to start, on a slow machine."""
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+"""Inputs are small and on the CPU; where autograd sees a GPU, a fork cannot use autograd."""
+
 
 class Worker:
     """A process that grades; on Linux it stays for the next solution."""
@@ -81,7 +84,7 @@ class Worker:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kdlearn.drills.grader.worker"],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=os.environ | ENVIRONMENT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
