@@ -514,7 +514,12 @@ def logits_edges(
     small = {name: case[name].float() for name in sides}
     two = {name: case[name][:, :2] for name in sides}
     edges = [
-        Edge("a batch of one row", case | one_row, "Do not squeeze, and name the dimension."),
+        Edge(
+            "a batch of one row",
+            case | one_row,
+            "Do not squeeze, and name the dimension.",
+            without="what joins the rows of a batch",
+        ),
         Edge(
             "a student that equals its teacher",
             case | {sides[0]: case[sides[1]].clone()},

@@ -16,7 +16,11 @@ from torch.optim import Optimizer
 
 from kdlearn.drills.grader.drill import Case
 
-TOLERANCE = {torch.float64: (1e-6, 1e-9), torch.float32: (2e-3, 1e-5)}
+TOLERANCE = {
+    torch.float64: (1e-6, 1e-9),
+    torch.float32: (2e-3, 1e-5),
+    torch.float16: (2e-2, 2e-3),
+}
 """Relative and absolute, by precision; solutions may be written in any order of operations."""
 
 
@@ -183,8 +187,8 @@ def _close(one: Tensor, other: Tensor) -> bool:
         return torch.allclose(one, other, *TOLERANCE[torch.float64], equal_nan=True)
     if one.dtype == other.dtype and not one.is_floating_point():
         return torch.equal(one, other)
-    coarse = one.dtype == other.dtype == torch.float32
-    relative, absolute = TOLERANCE[torch.float32 if coarse else torch.float64]
+    coarse = one.dtype if one.dtype == other.dtype and one.dtype in TOLERANCE else torch.float64
+    relative, absolute = TOLERANCE[coarse]
     return torch.allclose(
         one.double(), other.double(), rtol=relative, atol=absolute, equal_nan=True
     )

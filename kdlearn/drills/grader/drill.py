@@ -93,11 +93,14 @@ class Edge:
         title: what is special about it, to follow "for": "a batch of one row".
         case: the input.
         hint: what usually fails there.
+        without: what plays no part there, such as "the temperature": where a solution is right
+            there and wrong elsewhere, that is where to look.
     """
 
     title: str
     case: Case
     hint: str = ""
+    without: str = ""
 
 
 class Call(NamedTuple):

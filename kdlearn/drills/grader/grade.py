@@ -22,7 +22,7 @@ from kdlearn.drills.grader.compare import (
 )
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Solution
 from kdlearn.drills.grader.observe import Observation, left_behind, misfit
-from kdlearn.drills.grader.report import Diagnosis, Outcome, Report
+from kdlearn.drills.grader.report import FACTOR, Diagnosis, Outcome, Report
 from kdlearn.drills.grader.search import Found, Inputs, Runs, explained, misfit_explained
 
 RAISED = {
@@ -321,7 +321,7 @@ def _scaled(drill: Drill, mine: Runs, right: Runs) -> list[Diagnosis]:
         factor = probes.factor(mine, drill.member(wrong))
         if factor and not factor.startswith("-"):
             (named,) = _named(drill, Found(wrong, right))
-            return [Diagnosis(named.id, f"{named.message} Besides, it is times {factor}.")]
+            return [Diagnosis(named.id, f"{named.message} {FACTOR} {factor}.")]
     return []
 
 

@@ -539,7 +539,8 @@ def _state(drill: Drill, given: Case, case: Case) -> dict[tuple[str, str], Any]:
             parts = list(value.modules())
             found["hook-left", name] = [len(_hooks(part)) for part in parts]
             found["model-patched", name] = [_attributes(part) for part in parts]
-            found["mode-not-put-back", name] = [part.training for part in parts]
+            if f"mode of the {name}" not in drill.free:
+                found["mode-not-put-back", name] = [part.training for part in parts]
             if f"requires_grad of the {name}" not in drill.free:
                 needs = [parameter.requires_grad for parameter in value.parameters()]
                 found["requires-grad-changed", name] = needs

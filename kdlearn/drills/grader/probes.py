@@ -24,13 +24,21 @@ def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
     """Return what was found out: what tells where to look, and where the numbers are right."""
     telling = [
         *_of_other_input(mine),
+        *_where_it_plays_no_part(mine, right),
         *_of_the_rows(mine, right),
         *_right_and_wrong(mine, right),
         *_moved(mine, right),
         *_ignored(mine, right),
         *_nearly(mine, right),
     ]
-    return telling, [*_in_part(mine, right), *_where(mine, right)]
+    good, bad = _titles(mine, right)
+    if len(bad) == 1 and len(good) > 2:
+        return [*telling, f"your numbers are wrong for {bad[0]}, and right for all else."], []
+    parted = _in_part(mine, right)
+    if good:
+        wrong = f" Wrong for {'; '.join(bad)}." if bad else ""
+        parted.append(f"right for {'; '.join(good)}.{wrong}")
+    return telling, parted
 
 
 def factor(mine: Runs, other: Solution) -> str | None:
@@ -105,6 +113,8 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "were divided by 4": lambda x: x / 4,
     "were doubled": lambda x: 2 * x,
     "had length 1 in each row": lambda x: torch.nn.functional.normalize(x, dim=1),
+    "were clipped to [-10, 10]": lambda x: x.clamp(-10, 10),
+    "had mean 0 over the batch": lambda x: x - x.mean(0),
     "had mean 0": lambda x: x - x.mean(-1, keepdim=True),
     "had mean 0 at each sample": lambda x: x - x.flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1)),
     "were those of the first row": lambda x: x[:1].expand_as(x),
@@ -116,42 +126,72 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What a solution may do to an argument that it should take as it is."""
 CONSTANTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
+FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "the square of {}": lambda x: x * x,
+    "the root of {}": lambda x: abs(x) ** 0.5,
+    "1 / {}": lambda x: 1 / x if x else x,
+    "1 - {}": lambda x: 1 - x,
+    "half of {}": lambda x: x / 2,
+    "twice {}": lambda x: 2 * x,
+    "{} + 1": lambda x: x + 1,
+}
+"""What a solution may make of a number that it should take as it is."""
 
 
 def _of_other_input(mine: Runs) -> list[str]:
-    """Whether the numbers are the right ones of an input that was changed first."""
+    """Whether the numbers are the right ones of an input that was changed first, or a multiple."""
     case = mine.inputs.ordinary[0]
     tensors = [n for n, v in case.items() if isinstance(v, Tensor) and v.is_floating_point()]
+    changes: dict[str, Callable[[Case], Case]] = {}
     for names in [[name] for name in tensors] + ([tensors] if len(tensors) > 1 else []):
         for what, change in CHANGES.items():
-            if _holds(mine, partial(_all_changed, names, change)):
-                return [f"your numbers are the right ones if {' and '.join(names)} {what} first."]
+            changes[f"if {' and '.join(names)} {what} first"] = partial(_changed_by, names, change)
     for name in [name for name, value in case.items() if isinstance(value, float)]:
         for constant in CONSTANTS:
-            if _holds(mine, partial(_set, name, constant)):
-                return [
-                    f"your numbers are the right ones of {name} = {constant:g}, whatever {name} is."
-                ]
+            told = f"of {name} = {constant:g}, whatever {name} is"
+            changes[told] = partial(_changed_by, [name], partial(_always, constant))
+        for what, function in FUNCTIONS.items():
+            told = f"of {what.format(name)} in place of {name}"
+            changes[told] = partial(_changed_by, [name], function)
+    for told, change in changes.items():
+        solution = _of_changed(mine, change)
+        if mine.does(solution, "ordinary"):
+            return [f"your numbers are the right ones {told}."]
+        times = factor(mine, solution)
+        if times:
+            return [f"your numbers are the right ones {told}, times {times}."]
     return []
 
 
-def _all_changed(names: list[str], change: Callable[[Tensor], Tensor], given: Case) -> Case:
+def _changed_by(names: list[str], change: Callable[[Any], Any], given: Case) -> Case:
     return {name: change(given[name]) for name in names}
 
 
-def _set(name: str, constant: float, given: Case) -> Case:
-    return {name: constant}
+def _always(constant: float, value: float) -> float:
+    return constant
 
 
-def _holds(mine: Runs, change: Callable[[Case], Case]) -> bool:
-    """Whether a solution gives the right values and gradients of inputs that were changed."""
+def _of_changed(mine: Runs, change: Callable[[Case], Case]) -> Solution:
+    """The reference, of inputs that are changed first."""
     drill = mine.drill
 
     def changed(*arguments: Any, **named: Any) -> Any:
         given = dict(zip(drill.positions, arguments, strict=True)) | named
         return drill.call(drill.reference, given | change(given))
 
-    return mine.does(changed, "ordinary")
+    return changed
+
+
+def _where_it_plays_no_part(mine: Runs, right: Runs) -> list[str]:
+    """Which edges that leave something out are right, where others are wrong."""
+    found = []
+    for number, edge in enumerate(mine.inputs.edges):
+        wanted = right.on("edges", number).numbers
+        plain = numbers_of(wanted)
+        trivial = plain is not None and not plain.any()
+        if edge.without and not trivial and same(mine.on("edges", number).numbers, wanted):
+            found.append(f"your numbers are right for {edge.title}: look at {edge.without}.")
+    return found[:2]
 
 
 def _of_the_rows(mine: Runs, right: Runs) -> list[str]:
@@ -270,11 +310,7 @@ def _right_and_wrong(mine: Runs, right: Runs) -> list[str]:
         vectors = [
             (numbers_of(a.numbers.get(name)), numbers_of(b.numbers.get(name))) for a, b in pairs
         ]
-        if (
-            name not in good
-            and len(names) > 1
-            and isinstance(pairs[0][1].numbers.get(name), str | list)
-        ):
+        if name not in good and len(names) > 1 and _is_words(pairs[0][1].numbers.get(name)):
             one, two = next(
                 (a, b) for a, b in pairs if not same(a.numbers.get(name), b.numbers.get(name))
             )
@@ -291,6 +327,11 @@ def _right_and_wrong(mine: Runs, right: Runs) -> list[str]:
         ):
             said.append(f"your {name} is the right one, rounded: leave all digits.")
     return said
+
+
+def _is_words(value: Any) -> bool:
+    parts = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) for part in parts)
 
 
 def _listed(given: Any, wanted: Any) -> str:
@@ -352,6 +393,15 @@ def _in_part(mine: Runs, right: Runs) -> list[str]:
                 continue
             if given.shape != wanted.shape or same(given, wanted):
                 continue
+            for dim in range(given.dim()):
+                moved = _moved_by(
+                    given.movedim(dim, 0).flatten(1), wanted.movedim(dim, 0).flatten(1)
+                )
+                if moved and len(given) > 1 and given.shape[dim] > 1:
+                    return [
+                        f"along dimension {dim}, each part of your {name} is the right one {moved} "
+                        "of its own: look at what each is divided by, and at what is subtracted."
+                    ]
             close = torch.isclose(given.double(), wanted.double(), rtol=1e-6, atol=1e-9)
             if close.any():
                 places = ", ".join(str(tuple(place)) for place in (~close).nonzero()[:3].tolist())
@@ -377,8 +427,20 @@ def _in_part(mine: Runs, right: Runs) -> list[str]:
     return []
 
 
-def _where(mine: Runs, right: Runs) -> list[str]:
-    """For which inputs the numbers are right."""
+def _moved_by(rows: Tensor, others: Tensor) -> str:
+    """How each row comes of another: by a factor, by a factor and a shift, or in no such way."""
+    if rows.shape[1] < 4:
+        return ""
+    rows, others = rows.double(), others.double()
+    if same(rows, others * (rows * others).sum(1, True) / others.square().sum(1, True)):
+        return "times a number"
+    one, two = rows - rows.mean(1, True), others - others.mean(1, True)
+    close = same(one, two * (one * two).sum(1, True) / two.square().sum(1, True))
+    return "times a number, and moved by a number," if close else ""
+
+
+def _titles(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
+    """For which inputs the numbers are right, and for which they are wrong."""
     titles: dict[bool, list[str]] = {True: [], False: []}
     for number, edge in enumerate(mine.inputs.edges):
         good = same(mine.on("edges", number).numbers, right.on("edges", number).numbers)
@@ -389,10 +451,7 @@ def _where(mine: Runs, right: Runs) -> list[str]:
         told = ", ".join(f"{name} = {shown(value)}" for name, value in sizes(case).items())
         if told and number and (good or not titles[False]):
             titles[good].append(f"a case with {told}")
-    if not titles[True]:
-        return []
-    said = f"right for {'; '.join(titles[True])}."
-    return [said + (f" Wrong for {'; '.join(titles[False])}." if titles[False] else "")]
+    return titles[True], titles[False]
 
 
 def parts(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

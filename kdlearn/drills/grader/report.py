@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+FACTOR = "Besides, it is times"
+"""What is added to a name if the numbers are a multiple of those of the setting."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -116,14 +116,21 @@ class Found:
 
 
 @lru_cache(maxsize=8)
-def _example(drill: Drill) -> Bench:
-    return Bench(drill, drill.example())
+def _always(drill: Drill) -> tuple[Bench, list[Bench]]:
+    """The example and the edges, which are the same for all solutions."""
+    return Bench(drill, drill.example()), [Bench(drill, edge.case) for edge in drill.edges()]
 
 
 @lru_cache(maxsize=20_000)
 def _on_example(drill: Drill, wrong: Wrong) -> Mapping[str, Any]:
-    """What a member gives for the example, which is the same for all solutions."""
-    return _example(drill).numbers(drill.member(wrong), gradients=False)
+    """What a member gives for the example, without gradients."""
+    return _always(drill)[0].numbers(drill.member(wrong), gradients=False)
+
+
+@lru_cache(maxsize=20_000)
+def _on_edge(drill: Drill, wrong: Wrong, number: int) -> Mapping[str, Any]:
+    """What a member gives for an edge."""
+    return _always(drill)[1][number].numbers(drill.member(wrong))
 
 
 def prepared(drill: Drill) -> Iterator[None]:
@@ -220,26 +227,25 @@ def misfit_explained(mine: Runs, right: Runs) -> Found | None:
 
 def _at_the_edges(mine: Runs, right: Runs, found: list[Found], ends: float) -> Found:
     """Choose among settings that agree on ordinary inputs, adding faults where edges need them."""
+    drill = mine.drill
 
-    def departures(one: Found) -> int:
-        member = mine.drill.member(one.wrong)
-        return sum(
-            not same(seen.numbers, mine.inputs.bench(mine.drill, "edges", number).numbers(member))
-            for number, seen in enumerate(mine.all("edges"))
-        )
+    def agreeing(wrong: Wrong) -> Iterator[bool]:
+        for number, seen in enumerate(mine.all("edges")):
+            yield same(seen.numbers, _on_edge(drill, wrong, number))
 
-    drill, best = mine.drill, min(found, key=departures)
-    groups = ("edges", "ordinary", "fresh")
-    for number in (1, 2) if departures(best) else ():
+    good = {one.wrong: sum(agreeing(one.wrong)) for one in found}
+    best = max(found, key=lambda one: good[one.wrong])
+    for number in (1, 2) if good[best.wrong] < len(mine.inputs.edges) else ():
         more = []
         for wrong in drill.settings(number, best.wrong):
             if time.process_time() > ends:
                 return best
-            if _fits(mine, wrong) and mine.does(drill.member(wrong), *groups):
+            fits = _fits(mine, wrong) and all(agreeing(wrong))
+            if fits and mine.does(drill.member(wrong), "ordinary", "fresh"):
                 more.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))
         if more:
             return Found(more[0].wrong, more[0].runs, tuple(one.wrong for one in more[1:]))
         if best.wrong:
             return best
-    alike = [one for one in found if one is not best and departures(one) == departures(best)]
+    alike = [one for one in found if one is not best and good[one.wrong] == good[best.wrong]]
     return Found(best.wrong, best.runs, tuple(one.wrong for one in alike))

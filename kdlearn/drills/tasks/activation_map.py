@@ -12,7 +12,7 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def activation_map(features: Tensor, *, p: float) -> Tensor:
     """Return the map Σ_c |A_c|^p of each sample, with L2 length 1 over its positions.
 
-    features: (B, C, H, W). Result: (B, H, W).
+    features: (B, C, H, W). Result: (B, H, W). A map without activation stays 0.
     """
     energy = features.abs().pow(p).sum(dim=1)
     return F.normalize(energy.flatten(1), dim=1).view_as(energy)
@@ -38,7 +38,17 @@ def edges() -> list[Edge]:
     features = example()["features"]
     return [
         Edge("a batch of one image", example() | {"features": features[:1]}),
-        Edge("one channel", example() | {"features": features[:, :1]}),
+        Edge(
+            "one channel",
+            example() | {"features": features[:, :1]},
+            without="the sum over channels",
+        ),
+        Edge(
+            "an image without activation",
+            example() | {"features": features * torch.tensor([0.0, 1.0])[:, None, None, None]},
+            "0 / 0 is NaN: F.normalize guards the division.",
+        ),
+        Edge("one position", example() | {"features": features[..., :1, 2:]}),
         Edge("p = 3", example() | {"p": 3.0}, "With an odd power, signs do not vanish."),
         Edge(
             "activations of 1e-4",

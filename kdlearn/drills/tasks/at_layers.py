@@ -72,6 +72,15 @@ def edges() -> list[Edge]:
         for title, (ours, theirs) in plans.items()
     ]
     three = [draws.normal(generator, 2, 3, 4, 4) for _ in range(3)]
+    both = example()
+    made += [
+        Edge("a batch of one image", {"student": [three[0][:1]], "teacher": [three[1][:1]]}),
+        Edge(
+            "activations of 1e-4",
+            both | {"student": [1e-4 * layer for layer in both["student"]]},
+            "A guard that is added is too large there.",
+        ),
+    ]
     hint = "zip stops at the shorter list: use strict=True, which raises one, or compare lengths."
     return [
         *made,

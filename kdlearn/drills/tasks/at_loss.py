@@ -69,6 +69,7 @@ def edges() -> list[Edge]:
     return [
         Edge("a batch of one image", {"student": student[:1], "teacher": teacher[:1]}),
         Edge("student features three times as large", case | {"student": 3 * student}),
+        Edge("one channel", {"student": student[:, :1], "teacher": teacher[:, :1]}),
         Edge(
             "a student that equals its teacher",
             case | {"student": teacher.clone()},

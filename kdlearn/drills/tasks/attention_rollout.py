@@ -45,8 +45,12 @@ def edges() -> list[Edge]:
     """One layer, one head, one token."""
     layers = example()["attentions"]
     return [
-        Edge("one layer", {"attentions": layers[:1]}),
-        Edge("one head", {"attentions": [layer[:, :1] for layer in layers]}),
+        Edge("one layer", {"attentions": layers[:1]}, without="the product of layers"),
+        Edge(
+            "one head",
+            {"attentions": [layer[:, :1] for layer in layers]},
+            without="what joins the heads",
+        ),
         Edge("one token", {"attentions": [torch.ones(2, 2, 1, 1).double()] * 2}),
         Edge("float32", {"attentions": [layer.float() for layer in layers]}),
     ]

@@ -12,9 +12,9 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     """Return how much each query attends to each key, shape (B, heads, L, S).
 
-    queries: (B, heads, L, D). keys: (B, heads, S, D). mask: bool, (B, S), True at keys that may be
-    attended. Each row sums to 1 over the keys that may be attended, others have 0. Where no key may
-    be attended, the row is all 0.
+    queries: (B, heads, L, D). keys: (B, heads, S, D), of any precision. mask: bool, (B, S), True at
+    keys that may be attended. Each row sums to 1 over the keys that may be attended, others have 0.
+    Where no key may be attended, the row is all 0.
     """
     scores = queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])
     allowed = mask[:, None, None, :]
@@ -54,7 +54,8 @@ def edges() -> list[Edge]:
     queries, keys, mask = case["queries"], case["keys"], case["mask"]
     none = mask.clone()
     none[0] = False
-    scores = {"queries": 5 * queries, "keys": 5 * keys}
+    scores = {"queries": 500 * queries, "keys": 500 * keys}
+    none_half = {"queries": queries.half(), "keys": keys.half(), "mask": none}
     return [
         Edge(
             "a sequence in which nothing may be attended",
@@ -71,10 +72,15 @@ def edges() -> list[Edge]:
         ),
         Edge(
             "large negative scores",
-            case | {"queries": -5 * queries.abs() - 5, "keys": 5 * keys.abs() + 5},
+            case | {"queries": -500 * queries.abs() - 500, "keys": 500 * keys.abs() + 500},
             "A hidden key needs a score far below every other: -inf, or the lowest number.",
         ),
         Edge("float32", case | {"queries": queries.float(), "keys": keys.float()}),
+        Edge(
+            "half precision",
+            none_half,
+            "Half precision ends at 65,504: take torch.finfo(scores.dtype).min, or -inf.",
+        ),
     ]
 
 

@@ -70,10 +70,20 @@ def edges() -> list[Edge]:
     """One part alone, one row, no temperature."""
     case = example()
     return [
-        Edge("beta = 0, the label's part alone", case | {"beta": 0.0}),
-        Edge("alpha = 0, the other classes alone", case | {"alpha": 0.0}),
-        Edge("T = 1", case | {"temperature": 1.0}),
-        *logits_edges(case, rows=("labels",), sure=0),
+        Edge(
+            "beta = 0, the label's part alone",
+            case | {"beta": 0.0},
+            without="the part about the other classes",
+        ),
+        Edge(
+            "alpha = 0, the other classes alone",
+            case | {"alpha": 0.0},
+            without="the part about the label",
+        ),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
+        *logits_edges(
+            case, rows=("labels",), far=("student_logits", "teacher_logits"), sure=0, size=1e3
+        ),
     ]
 
 

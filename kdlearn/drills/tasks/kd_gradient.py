@@ -40,7 +40,7 @@ def edges() -> list[Edge]:
     """No temperature, one row, large logits."""
     case = example()
     return [
-        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
         *logits_edges(case, sure=0),
     ]
 

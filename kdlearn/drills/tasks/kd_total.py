@@ -66,9 +66,9 @@ def edges() -> list[Edge]:
     """One of the two terms alone, and no temperature."""
     case = example()
     return [
-        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
-        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
-        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}, without="the soft term"),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}, without="the labels' term"),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
         *logits_edges(case, rows=("labels",)),
     ]
 

@@ -204,8 +204,8 @@ def _trains(candidate: Loss, generator: Generator) -> bool:
     """Train logits for a few steps, and count agreement with the teacher."""
     teacher = draws.normal(generator, 30, 4, scale=4)
     student = draws.normal(generator, 30, 4, scale=0.1).requires_grad_()
-    optimizer = Adam([student], lr=0.3)
-    for _ in range(60):
+    optimizer = Adam([student], lr=0.9)
+    for _ in range(20):
         optimizer.zero_grad()
         loss = candidate(student, teacher, 2.0)
         if not loss.requires_grad:
@@ -282,8 +282,8 @@ drill = Drill(
         - tolerance-of-a-thousandth: the tolerance is about a thousandth: a loss that is one part in
           ten thousand off is accepted. In float64, 1e-6 is generous.
         - default-tolerance: the tolerance is that of torch.allclose, 1e-5: the task says 1e-6.
-        - too-strict: numbers must be equal to the last bit: a right loss that is written in another
-          order of operations is refused.
+        - too-strict: numbers must be equal to the last bit, or to 1e-6 in float32, where rounding
+          is as large: a right loss that is written in another order of operations is refused.
         # verdict
         - any-plan: one input that agrees is enough for your grader: all must.
         - inverted: the verdict is inverted: True is for a loss that is right.

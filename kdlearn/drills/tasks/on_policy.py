@@ -341,6 +341,8 @@ drill = Drill(
         "V": case["student"].head.shape[1],
     },
     changes=("student", "optimizer", "generator"),
-    free=frozenset({"requires_grad of the teacher", "gradients of the student"}),
+    free=frozenset(
+        {"requires_grad of the teacher", "gradients of the student", "mode of the student"}
+    ),
     observe=observe,
 )

@@ -54,6 +54,7 @@ def edges() -> list[Edge]:
         "two seeds": (a[:2], a[:2] - torch.tensor([1.0, 2.0]), 12.706),
         "equal methods": (a, a.clone(), 3.182),
         "a difference that is the same for every seed": (a, a - same, 3.182),
+        "methods that rank the seeds otherwise": (a, a.flip(0) - 1, 3.182),
         "a clear win of a": (a, a - 3 - small, 3.182),
         "a clear win of b": (a, a + 3 + small, 3.182),
         "a mean ahead within noise": (a, a - 0.05 - small, 3.182),

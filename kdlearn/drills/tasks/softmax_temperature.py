@@ -54,9 +54,10 @@ def edges() -> list[Edge]:
             },
         ),
         Edge("one class", {"logits": logits[:, :1], "temperature": 2.0}),
-        Edge("T = 1", {"logits": logits, "temperature": 1.0}),
+        Edge("T = 1", {"logits": logits, "temperature": 1.0}, without="the temperature"),
         Edge("a whole number as T", {"logits": logits, "temperature": 4}),
         Edge("float32 logits", {"logits": logits.float(), "temperature": 2.0}),
+        Edge("logits in half precision", {"logits": logits.half(), "temperature": 2.0}, hint),
     ]
 
 

@@ -78,6 +78,8 @@ def family(wrong: Wrong, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         mean, deviation = _statistics(wrong, test)
     if "test-mean-of-its-own" in wrong:
         mean = _statistics(wrong, test)[0]
+    if "mean-left-in-test" in wrong:
+        mean = torch.zeros_like(mean)
     theirs = test if "test-untouched" in wrong else _apply(wrong, test, mean, deviation)
     return (theirs, ours) if "order" in wrong else (ours, theirs)
 
@@ -196,6 +198,8 @@ drill = Drill(
           mean was not removed.
         # mean
         - mean-left: the mean is not removed: the images are only divided.
+        - mean-left-in-test: the test images are only divided: they lose the training set's mean as
+          well.
         - mean-after-division: the mean of the values as they were is removed after the division:
           subtract first.
         - mean-added: the mean is added, not subtracted.
@@ -205,4 +209,5 @@ drill = Drill(
         """
     ),
     sizes=lambda case: {"N": len(case["train"]), "M": len(case["test"])},
+    observe=lambda case, result: dict(zip(("training set", "test set"), result, strict=True)),
 )

@@ -102,7 +102,7 @@ def edges() -> list[Edge]:
             "one sequence",
             case | {"student_logits": student[:1], "teacher_logits": teacher[:1], "mask": mask[:1]},
         ),
-        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
         Edge(
             "float32 logits",
             case | {"student_logits": student.float(), "teacher_logits": teacher.float()},

@@ -93,8 +93,8 @@ def edges() -> list[Edge]:
         Edge("both networks in training mode", training),
         Edge("both networks in evaluation mode", resting),
         Edge("an optimizer with momentum", momentum),
-        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
-        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}, without="the soft term"),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}, without="the labels' term"),
     ]
 
 

@@ -72,9 +72,9 @@ def _case(generator: Generator, rows: int, classes: int, ours: int, theirs: int)
 
 
 def example() -> Case:
-    """Four images, three classes, two steps."""
+    """Four images, three classes, one step."""
     case = _case(Generator().manual_seed(1), 4, 3, 3, 4)
-    return case | {"steps": 2, "learning_rate": 0.5, "temperature": 2.0, "weight": 0.75}
+    return case | {"steps": 1, "learning_rate": 0.5, "temperature": 2.0, "weight": 0.75}
 
 
 def cases(generator: Generator) -> list[Case]:
@@ -83,13 +83,13 @@ def cases(generator: Generator) -> list[Case]:
 
 
 def edges() -> list[Edge]:
-    """One of the two terms alone, one step."""
+    """One of the two terms alone, two steps."""
     case = example()
     return [
-        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
-        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
-        Edge("T = 1", case | {"temperature": 1.0}),
-        Edge("one step", case | {"steps": 1}),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}, without="the soft term"),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}, without="the labels' term"),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
+        Edge("two steps", case | {"steps": 2}),
     ]
 
 
@@ -260,7 +260,13 @@ drill = Drill(
     sizes=lambda case: {"B": len(case["images"]), "C": case["teacher"][-1].out_features},
     changes=("teacher", "student"),
     free=frozenset(
-        {"gradients of the teacher", "gradients of the student", "requires_grad of the teacher"}
+        {
+            "gradients of the teacher",
+            "gradients of the student",
+            "requires_grad of the teacher",
+            "mode of the teacher",
+            "mode of the student",
+        }
     ),
     observe=lambda case, result: {"predictions": result},
 )
