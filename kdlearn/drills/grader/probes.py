@@ -32,8 +32,8 @@ def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
         *_nearly(mine, right),
     ]
     good, bad = _titles(mine, right)
-    if len(bad) == 1 and len(good) > 2:
-        return [*telling, f"your numbers are wrong for {bad[0]}, and right for all else."], []
+    if len(bad) == 1 and len(good) > 2 and bad[0] in [edge.title for edge in mine.inputs.edges]:
+        telling.append(f"of all edges your numbers are wrong for {bad[0]} alone: look there.")
     parted = _in_part(mine, right)
     if good:
         wrong = f" Wrong for {'; '.join(bad)}." if bad else ""
