@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ INSTALL_METADATA = {
 CELL_METADATA = ("cellView", "jupyter", "mystnb", "tags")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+# What a figure stores beside its lines: when and with what it was made.
+SVG_HEAD = re.compile(r"<\?xml.*?(?=<svg)|\s*<metadata>.*?</metadata>", re.DOTALL)
+# Figures as SVG with text as text, the same bytes each time.
+SVG_ARGUMENTS = ["--InlineBackend.figure_formats=svg"]
+MATPLOTLIBRC = "svg.fonttype: none\nsvg.hashsalt: kdlearn\n"
 IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -106,7 +112,9 @@ def clean_outputs(cell: Any) -> list[Any]:
         elif not any("widget-view" in kind for kind in output.data):
             output.metadata = {}
             for kind, value in output.data.items():
-                if kind.startswith("image/") and isinstance(value, str):
+                if kind == "image/svg+xml":
+                    output.data[kind] = SVG_HEAD.sub("", "".join(value)).strip() + "\n"
+                elif kind.startswith("image/") and isinstance(value, str):
                     output.data[kind] = value.rstrip("\n")
                 elif kind == "text/plain":
                     output.data[kind] = ANSI.sub("", value)
@@ -167,6 +175,7 @@ def run(path: Path) -> str:
         timeout=TIMEOUT,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=SVG_ARGUMENTS,
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
@@ -184,6 +193,9 @@ def run_all(paths: list[Path]) -> list[str]:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     faults = []
+    settings = Path(tempfile.mkdtemp()) / "matplotlibrc"
+    settings.write_text(MATPLOTLIBRC, encoding="utf-8")
+    os.environ["MATPLOTLIBRC"] = str(settings)
     with ProcessPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1) or 1) as pool:
         for path, fault in zip(paths, pool.map(run, paths), strict=True):
             print(f"{'failed' if fault else 'ran':6}  {path}", flush=True)
