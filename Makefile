@@ -42,7 +42,10 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 	@printf 'Serving http://127.0.0.1:%s (stop with Ctrl-C)\n' '$(PORT)'
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-test: check browser refusals book slow ## everything: checks, unit tests, doctests, notebooks, site, browser
+# What needs one core each goes side by side; the tests then have both.
+test: $(STAMP) ## everything: checks, unit tests, doctests, notebooks, site, browser
+	@$(MAKE) --no-print-directory -j 2 browser check book
+	@$(MAKE) --no-print-directory refusals slow
 
 UNIT = kdlearn tests $(SLOW:%=--ignore %)
 

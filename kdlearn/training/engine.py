@@ -348,6 +348,10 @@ def _join_processes() -> tuple[int, int]:
 def _own_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
+    number, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= found:
+        raise ValueError(
+            f"LOCAL_RANK is {number} and there are {found} GPUs: start one process for each."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)

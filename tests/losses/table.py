@@ -40,7 +40,7 @@ class Spec:
 
 
 def labeled(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda s, t: getattr(losses, name)(s, t, LABELS[: len(s)])
+    return lambda s, t: getattr(losses, name)(s, t, LABELS[: len(s)].to(s.device))
 
 
 def fsp(student: Tensor, teacher: Tensor) -> Tensor:
@@ -57,13 +57,14 @@ def top_k(tail: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def sampled(student: Tensor, teacher: Tensor) -> Tensor:
-    indices = torch.arange(3).expand(*teacher.shape[:-1], 3)
+    indices = torch.arange(3, device=teacher.device).expand(*teacher.shape[:-1], 3)
     stored = teacher.float() if teacher.element_size() == 2 else teacher
     return losses.sampled_kl(student, stored.log_softmax(-1).gather(-1, indices), indices)
 
 
 def sequence(student: Tensor, teacher: Tensor) -> Tensor:
-    tokens = torch.arange(student.shape[0] * student.shape[1]).reshape(student.shape[:2]) % 9
+    count = student.shape[0] * student.shape[1]
+    tokens = torch.arange(count, device=student.device).reshape(student.shape[:2]) % 9
     return losses.sequence_reverse_kl(student, teacher, tokens)
 
 
@@ -72,7 +73,7 @@ def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def fused(student: Tensor, teacher: Tensor) -> Tensor:
-    head = torch.eye(student.shape[-1], dtype=student.dtype)
+    head = torch.eye(student.shape[-1], dtype=student.dtype, device=student.device)
     return losses.linear_distillation_loss(student, head, teacher, chunk=3)
 
 
@@ -113,14 +114,14 @@ TABLE = {
     ),
     "deit_soft_loss": Spec(
         "logits",
-        lambda s, t: losses.deit_soft_loss(s, s, t, LABELS[: len(s)]),
+        lambda s, t: losses.deit_soft_loss(s, s, t, LABELS[: len(s)].to(s.device)),
         ignores="shift",
         sees="order, scale",
         zero=False,
     ),
     "deit_hard_loss": Spec(
         "logits",
-        lambda s, t: losses.deit_hard_loss(s, s, t, LABELS[: len(s)]),
+        lambda s, t: losses.deit_hard_loss(s, s, t, LABELS[: len(s)].to(s.device)),
         ignores="shift",
         sees="order, scale",
         zero=False,
@@ -271,12 +272,12 @@ def masked_call(name: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
                 indices = indices.masked_fill(~mask[..., None], -1)
             return loss(student, log_probs, indices, mask=mask)
         if name == "sequence_reverse_kl":
-            tokens = torch.arange(student.shape[1]).expand(student.shape[:2])
+            tokens = torch.arange(student.shape[1], device=student.device).expand(student.shape[:2])
             if fits:
                 tokens = tokens.masked_fill(~mask, -100)
             return loss(student, teacher, tokens, mask=mask)
         if name == "linear_distillation_loss":
-            head = torch.eye(student.shape[-1], dtype=student.dtype)
+            head = torch.eye(student.shape[-1], dtype=student.dtype, device=student.device)
             return loss(student, head, teacher, mask=mask, chunk=3)
         extra = {"relation_heads": 2} if name == "relation_loss" else {}
         return loss(student, teacher, mask=mask, **extra)
