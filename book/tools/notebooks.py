@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+MORE_PACKAGES = """
+missing = [x for x in {packages!r} if importlib.util.find_spec(x) is None]
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
+    importlib.invalidate_caches()"""
 # Hidden on the site, in JupyterLab and on Colab, one key each.
 INSTALL_METADATA = {
     "cellView": "form",
@@ -52,10 +58,22 @@ MATPLOTLIBRC = "svg.fonttype: none\nsvg.hashsalt: kdlearn\n"
 IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def install_cell(root: Path = ROOT) -> str:
-    """Return the source of the second cell of every notebook."""
+def install_cell(root: Path = ROOT, packages: Sequence[str] = ()) -> str:
+    """Return the source of the second cell of a notebook.
+
+    Args:
+        root: of the repository.
+        packages: what the chapter needs beside kdlearn, as its metadata says:
+            ``"kdlearn": {"packages": ["onnx"]}``; the cell installs what is missing of it.
+    """
     template = (root / "book/tools/install_cell.txt").read_text(encoding="utf-8")
-    return template.replace("{repository}", read_address(root).url).rstrip("\n")
+    cell = template.replace("{repository}", read_address(root).url).rstrip("\n")
+    return cell + MORE_PACKAGES.format(packages=list(packages)) if packages else cell
+
+
+def packages_of(notebook: Any) -> list[str]:
+    """Return what a chapter needs beside kdlearn."""
+    return list(notebook.metadata.get("kdlearn", {}).get("packages", []))
 
 
 def find(paths: list[str]) -> list[Path]:
@@ -136,7 +154,7 @@ def normalize(notebook: Any, root: Path = ROOT) -> Any:
     for cell in notebook.cells:
         cell.source = cell.source.rstrip("\n")
         if is_install(cell):
-            cell.source = install_cell(root)
+            cell.source = install_cell(root, packages_of(notebook))
             cell.metadata = nbformat.from_dict(INSTALL_METADATA)
         else:
             kept = {name: cell.metadata[name] for name in CELL_METADATA if name in cell.metadata}
@@ -241,7 +259,8 @@ def check(path: Path, root: Path = ROOT) -> list[str]:
     cells, code = notebook.cells, code_cells(notebook)
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         faults.append("the first cell is no Markdown title (# ...)")
-    if len(cells) < 2 or cells[1].cell_type != "code" or cells[1].source != install_cell(root):
+    install = install_cell(root, packages_of(notebook))
+    if len(cells) < 2 or cells[1].cell_type != "code" or cells[1].source != install:
         faults.append("the second cell is not the install cell of book/tools/install_cell.txt")
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         faults.append("not every code cell was run once, from top to bottom: make notebooks")
