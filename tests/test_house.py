@@ -70,6 +70,7 @@ MIRRORS_NOTHING = {
     "losses/test_finite.py": "all losses, finite or refused at every width",
     "losses/test_oracle.py": "all losses against the authors' own code",
     "losses/test_properties.py": "all losses, one test a promise",
+    "test_cuda.py": "what only a GPU can show",
     "test_house.py": "the tree",
     "test_processes.py": "the launcher that other tests use",
 }

@@ -26,6 +26,7 @@ FAMILIES = {
     "relations": "Relations between samples",
     "transformers": "Transformers",
     "language": "Language models",
+    "estimators": "Language models",
 }
 ATLAS = "reference/loss-atlas"
 
