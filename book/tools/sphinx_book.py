@@ -50,7 +50,7 @@ SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
 HOME = "book/index"
 SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
-SCRIPTS = {"data-playground": "playground/playground.js", "data-figures": "figures/figures.js"}
+SCRIPTS = {"data-playground": "playground/playground.js"}
 
 
 @dataclass
