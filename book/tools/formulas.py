@@ -58,8 +58,8 @@ def mathml(latex: str, display: bool) -> str:
             element.tag = LIMITS[element.tag]
         _join_letters(element)
         _mend_fence(element)
-    shown = "".join(root.itertext())
-    if unknown := re.search(r"\\[a-zA-Z]+", shown):
+    unknown = [x.text for x in root.iter() if re.match(r"\\[a-zA-Z]", x.text or "")]
+    if unknown:
         raise ValueError(f"{unknown[0]} in the formula {latex!r} is not known to latex2mathml")
     return ElementTree.tostring(root, encoding="unicode")
 
