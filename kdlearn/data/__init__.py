@@ -9,6 +9,7 @@ from kdlearn.data.batch import Batch
 from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
 from kdlearn.data.digits import BaseDigits, base_digits
+from kdlearn.data.mnist5k import mnist5k
 from kdlearn.data.recall import Recall, associative_recall
 from kdlearn.data.samples import Samples
 from kdlearn.data.sequences import Sequences, reordering_task
@@ -33,6 +34,7 @@ __all__ = [
     "base_digits",
     "cifar",
     "cluttered_digits",
+    "mnist5k",
     "reordering_task",
     "warped_digits",
 ]

@@ -14,7 +14,11 @@ from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
     initialization,
+    real_digits,
+    same_data,
     warped_digits,
+    which_teacher,
+    wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
 
@@ -22,7 +26,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "initialization": initialization,
+    "real-digits": real_digits,
+    "same-data": same_data,
     "warped-digits": warped_digits,
+    "which-teacher": which_teacher,
+    "wrong-labels": wrong_labels,
 }
 
 
