@@ -13,9 +13,12 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    drafts,
     initialization,
+    kl_estimators,
     real_digits,
     same_data,
+    truncated_kl,
     warped_digits,
     which_teacher,
     wrong_labels,
@@ -25,9 +28,12 @@ from kdlearn.experiments.common import Experiment, Row, check
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "drafts": drafts,
     "initialization": initialization,
+    "kl-estimators": kl_estimators,
     "real-digits": real_digits,
     "same-data": same_data,
+    "truncated-kl": truncated_kl,
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
     "wrong-labels": wrong_labels,
@@ -92,7 +98,7 @@ def run(
                     table = _table(rows, experiment)
                     if path is not None:
                         write(table, path)
-                bar.set_postfix_str(f"{row['method']}: {row['accuracy']:.1f} %")
+                bar.set_postfix_str(f"{row['method']}: {row[experiment.COLUMNS[0]]:.1f}")
                 bar.update()
     return table
 
