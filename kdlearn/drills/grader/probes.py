@@ -153,8 +153,8 @@ def _of_other_input(mine: Runs) -> list[str]:
         for what, function in FUNCTIONS.items():
             told = f"of {what.format(name)} in place of {name}"
             changes[told] = partial(_changed_by, [name], function)
-    for told, change in changes.items():
-        solution = _of_changed(mine, change)
+    for told, way in changes.items():
+        solution = _of_changed(mine, way)
         if mine.does(solution, "ordinary"):
             return [f"your numbers are the right ones {told}."]
         times = factor(mine, solution)
