@@ -90,6 +90,5 @@ def _align(found: Tag) -> None:
         texts = [x.get_text(strip=True) for x in cells if x.find_parent("thead") is None]
         if texts and all(NUMBER.match(x) or x in ("", "-", "–", "NaN") for x in texts):
             for cell in cells:
-                cell["class"] = " ".join(
-                    [*filter(None, cell.get_attribute_list("class")), "number"]
-                )
+                classes = filter(None, cell.get_attribute_list("class"))
+                cell["class"] = " ".join([*classes, "number"])
