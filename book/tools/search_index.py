@@ -11,8 +11,8 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 LEFT_OUT = (
-    ".headerlink, .chapter-head, .clock, .fold, .set-up, script, style, nav, svg, .drill-card, "
-    ".bet-form, .kd-controls, summary.quiet"
+    ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
+    ".kd-controls, script, style, nav, svg"
 )
 LONGEST = 6000  # characters of a section that are kept
 

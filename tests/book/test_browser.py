@@ -323,7 +323,7 @@ def test_the_search_shows_places_as_one_types_and_none_of_the_furniture(
     dialog.get_by_role("searchbox").type("dark knowl")
     dialog.locator("li a").first.wait_for()
     shown = dialog.locator(".search-results").inner_text()
-    for furniture in ("Colab", "Download", "Copy", "Set-up", "\\", "Say it aloud", "Next"):
+    for furniture in ("Colab", "Download", "Copy", "Set-up", "\\", "Say it aloud"):
         assert furniture not in shown
     reader.keyboard.press("ArrowDown")
     reader.keyboard.press("Enter")
@@ -353,7 +353,7 @@ def test_a_term_and_a_source_show_themselves_where_they_are_named(
     reader.keyboard.press("Shift+Tab")
     reader.keyboard.press("Tab")
     preview.wait_for(state="visible")
-    assert "Distilling the Knowledge" in preview.inner_text()
+    assert "Distilling the knowledge" in preview.inner_text()
 
 
 def test_a_chapter_read_to_its_end_has_a_mark(reader: Page, address: str) -> None:
@@ -463,11 +463,7 @@ def test_the_watch_notes_a_fault(reader: Page, address: str, html: str, said: st
     assert any(fault.startswith(said) for fault in watch.faults), watch.faults
 
 
-def test_the_measure_of_width_notes_a_fault(phone: Page) -> None:
-    phone.set_content("<main><div style='width: 600px'>wide</div></main>")
-    phone.evaluate("document.body.style.overflow = 'hidden'")
-    phone.set_viewport_size(PHONE)
-    found = phone.evaluate(
-        OVERFLOW.replace("document.documentElement.scrollWidth <= width", "false")
-    )
-    assert found == ['<div style="width: 600px">wide</div>']
+def test_the_measure_of_width_notes_a_fault(reader: Page) -> None:
+    reader.set_viewport_size(PHONE)
+    reader.set_content("<main><div style='width: 600px'>wide</div></main>")
+    assert reader.evaluate(OVERFLOW) == ['<div style="width: 600px">wide</div>']
