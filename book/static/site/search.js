@@ -2,7 +2,7 @@
 const STOP = new Set(("a an and are as at be been but by can do does did for from had has have how i in into is it its of on or " +
   "so such that the their then there these they this to was we were what when where which who will with you your").split(" "));
 const K1 = 1.2, B = 0.6, MOST = 20;
-const WEIGHT = { t: 3, h: 6, x: 1 };
+const WEIGHT = { t: 3, h: 6, x: 1, c: 0.3 };
 // One spelling for both sides of the sea, and for a few names that people write in two ways.
 const SPELLINGS = [
   [/isation/g, "ization"], [/ise(d|s|r)?\b/g, "ize$1"], [/ising\b/g, "izing"], [/yse(d|s|r)?\b/g, "yze$1"],
@@ -119,11 +119,11 @@ export const attach = async (place, base, inAddress) => {
     const question = input.value.trim();
     const asked = new Set(words(question));
     const found = question ? find(index, question) : [];
-    list.replaceChildren(...found.map(({ p, a, t, h, x }) => {
+    list.replaceChildren(...found.map(({ p, a, t, h, x, c }) => {
       const link = Object.assign(document.createElement("a"), { href: `${base}${p}${a && `#${a}`}` });
       link.append(Object.assign(document.createElement("b"), { textContent: h || t }));
       if (h) link.append(Object.assign(document.createElement("small"), { textContent: t }));
-      link.append(excerpt(x, asked));
+      link.append(excerpt(words(x).some((form) => asked.has(form)) ? x : c || x, asked));
       const item = document.createElement("li");
       item.append(link);
       return item;
