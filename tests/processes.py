@@ -79,6 +79,7 @@ def run_processes(
         "MASTER_ADDR": HOST,
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 joins the store, too
+        "CUDA_VISIBLE_DEVICES": "",  # several processes would need as many GPUs
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         **environment,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from docutils.nodes import make_id
+from drill_links import drill_link
 from notebooks import BOOK, read
 
 from kdlearn import losses
-from kdlearn.drills import CHAPTERS, find
 
 STAR = re.compile(r"(?<=, )\*(?=\w+[,)])")
 HEADER = re.compile(r"(Convention|Source)\b:?\s*(.*)")
@@ -26,6 +26,7 @@ FAMILIES = {
     "relations": "Relations between samples",
     "transformers": "Transformers",
     "language": "Language models",
+    "estimators": "Language models",
 }
 ATLAS = "reference/loss-atlas"
 
@@ -91,12 +92,6 @@ def table(path: Path = BOOK / "tools/taught.toml") -> dict[str, dict[str, str]]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def drill_place(drill: str) -> tuple[str, str]:
-    """Return the chapter of a drill, as a path below book/, and the drill's title."""
-    (chapter,) = (chapter.name for chapter in CHAPTERS if drill in chapter.drills)
-    return f"implement/drills-{chapter}", find(drill).title
-
-
 def taught(loss: str) -> list[tuple[str, str]]:
     """Return where a loss is taught: texts, and addresses below book/ with their anchors."""
     entry = table().get(loss, {})
@@ -105,8 +100,8 @@ def taught(loss: str) -> list[tuple[str, str]]:
     if "chapter" in entry:
         places.append((title(entry["chapter"]), f"{entry['chapter']}.html"))
     if "drill" in entry:
-        chapter, name = drill_place(entry["drill"])
-        places.append((f"the drill “{name}”", f"{chapter}.html#{make_id(name)}"))
+        link = drill_link(entry["drill"])
+        places.append((f"the drill “{link.title}”", link.address))
     return [*places, (f"{title(ATLAS)}, {family}", f"{ATLAS}.html#{make_id(family)}")]
 
 

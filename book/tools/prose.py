@@ -31,6 +31,12 @@ PLAIN = re.compile(rf"(?<![\w.]){NUMBER}(?![\w.]*\d)")
 SPREAD = re.compile(rf"({NUMBER}) ± ({NUMBER})")
 SIGNED = re.compile(rf"(?<![\w.])[+\-−]({NUMBER})(?![\w.]*\d)")
 UNIT = r"[ -]?(?P<unit>%|per ?cent\b|points?\b)"
+BET = re.compile(
+    r"^:{3,}\{bet\} *(?P<name>\S+)\n(?:(?!:unit:):.*\n)*(?::unit: *(?P<unit>.*))?", re.M
+)
+BET_ANSWER = re.compile(
+    r"^:{3,}\{bet-answer\} *(?P<name>\S+)\n(?:(?!:value:):.*\n)*(?::value: *(?P<value>\S*))?", re.M
+)
 NAMED = re.compile(r"(?:sections?|Python|arXiv|version) [\d.]*\d(?: (?:and|to) [\d.]*\d)?")
 # A number with a unit, the first of "5 and 6 points", or a decimal.
 CLAIM = re.compile(
@@ -161,6 +167,27 @@ def unfounded(text: str, path: Path, own: list[Evidence]) -> list[str]:
             claim, unit = match["one"] or match["plain"], match["unit"] or ""
             if not any(one.has(claim, unit) for one in evidence):
                 found.append(f"{claim} stands in no output: “{_shortened(sentence)}”")
+    return found
+
+
+def unfounded_bets(text: str, own: Evidence) -> list[str]:
+    """Return what is wrong with the bets of a chapter: answers that nothing shows or nobody asks.
+
+    Args:
+        text: all Markdown of the chapter.
+        own: its evidence.
+    """
+    asked = {match["name"]: match["unit"] or "" for match in BET.finditer(text)}
+    answered = {match["name"]: match["value"] or "" for match in BET_ANSWER.finditer(text)}
+    found = [
+        f"the bet {name!r} has no bet-answer, or its answer no bet: give both the same name"
+        for name in sorted(asked.keys() ^ answered.keys())
+    ]
+    for name, claim in answered.items():
+        if not PLAIN.fullmatch(claim.lstrip("+-−")):
+            found.append(f"the bet-answer {name!r} has no number in :value:, only {claim!r}")
+        elif not own.has(claim.lstrip("+-−"), asked.get(name, "").split(" ")[0]):
+            found.append(f"{claim}, the value of the bet-answer {name!r}, stands in no output")
     return found
 
 

@@ -1,62 +1,104 @@
 """The book's own Sphinx extension: what `_config.yml` cannot say.
 
+* The look is the theme in book/theme with the files of book/static/site; nothing comes from
+  another theme or another server. `dress.py` makes the components, `formulas.py` the formulas,
+  `pages.py` tidies what is finished, `search_index.py` and `editions.py` write what stands beside.
 * The repository's address comes from pyproject.toml, its one place.
-* MathJax is served by the site itself, without the parts that no page uses.
 * A bibliography is a plain list to screen readers; docutils' roles for it are not valid ARIA.
-* A table can be reached by keyboard, since a wide one scrolls inside itself; the lines of a long
-  signature are no list.
 * The package's docstrings are rewritten (docstrings.py), and names in single backticks are links.
 """
 
-import importlib.metadata
+import base64
+import hashlib
+import itertools
 import re
-import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import docstrings
+import dress
+import editions
+import formulas
+import notebooks
+import pages
 import repository
+import search_index
+import svg
 from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 from sphinx.writers.html5 import HTML5Translator
+from sphinxcontrib.bibtex.plugin import register_plugin
+from sphinxcontrib.bibtex.style.referencing import BracketStyle
+from sphinxcontrib.bibtex.style.referencing.author_year import AuthorYearReferenceStyle
 
+import kdlearn
+from kdlearn import losses
+
+BOOK = repository.ROOT / "book"
 SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
-SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
-UNUSED_MATHJAX = [
-    "[!t]*.js",  # the bundles of other inputs and outputs
-    "tex-[!c]*.js",
-    "tex-chtml-*.js",
-    "adaptors",
-    "input/asciimath*",
-    "input/mml*",
-    "output/svg*",
-    "sre",
-]
+# Scripts of parts of the book that have their own: loaded where the page has the mark.
+HOME = "book/index"
+SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
+CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
+SCRIPTS = {"data-playground": "playground/playground.js"}
+
+
+@dataclass
+class RoundBrackets(AuthorYearReferenceStyle):
+    """Citations in round brackets: Hinton et al. (2015)."""
+
+    bracket_textual: BracketStyle = field(default_factory=lambda: BracketStyle("(", ")"))
+    bracket_parenthetical: BracketStyle = field(
+        default_factory=lambda: BracketStyle("(", ")", sep="; ")
+    )
+
+
+class Site:
+    """What every page says of the whole site."""
+
+    def __init__(self) -> None:
+        address = repository.read_address()
+        self.url = address.url
+        self.pages = address.pages
+        self.prefix = f"/{address.name}/"
+        self.version = kdlearn.__version__
+        self.date = last_change()
+        static = sorted((BOOK / "static").rglob("*.[cj]s*"))
+        # Browsers keep a style as long as its address stays the same.
+        self.stamp = hashlib.sha256(b"".join(x.read_bytes() for x in static)).hexdigest()[:8]
+
+    def scripts(self, body: str | None) -> list[str]:
+        """Return the scripts that a page needs beside the site's own."""
+        wanted = [name for mark, name in SCRIPTS.items() if mark in (body or "")]
+        return [name for name in wanted if (BOOK / "static" / name).exists()]
+
+
+def last_change() -> str:
+    """Return the day of the last commit, or nothing outside a repository."""
+    command = ["git", "log", "-1", "--format=%cs"]
+    done = subprocess.run(command, cwd=repository.ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def set_address(app: Sphinx, config: Config) -> None:
     """Fill in whatever depends on where the repository and its pages are."""
     address = repository.read_address()
-    config["html_theme_options"]["repository_url"] = address.url
+    # Jupyter Book fills in the options of its own theme.
+    config["html_theme_options"] = {}
     config["html_baseurl"] = address.pages
     config["ogp_site_url"] = address.pages
-    config["notfound_urls_prefix"] = f"/{address.name}/"
-
-
-def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Copy MathJax next to the other static files."""
-    if error is None and app.builder.format == "html":
-        package = importlib.metadata.distribution("sphinx-mathjax-offline")
-        source = Path(str(package.locate_file("sphinx-mathjax-offline/static/mathjax")))
-        target = Path(app.outdir) / "_static" / "mathjax"
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        for pattern in UNUSED_MATHJAX:
-            for path in target.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    config["ogp_image"] = f"{address.pages}_static/site/card.png"
+    config["kdlearn_colab"] = editions.colab(address)
 
 
 def visit_citation(translator: HTML5Translator, node: nodes.citation) -> None:
@@ -71,6 +113,26 @@ def depart_citation(translator: HTML5Translator, node: nodes.citation) -> None:
     following = node.next_node(descend=False, siblings=True, ascend=False)
     last = not isinstance(following, nodes.citation)
     translator.body.append("</div>\n</div>\n" if last else "</div>\n")
+
+
+class LossesOf(SphinxDirective):
+    """`losses-of`: every loss of some files of kdlearn/losses, under its own name."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Have autodoc write each of them."""
+        files = self.arguments[0].split()
+        names = [x for x in losses.__all__ if _family(getattr(losses, x)) in files]
+        lines = [line for x in names for line in (f".. autofunction:: kdlearn.losses.{x}", "")]
+        node = nodes.Element()
+        self.state.nested_parse(StringList(lines, source=""), self.content_offset, node)
+        return node.children
+
+
+def _family(loss: Callable[..., Any]) -> str:
+    return loss.__module__.rpartition(".")[2]
 
 
 def link_by_name(
@@ -92,33 +154,100 @@ def link_by_name(
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
 
 
-def mend_body(
+def chapters(toctree: Callable[..., str]) -> str:
+    """Return the list of all chapters, with their numbers."""
+    listed = toctree(maxdepth=1, collapse=False, includehidden=True, titles_only=True)
+    return re.sub(r'<p class="caption"[^>]*>', '<p class="caption">', listed)
+
+
+def finish_page(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Make every table of a page focusable, and the parameters of a signature plain lines."""
+    """Tidy a page's text and hand the template what it shows around it."""
     if "body" in context:
-        body = context["body"].replace("<table ", '<table tabindex="0" ')
-        context["body"] = SIGNATURE.sub(without_list, body)
+        body = with_figures(app, pages.mend(context["body"]))
+        context["body"] = with_thumbnails(app, body) if page == HOME else body
+    context["site"] = app.kdlearn_site  # type: ignore[attr-defined]
+    context["page_contents"] = pages.page_contents
+    context["chapters"] = chapters
 
 
-def without_list(signature: re.Match[str]) -> str:
-    """Return a signature whose lines are no list; Sphinx's has descriptions without terms."""
-    text = signature[0].replace("<dl>", '<div class="sig-lines">').replace("</dl>", "</div>")
-    return text.replace("<dd>", "<div>").replace("</dd>", "</div>")
+def with_figures(app: Sphinx, body: str) -> str:
+    """Return a page with its SVG figures in it."""
+    stored = {name: path for path, name in app.builder.images.items()}
+    count = itertools.count(1)
+
+    def figure(match: re.Match[str]) -> str:
+        path = Path(app.srcdir) / stored[match["name"]]
+        alt = unescape(re.search(r'alt="([^"]*)"', match[0])[1])  # type: ignore[index]
+        return svg.inline(path.read_text(encoding="utf-8"), alt, next(count))
+
+    return SVG_IMAGE.sub(figure, body)
+
+
+def with_thumbnails(app: Sphinx, body: str) -> str:
+    """Return the first page with a picture on each card: the first figure of its chapter."""
+    folder = Path(app.outdir) / "_images"
+    folder.mkdir(exist_ok=True)
+
+    def picture(match: re.Match[str]) -> str:
+        chapter = BOOK / f"{match['page']}.ipynb"
+        for cell in notebooks.code_cells(notebooks.read(chapter)):
+            for output in cell.outputs:
+                for kind, suffix in (("image/svg+xml", "svg"), ("image/png", "png")):
+                    if kind in output.get("data", {}):
+                        data = output.data[kind]
+                        name = f"card-{chapter.stem}-{chapter.parent.name}.{suffix}"
+                        (folder / name).write_bytes(
+                            data.encode() if suffix == "svg" else base64.b64decode(data)
+                        )
+                        image = f'<img class="thumb" src="../_images/{name}" alt="" loading="lazy">'
+                        return match[0] + image
+        return match[0]
+
+    return CARD.sub(picture, body)
+
+
+def further_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Return the pages that no file of the book holds."""
+    yield "search", {"title": "Search"}, "search.html"
+    yield "404", {"title": "Page not found"}, "404.html"
+
+
+def begin(app: Sphinx) -> None:
+    """Prepare the builder: the site has its own search index."""
+    app.kdlearn_site = Site()  # type: ignore[attr-defined]
+    if app.builder.format == "html":
+        app.builder.search = False  # type: ignore[attr-defined]
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Write what stands beside the pages."""
+    if error is None and app.builder.format == "html":
+        search_index.write(Path(app.outdir))
+        editions.write_all(Path(app.outdir) / "notebooks")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything above."""
+    register_plugin("sphinxcontrib.bibtex.style.referencing", "author_year_round", RoundBrackets)
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
+    # Jupyter Book sets it whether the extension that reads it is there or not.
+    app.add_config_value("comments_config", {}, "env")
+    app.add_html_theme("kdlearn", str(BOOK / "theme"))
+    app.add_directive("losses-of", LossesOf)
+    dress.setup(app)
+    formulas.setup(app)
     app.connect("config-inited", set_address, priority=10)
-    app.connect("html-page-context", mend_body)
-    app.connect("build-finished", copy_mathjax)
+    app.connect("builder-inited", begin)
+    app.connect("html-page-context", finish_page)
+    app.connect("html-collect-pages", further_pages)
+    app.connect("build-finished", finish)
     app.connect("autodoc-process-docstring", docstrings.rewrite, priority=10)
     app.connect("autodoc-process-signature", docstrings.mend_signature)
     app.connect("missing-reference", link_by_name)
     app.add_node(nodes.citation, override=True, html=(visit_citation, depart_citation))
-    app.config["mathjax_path"] = "mathjax/tex-chtml.js"
     app.config["napoleon_custom_sections"] = SECTIONS
     app.config["napoleon_use_ivar"] = True
     app.config["napoleon_use_rtype"] = False

@@ -40,7 +40,7 @@ class Spec:
 
 
 def labeled(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda s, t: getattr(losses, name)(s, t, LABELS[: len(s)])
+    return lambda s, t: getattr(losses, name)(s, t, LABELS[: len(s)].to(s.device))
 
 
 def fsp(student: Tensor, teacher: Tensor) -> Tensor:
@@ -57,14 +57,24 @@ def top_k(tail: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def sampled(student: Tensor, teacher: Tensor) -> Tensor:
-    indices = torch.arange(3).expand(*teacher.shape[:-1], 3)
+    indices = torch.arange(3, device=teacher.device).expand(*teacher.shape[:-1], 3)
     stored = teacher.float() if teacher.element_size() == 2 else teacher
     return losses.sampled_kl(student, stored.log_softmax(-1).gather(-1, indices), indices)
 
 
 def sequence(student: Tensor, teacher: Tensor) -> Tensor:
-    tokens = torch.arange(student.shape[0] * student.shape[1]).reshape(student.shape[:2]) % 9
+    count = student.shape[0] * student.shape[1]
+    tokens = torch.arange(count, device=student.device).reshape(student.shape[:2]) % 9
     return losses.sequence_reverse_kl(student, teacher, tokens)
+
+
+def drawn(estimator: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(student, teacher):
+        count = student[..., 0].numel()
+        tokens = torch.arange(count, device=student.device).reshape(student.shape[:-1]) % 9
+        return losses.sampled_reverse_kl(student, teacher, tokens, estimator=estimator)
+
+    return call
 
 
 def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
@@ -72,7 +82,7 @@ def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def fused(student: Tensor, teacher: Tensor) -> Tensor:
-    head = torch.eye(student.shape[-1], dtype=student.dtype)
+    head = torch.eye(student.shape[-1], dtype=student.dtype, device=student.device)
     return losses.linear_distillation_loss(student, head, teacher, chunk=3)
 
 
@@ -113,14 +123,14 @@ TABLE = {
     ),
     "deit_soft_loss": Spec(
         "logits",
-        lambda s, t: losses.deit_soft_loss(s, s, t, LABELS[: len(s)]),
+        lambda s, t: losses.deit_soft_loss(s, s, t, LABELS[: len(s)].to(s.device)),
         ignores="shift",
         sees="order, scale",
         zero=False,
     ),
     "deit_hard_loss": Spec(
         "logits",
-        lambda s, t: losses.deit_hard_loss(s, s, t, LABELS[: len(s)]),
+        lambda s, t: losses.deit_hard_loss(s, s, t, LABELS[: len(s)].to(s.device)),
         ignores="shift",
         sees="order, scale",
         zero=False,
@@ -235,6 +245,11 @@ TABLE = {
     ),
     "linear_distillation_loss": Spec("tokens", fused, second=False, **KL),
     "uld_loss": Spec("tokens", plain("uld_loss"), ignores="batch, order, shift", sees="scale"),
+    "sampled_reverse_kl/k1": Spec(
+        "tokens", drawn("k1"), ignores="shift", sees="order, scale", positive=False
+    ),
+    "sampled_reverse_kl/k2": Spec("tokens", drawn("k2"), ignores="shift", sees="order, scale"),
+    "sampled_reverse_kl/k3": Spec("tokens", drawn("k3"), ignores="shift", sees="order, scale"),
     "sequence_reverse_kl": Spec(
         "tokens", sequence, ignores="shift", sees="order, scale", positive=False
     ),
@@ -254,6 +269,7 @@ MASKED = {  # and the kind of their inputs
     "uld_loss": "tokens",
     "top_k_kl": "tokens",
     "sampled_kl": "tokens",
+    "sampled_reverse_kl": "tokens",
     "sequence_reverse_kl": "tokens",
 }
 
@@ -270,13 +286,13 @@ def masked_call(name: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
             if fits:  # what a batch is filled up with
                 indices = indices.masked_fill(~mask[..., None], -1)
             return loss(student, log_probs, indices, mask=mask)
-        if name == "sequence_reverse_kl":
-            tokens = torch.arange(student.shape[1]).expand(student.shape[:2])
+        if name in ("sampled_reverse_kl", "sequence_reverse_kl"):
+            tokens = torch.arange(student.shape[1], device=student.device).expand(student.shape[:2])
             if fits:
                 tokens = tokens.masked_fill(~mask, -100)
             return loss(student, teacher, tokens, mask=mask)
         if name == "linear_distillation_loss":
-            head = torch.eye(student.shape[-1], dtype=student.dtype)
+            head = torch.eye(student.shape[-1], dtype=student.dtype, device=student.device)
             return loss(student, head, teacher, mask=mask, chunk=3)
         extra = {"relation_heads": 2} if name == "relation_loss" else {}
         return loss(student, teacher, mask=mask, **extra)

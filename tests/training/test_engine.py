@@ -23,6 +23,7 @@ from kdlearn.losses import (
     similarity_preserving_loss,
     soft_target_loss,
 )
+from kdlearn.training import engine
 from kdlearn.training.checkpoints import Checkpoints
 from kdlearn.training.engine import Engine
 from kdlearn.training.fit import fit
@@ -278,6 +279,14 @@ def test_half_precision_needs_a_gpu():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="the model is on no GPU: use 'bf16'"):
         trained(Engine(precision="fp16"))
+
+
+def test_more_processes_than_gpus_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ValueError, match="LOCAL_RANK is 1 and there are 1 GPUs: start one"):
+        engine._own_device()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,145 @@
+// The search: sections ranked by BM25, where words of a title count most. Same index for the dialog and search.html.
+const STOP = new Set(("a an and are as at be been but by can do does did for from had has have how i in into is it its of on or " +
+  "so such that the their then there these they this to was we were what when where which who will with you your").split(" "));
+const K1 = 1.2, B = 0.6, MOST = 20;
+const WEIGHT = { t: 3, h: 6, x: 1 };
+// One spelling for both sides of the sea, and for a few names that people write in two ways.
+const SPELLINGS = [
+  [/isation/g, "ization"], [/ise(d|s|r)?\b/g, "ize$1"], [/ising\b/g, "izing"], [/yse(d|s|r)?\b/g, "yze$1"],
+  [/(col|behavi|fav|hon|lab|neighb|rum)our/g, "$1or"], [/(cent|fib|met)re\b/g, "$1er"], [/ell(ed|ing|er)\b/g, "el$1"],
+  [/ogue\b/g, "og"], [/²/g, " squared"],
+];
+// Words that end in -ise on both sides.
+const KEEP = /^(?:otherwise|noise|precise|exercise|raise|rise|wise|likewise|promise|surprise|concise|advise|arise)/;
+
+const stem = (word) => {
+  if (word.length < 4 || /[^a-z]/.test(word)) return word;
+  let root = word.replace(/(?:ations?|ating|ated?|ators?)$/, "at").replace(/(?:izations?|izing|ized?|izers?|izes)$/, "iz");
+  root = root.replace(/(?:sses)$/, "ss").replace(/ies$/, "y").replace(/([^s])s$/, "$1").replace(/(?:ments?|ness|ally|ly)$/, "");
+  root = root.replace(/(?:ing|ed|er)$/, (end) => (root.length - end.length >= 4 ? "" : end)).replace(/(?:ion|e)$/, "");
+  return root.length >= 3 ? root : word;
+};
+
+/** Cut a text into the forms under which its words are found; Chinese into pairs of characters. */
+export const words = (text) => {
+  let plain = text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "");
+  plain = plain.replace(/([a-z0-9])([A-Z][a-z])/g, "$1 $2 $1$2").toLowerCase();
+  const found = [];
+  for (const word of plain.replace(/²/g, " squared").match(/[a-z0-9]+|[\u4e00-\u9fff]+/g) ?? []) {
+    if (/[\u4e00-\u9fff]/.test(word)) {
+      for (let i = 0; i < Math.max(1, word.length - 1); i += 1) found.push(word.slice(i, i + 2));
+    } else {
+      found.push(stem(KEEP.test(word) ? word : SPELLINGS.reduce((form, [from, to]) => form.replace(from, to), word)));
+    }
+  }
+  return found;
+};
+
+/** Count the words of the sections once. */
+export const prepare = (sections) => {
+  const postings = new Map();
+  let total = 0;
+  const lengths = sections.map((section, number) => {
+    const counts = new Map();
+    for (const [part, weight] of Object.entries(WEIGHT)) {
+      for (const word of words(section[part])) counts.set(word, (counts.get(word) ?? 0) + weight);
+    }
+    for (const [word, count] of counts) {
+      if (!postings.has(word)) postings.set(word, []);
+      postings.get(word).push([number, count]);
+    }
+    const length = words(section.x).length + 20;
+    total += length;
+    return length;
+  });
+  return { sections, postings, lengths, mean: total / sections.length };
+};
+
+/** Return the sections that have the words of a question, best first. */
+export const find = ({ sections, postings, lengths, mean }, question) => {
+  const asked = [...new Set(words(question))];
+  const telling = asked.filter((word) => !STOP.has(word));
+  const scores = new Map();
+  const wanted = telling.length ? telling : asked;
+  wanted.forEach((word, position) => {
+    // While one types, the last word may be a beginning.
+    const last = position === wanted.length - 1 && word.length > 2 && !postings.has(word);
+    const forms = last ? [...postings.keys()].filter((form) => form.startsWith(word)).slice(0, 30) : [word];
+    const best = new Map();
+    for (const form of forms) {
+      const list = postings.get(form) ?? [];
+      const rare = Math.log(1 + (sections.length - list.length + 0.5) / (list.length + 0.5));
+      for (const [number, count] of list) {
+        const score = (rare * count * (K1 + 1)) / (count + K1 * (1 - B + (B * lengths[number]) / mean));
+        best.set(number, Math.max(best.get(number) ?? 0, score));
+      }
+    }
+    for (const [number, score] of best) {
+      const [sum, hits] = scores.get(number) ?? [0, 0];
+      scores.set(number, [sum + score, hits + 1]);
+    }
+  });
+  const whole = words(question).join(" ");
+  return [...scores].map(([number, [sum, hits]]) => {
+    const section = sections[number];
+    const title = words(section.h || section.t).join(" ");
+    let score = sum * (hits / wanted.length) ** 2;
+    if (title === whole) score *= 2;
+    else if (title.includes(whole) || (section.h && words(section.t).join(" ").includes(whole))) score *= 1.3;
+    if (section.p.includes("/api/") || section.p.endsWith("references.html")) score *= 0.6;
+    return { section, score };
+  }).sort((one, other) => other.score - one.score).slice(0, MOST).map(({ section }) => section);
+};
+
+const excerpt = (text, asked) => {
+  const tokens = text.split(" ");
+  const hit = tokens.findIndex((token) => words(token).some((form) => asked.has(form)));
+  const from = Math.max(0, hit - 8);
+  const paragraph = document.createElement("p");
+  if (from) paragraph.append("… ");
+  for (const token of tokens.slice(from, from + 34)) {
+    const marked = words(token).some((form) => asked.has(form) && !STOP.has(form));
+    paragraph.append(marked ? Object.assign(document.createElement("mark"), { textContent: token }) : token, " ");
+  }
+  if (from + 34 < tokens.length) paragraph.append("…");
+  return paragraph;
+};
+
+let index;
+
+/** Make a form search as one types; on the page search.html the question stands in the address. */
+export const attach = async (place, base, inAddress) => {
+  const [input, status, list] = ["input", ".search-status", ".search-results"].map((part) => place.querySelector(part));
+  const show = () => {
+    if (!index) return;
+    const question = input.value.trim();
+    const asked = new Set(words(question));
+    const found = question ? find(index, question) : [];
+    list.replaceChildren(...found.map(({ p, a, t, h, x }) => {
+      const link = Object.assign(document.createElement("a"), { href: `${base}${p}${a && `#${a}`}` });
+      link.append(Object.assign(document.createElement("b"), { textContent: h || t }));
+      if (h) link.append(Object.assign(document.createElement("small"), { textContent: t }));
+      link.append(excerpt(x, asked));
+      const item = document.createElement("li");
+      item.append(link);
+      return item;
+    }));
+    status.textContent = question ? (found.length ? `${found.length === MOST ? "The best " : ""}${found.length} places` : "Nothing found.") : "";
+    if (inAddress) history.replaceState(null, "", question ? `?q=${encodeURIComponent(question)}` : location.pathname);
+  };
+  if (inAddress) input.value = new URLSearchParams(location.search).get("q") ?? "";
+  input.addEventListener("input", show);
+  place.querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    list.querySelector("a")?.click();
+  });
+  place.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const stops = [input, ...list.querySelectorAll("a")];
+    const next = stops[stops.indexOf(document.activeElement) + step];
+    if (step && next) { event.preventDefault(); next.focus(); }
+  });
+  if (inAddress) input.focus();
+  index ??= prepare(await (await fetch(new URL(`${base}search.json`, location.href))).json());
+  show();
+};

@@ -1,0 +1,85 @@
+"""The search's index: every section of every page, as its words are read.
+
+Written from the finished pages, so that an excerpt is what stands there; without what surrounds
+the text, without code that is folded away, and with formulas as they are spoken of in plain text.
+site/search.js ranks the sections.
+"""
+
+import json
+from pathlib import Path
+
+from bs4 import BeautifulSoup, Tag
+
+LEFT_OUT = (
+    ".headerlink, .chapter-head, .clock, .fold, .set-up, script, style, nav, svg, .drill-card, "
+    ".bet-form, .kd-controls, summary.quiet"
+)
+LONGEST = 6000  # characters of a section that are kept
+
+
+def sections(page: str, html: str) -> list[dict[str, str]]:
+    """Return the sections of a page: page, anchor, title of the page, heading, text.
+
+    Example:
+        >>> html = '<article><section id="a"><h1>One</h1><p>Two.</p></section></article>'
+        >>> sections("x.html", html)
+        [{'p': 'x.html', 'a': '', 't': 'One', 'h': '', 'x': 'Two.'}]
+    """
+    article = BeautifulSoup(html, "html.parser").article
+    if article is None:
+        return []
+    for left_out in article.select(LEFT_OUT):
+        left_out.decompose()
+    found: list[dict[str, str]] = []
+    heading = article.find("h1")
+    title = " ".join(heading.get_text().split()) if heading else page
+    for section in article.find_all("section", id=True):
+        head = section.find(["h1", "h2", "h3", "h4"], recursive=False)
+        if head is None:
+            continue
+        text = _own_text(section)
+        name = " ".join(head.get_text().split())
+        first = head.name == "h1"
+        found.append(
+            {
+                "p": page,
+                "a": "" if first else str(section["id"]),
+                "t": title,
+                "h": "" if first else name,
+                "x": text[:LONGEST],
+            }
+        )
+    return found + _entries(page, title, article)
+
+
+def _own_text(section: Tag) -> str:
+    """Return the text of a section without its heading and the sections in it."""
+    parts = []
+    for child in section.children:
+        if isinstance(child, Tag):
+            if child.name in ("section", "h1", "h2", "h3", "h4"):
+                continue
+            parts.append(child.get_text(" "))
+    return " ".join(" ".join(parts).split())
+
+
+def _entries(page: str, title: str, article: Tag) -> list[dict[str, str]]:
+    """Return the entries of a glossary, each with its own anchor."""
+    found = []
+    for term in article.select("dl.glossary dt[id]"):
+        meaning = term.find_next_sibling("dd")
+        text = " ".join(meaning.get_text(" ").split()) if meaning else ""
+        name = " ".join(term.get_text().split())
+        found.append({"p": page, "a": str(term["id"]), "t": title, "h": name, "x": text})
+    return found
+
+
+def write(site: Path) -> None:
+    """Write the index of a built site beside its pages."""
+    index = []
+    for path in sorted(site.rglob("*.html")):
+        name = path.relative_to(site).as_posix()
+        if not name.startswith(("_static/", "search", "404", "index", "genindex")):
+            index += sections(name, path.read_text(encoding="utf-8"))
+    text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+    (site / "search.json").write_text(text, encoding="utf-8")
