@@ -243,6 +243,9 @@ def vocabulary_jobs() -> dict[str, Job]:
     def sequence(student: Tensor, teacher: Tensor) -> Tensor:
         return losses.sequence_reverse_kl(student, teacher, tokens)
 
+    def drawn(student: Tensor, teacher: Tensor) -> Tensor:
+        return losses.sampled_reverse_kl(student, teacher, tokens)
+
     return {
         "reverse_kl": loss_job(losses.reverse_kl, logits),
         "skew_kl": loss_job(losses.skew_kl, logits),
@@ -252,6 +255,7 @@ def vocabulary_jobs() -> dict[str, Job]:
         "top_k_kl, k = 64": loss_job(top_k, logits),
         "sampled_kl, 64 draws": loss_job(sampled, logits),
         "sequence_reverse_kl": loss_job(sequence, logits),
+        "sampled_reverse_kl": loss_job(drawn, logits),
         "cross_entropy": loss_job(next_tokens, logits),
         "linear_distillation_loss, with its heads": loss_job(fused, (*TOKENS, WIDTH)),
     }

@@ -30,6 +30,9 @@ from kdlearn.drills.grader.grade import grade
 from kdlearn.drills.order import Chapter
 
 WIDTH = 76
+# Makes buttons of the lines of a bug and of the statements; no part of a notebook runs it.
+TAPS = '<script defer src="../../_static/figures/tap.js"></script>'
+STATEMENTS = "rapid-fire"
 PLACEHOLDER = re.compile(r"( = )?\{(\w+)\}")
 TEXTS = tomllib.loads((notebooks.BOOK / "implement/drills.toml").read_text(encoding="utf-8"))
 
@@ -56,9 +59,9 @@ def narrow(code: str) -> str:
     return "\n".join(lines[: text.lineno - 1] + wrapped + lines[text.end_lineno :])
 
 
-def folded(title: str, text: str) -> str:
-    """Markdown behind a title that opens it."""
-    return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
+def folded(title: str, text: str, attributes: str = "") -> str:
+    """Markdown behind a title that opens it; attributes are for the script of the site."""
+    return f"<details{attributes}>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def spoken(diagnosis: str) -> str:
@@ -100,6 +103,8 @@ def known(drill: Drill) -> str:
 def cells_of(drill: Drill, number: int) -> list[Any]:
     """Task, starter, check, a recorded attempt, and the folded help of one drill."""
     task = f"## {number}. {drill.title}\n\n*{drill.level}, {drill.minutes} minutes*\n\n{drill.task}"
+    if drill.id == STATEMENTS:
+        task += f"\n\n{TAPS}"
     hints = "\n\n".join(folded(f"Hint {n}", hint) for n, hint in enumerate(drill.hints, 1))
     answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{drill.explanation}"
     check = new_code_cell(f'check("{drill.id}", {drill.function})')
@@ -108,7 +113,11 @@ def cells_of(drill: Drill, number: int) -> list[Any]:
         folded("A recorded attempt, and what the grader says", attempt(drill)),
         hints,
         folded("Solution, and what an interviewer listens for", answer),
-        folded("Mistakes that the grader names", known(drill)),
+        folded(
+            "Mistakes that the grader names",
+            known(drill),
+            ' class="kd-verdicts"' if drill.id == STATEMENTS else "",
+        ),
     ]
     return [
         new_markdown_cell(task),
@@ -165,13 +174,16 @@ def cells_of_bug(bug: Bug, number: int) -> list[Any]:
     )
     ask = new_code_cell(f'show_bug("{bug.id}")')
     reply = new_code_cell(f'check_line("{bug.id}", line=0)')
-    for cell in (ask, reply):
-        cell.metadata["tags"] = ["nbval-check-output"]
+    # The site shows the code alone: there the line is clicked.
+    ask.metadata["tags"] = ["nbval-check-output", "remove-input"]
+    reply.metadata["tags"] = ["nbval-check-output", "remove-cell"]
     return [
         new_markdown_cell(f"## {number}. {bug.title}\n\n{bug.symptom}"),
         ask,
         reply,
-        new_markdown_cell(folded("The line", answer)),
+        new_markdown_cell(
+            folded("The line", answer, f' data-bug="{bug.id}" data-line="{bug.line()}"')
+        ),
     ]
 
 
@@ -181,7 +193,7 @@ def build_bugs() -> Any:
     cells = [
         new_markdown_cell("# Find the bug"),
         new_code_cell(notebooks.install_cell(), metadata=notebooks.INSTALL_METADATA),
-        new_markdown_cell(texts["introduction"]),
+        new_markdown_cell(f"{texts['introduction'].rstrip()}\n\n{TAPS}"),
         new_code_cell("from kdlearn.drills import check_line, show_bug"),
     ]
     for number, name in enumerate(NAMES, 1):

@@ -104,12 +104,13 @@ def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> 
     return low
 
 
-def check_logit_values(logits: Tensor, name: str) -> None:
+def check_logit_values(logits: Tensor, name: str, *, probabilities: bool = False) -> None:
     """Refuse NaN, plus infinity, rows that are minus infinity throughout, and probabilities.
 
     Args:
         logits: shape (..., C), before a softmax over C.
         name: what to call them in a message, in the plural.
+        probabilities: whether these are welcome too, where nothing but the order counts.
 
     Example:
         >>> check_logit_values(torch.tensor([[0.3, 0.7]]), "scores")
@@ -124,7 +125,8 @@ def check_logit_values(logits: Tensor, name: str) -> None:
             f"{name} have a row that is -inf throughout, so nothing is left to choose from: leave "
             "such rows out, by the mask where the loss takes one."
         )
-    if low > 0:
+    # Rows of zeros with a one are logits too, in examples.
+    if not probabilities and (low > 0 or (low == 0 and bool((logits != logits.round()).any()))):
         check_no_probabilities(logits, name)
 
 
@@ -502,6 +504,28 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(
             f"temperature is {temperature}, expected a positive finite number: "
             "1 leaves logits unchanged."
+        )
+
+
+def check_softening(temperature: float, logits: Tensor) -> None:
+    """Refuse a temperature that leaves less of the logits than their precision can tell apart.
+
+    A divergence of softened probabilities shrinks as 1/T² and its rounding does not, so from some
+    100 on in float32, some 2 million in float64, a factor T² would return rounding.
+
+    Example:
+        >>> check_softening(1000, torch.ones(2, 3))
+        Traceback (most recent call last):
+        ...
+        ValueError: temperature is 1000, where probabilities in torch.float32 are too equal to be
+            compared: use less, or give float64.
+    """
+    check_temperature(temperature)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    if temperature > 0.04 * torch.finfo(dtype).eps ** -0.5:
+        raise ValueError(
+            f"temperature is {temperature}, where probabilities in {dtype} are too equal to be "
+            "compared: use less, or give float64."
         )
 
 

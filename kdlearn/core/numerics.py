@@ -49,6 +49,8 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
 def unit(vectors: Tensor, dim: int) -> Tensor:
     """Divide vectors by their L2 length; a vector of zeros stays zero, with gradient zero.
 
+    So does one that is all but zero, below 1e-35 in float32: its gradient would leave the range.
+
     Args:
         vectors: any shape.
         dim: the dimension along which the vectors lie.
@@ -59,14 +61,32 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
                 [0.0000, 0.0000]])
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
-    if not _all_between(squares, 1e-30, 1e30):
+    if not all_between(squares, 1e-30, 1e30):
         # A direction does not depend on the scale, so the peak may count as a constant in the
         # gradient.
-        peak = vectors.detach().abs().amax(dim=dim, keepdim=True)
-        vectors = vectors / peak.clamp_min(torch.finfo(vectors.dtype).tiny)
+        vectors = vectors / peaks(vectors, dim)
         squares = vectors.square().sum(dim=dim, keepdim=True)
     # Infinity in place of a length of 0 makes value and gradient 0; the root has no slope at 0.
     return vectors / torch.where(squares > 0, squares, torch.inf).sqrt()
+
+
+def peaks(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Return largest absolute values to divide by, infinity where all is next to nothing.
+
+    What does not depend on the scale has a gradient that grows as the scale shrinks; of a peak
+    below 1e-35 in float32 it could be infinite, so such numbers count as zeros.
+
+    Args:
+        values: any shape.
+        dim: where to look for one peak; it stays, with size 1.
+
+    Example:
+        >>> peaks(torch.tensor([[3.0, -4.0], [1e-40, 0.0]]), dim=1)
+        tensor([[4.],
+                [inf]])
+    """
+    peak = values.detach().abs().amax(dim=dim, keepdim=True)
+    return torch.where(peak < 1000 * torch.finfo(values.dtype).tiny, torch.inf, peak)
 
 
 def lengths(vectors: Tensor) -> Tensor:
@@ -81,7 +101,7 @@ def lengths(vectors: Tensor) -> Tensor:
     """
     flat = vectors.flatten(1)
     norms = flat.norm(dim=1)
-    if _all_between(norms, 1e-15, 1e15):
+    if all_between(norms, 1e-15, 1e15):
         return norms
     peak = flat.detach().abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
     return peak * (flat / peak[:, None]).norm(dim=1)
@@ -99,14 +119,23 @@ def in_scale(values: Tensor) -> Tensor:
         >>> in_scale(torch.tensor([1e-30, 2e-30])), in_scale(torch.tensor([1.0, 2.0]))
         (tensor([0.5000, 1.0000]), tensor([1., 2.]))
     """
-    peak = torch.stack(torch.aminmax(values.detach())).abs().amax()
-    if _all_between(peak, 1e-6, 1e6):
-        return values
-    return values / peak.clamp_min(torch.finfo(values.dtype).tiny)
+    peak = peaks(torch.stack(torch.aminmax(values.detach())), dim=0)
+    return values if all_between(peak, 1e-6, 1e6) else values / peak
 
 
-def _all_between(values: Tensor, low: float, high: float) -> bool:
-    """Whether all values lie in a range; told of the CPU alone, since a GPU would have to wait."""
+def all_between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie in a range, if one may look.
+
+    A GPU would have to wait, and what compiles does not branch on values: there the answer is
+    False, and the caller takes the way that is right for all numbers.
+
+    Example:
+        >>> (
+        ...     all_between(torch.tensor([1.0, 2.0]), 0, 3),
+        ...     all_between(torch.tensor([torch.nan]), 0, 3),
+        ... )
+        (True, False)
+    """
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     lowest, highest = torch.aminmax(values.detach())
@@ -160,20 +189,28 @@ def _where_mass(target: Tensor, logarithms: Tensor) -> Tensor:
     return torch.where(target == 0, 0.0, logarithms)
 
 
-def log_sum(logarithms: Tensor) -> Tensor:
+def log_sum(logarithms: Tensor, origin: Tensor | float = 0.0) -> Tensor:
     """Logarithm of a sum over the last dimension; where all of it is nothing, without a gradient.
 
     Args:
         logarithms: shape (..., C), minus infinity for nothing.
+        origin: what to subtract from the logarithm, (..., 1), before rounding.
+
+    Returns:
+        Shape (..., 1).
 
     Example:
         >>> log_sum(torch.tensor([[-torch.inf, -torch.inf], [0.0, 0.0]]))
-        tensor([  -inf, 0.6931])
+        tensor([[  -inf],
+                [0.6931]])
     """
-    # logsumexp of nothing has the gradient NaN, which a mask after it would not take away.
-    nothing = (logarithms == -torch.inf).all(dim=-1, keepdim=True)
-    total = logarithms.masked_fill(nothing, 0).logsumexp(dim=-1)
-    return total.masked_fill(nothing.squeeze(-1), -torch.inf)
+    lowest = torch.finfo(logarithms.dtype).min
+    peak = logarithms.detach().amax(dim=-1, keepdim=True).clamp_min(lowest)
+    # Where a gradient of logsumexp is computed anew, that of exp is at hand.
+    total = (logarithms - peak).exp_().sum(dim=-1, keepdim=True)
+    # The slope of the logarithm at 0 is infinite, and a mask after it would make that NaN.
+    nothing = total == 0
+    return total.masked_fill(nothing, 1).log().masked_fill(nothing, -torch.inf) + (peak - origin)
 
 
 def pool(features: Tensor, size: int | Sequence[int]) -> Tensor:

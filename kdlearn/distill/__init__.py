@@ -5,6 +5,7 @@ from kdlearn.distill.distiller import DistillationLoss, Distiller
 from kdlearn.distill.ensemble import Ensemble
 from kdlearn.distill.outputs import Keep, Outputs, Want
 from kdlearn.distill.projectors import ConvProjector, LinearProjector, Paraphraser
+from kdlearn.distill.served import ServedTeacher
 from kdlearn.distill.taps import Taps
 from kdlearn.distill.teachers import LiveTeacher, TeacherOutputs
 from kdlearn.distill.terms import (
@@ -26,6 +27,7 @@ __all__ = [
     "LiveTeacher",
     "Outputs",
     "Paraphraser",
+    "ServedTeacher",
     "Taps",
     "TeacherOutputs",
     "Term",

@@ -13,16 +13,38 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    drafts,
     initialization,
+    kl_estimators,
+    real_digits,
+    relu_on_logits,
+    same_data,
+    shortcut,
+    smooth_teachers,
+    subliminal,
+    truncated_kl,
     warped_digits,
+    which_teacher,
+    wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "drafts": drafts,
     "initialization": initialization,
+    "kl-estimators": kl_estimators,
+    "real-digits": real_digits,
+    "relu-on-logits": relu_on_logits,
+    "same-data": same_data,
+    "shortcut": shortcut,
+    "smooth-teachers": smooth_teachers,
+    "subliminal": subliminal,
+    "truncated-kl": truncated_kl,
     "warped-digits": warped_digits,
+    "which-teacher": which_teacher,
+    "wrong-labels": wrong_labels,
 }
 
 
@@ -84,23 +106,27 @@ def run(
                     table = _table(rows, experiment)
                     if path is not None:
                         write(table, path)
-                bar.set_postfix_str(f"{row['method']}: {row['accuracy']:.1f} %")
+                bar.set_postfix_str(f"{row['method']}: {row[experiment.COLUMNS[0]]:.1f}")
                 bar.update()
     return table
 
 
-def split_methods(name: str, text: str) -> list[str]:
+def split_methods(experiment: str, text: str) -> list[str]:
     """Cut ``"A,B"`` into methods of an experiment; a name that has a comma itself stays whole.
+
+    Of several ways to cut, the longest name is taken that was not taken before.
 
     Example:
         >>> split_methods("cluttered-digits", "KD,AT, shuffled maps,AT")
         ['KD', 'AT, shuffled maps', 'AT']
     """
-    known = _found(name).METHODS
+    known = set(_found(experiment).METHODS)
     words = [word.strip() for word in text.split(",")]
-    methods = []
+    methods: list[str] = []
     while words:
-        length = next((n for n in range(len(words), 0, -1) if ", ".join(words[:n]) in known), 1)
+        lengths = range(len(words), 0, -1)
+        free = [n for n in lengths if ", ".join(words[:n]) in known - set(methods)]
+        length = free[0] if free else 1
         methods.append(", ".join(words[:length]))
         words = words[length:]
     return methods

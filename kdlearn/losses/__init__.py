@@ -1,14 +1,17 @@
 """Distillation losses: pure functions of tensors, student first, teacher second.
 
-One file a family: ``logits``, ``features``, ``relations``, ``attention``, ``transformers`` and
-``language``. All of them are re-exported here; ``maps`` has the maps that some compare.
+One file a family: ``logits``, ``features``, ``relations``, ``attention``, ``transformers``,
+``language`` and ``estimators``. All of them are re-exported here; ``maps`` has the maps that some
+compare.
 
 What every loss keeps, and its own page does not repeat:
 
 * **Order.** Student, teacher, then labels or tokens. The teacher's side is detached: no gradient
   reaches it. The student's side has first and second derivatives, unless its page says otherwise.
 * **One number.** A scalar comes back, 0 at agreement unless its page says otherwise. Half precision
-  is computed in float32, under autocast too; float64 stays float64.
+  is computed in float32, under autocast too; float64 stays float64. A gradient goes back in the
+  student's own precision: float16 ends at 65,504, and what is beyond is infinite there, which a
+  gradient scaler sees and skips.
 * **Finite or refused.** What is let in has a finite and right value and gradient. The rest is
   refused: a wrong kind of thing by a ``TypeError``; by a ``ValueError`` an empty batch, shapes or
   devices that do not fit, NaN, infinity, labels and options out of their range. A page lists under
@@ -17,14 +20,19 @@ What every loss keeps, and its own page does not repeat:
   out counts nothing, as if it were cropped. Where a divergence would be infinite, a row has nothing
   left to choose from, or the number of classes is part of the formula (:func:`dist_loss`,
   :func:`deit_soft_loss`, sigmoids), the loss refuses.
-* **Not twice.** Rows that are above 0 and sum to 1 have been through a softmax already: refused
-  where logits or scores are expected.
+* **Not twice.** Rows that are nowhere below 0 and sum to 1 have been through a softmax already:
+  refused where logits or scores are expected. Rows of zeros with a one are taken for logits.
+* **Softened, not dissolved.** A temperature from some 100 on in float32, some 2 million in float64,
+  leaves only rounding to be compared: refused.
 * **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation
   over the batch in :func:`dist_loss`, refuse a batch of one.
 * **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
   too, and their gradient is 0.
 * **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,
-  (B, C, H, W), come as ``logits.movedim(1, -1)``. Features are (B, C, *spatial).
+  (B, C, H, W), come as ``logits.movedim(1, -1)``.
+* **Channels second.** Features are (B, C, *spatial). Tokens (B, N, C) and images (B, H, W, C) come
+  by :func:`kdlearn.losses.maps.channels_first`, on both sides. Where student and teacher differ in
+  size, the other layouts are seen and refused; where their shapes are equal, no check can tell.
 * **Speed.** ``torch.compile(loss, fullgraph=True)`` works. Values are then not looked at, nor where
   the environment says ``KDLEARN_CHECKS=0`` when kdlearn is imported: kinds and shapes still are.
 
@@ -37,6 +45,7 @@ from kdlearn.losses.attention import (
     flip_symmetry_loss,
     gradient_attention_loss,
 )
+from kdlearn.losses.estimators import sampled_reverse_kl
 from kdlearn.losses.features import (
     MGDLoss,
     VIDLoss,
@@ -129,6 +138,7 @@ __all__ = [
     "rkd_angle_loss",
     "rkd_distance_loss",
     "sampled_kl",
+    "sampled_reverse_kl",
     "sequence_reverse_kl",
     "similarity_preserving_loss",
     "skew_kl",

@@ -64,6 +64,7 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         Reduction: mean over pairs of channels and over the batch. The teacher-teacher term is
             part of the value, so it is a squared distance: at least 0, and 0 at equality.
         Size: the larger feature tensor is average-pooled to the smaller one.
+        Layout: channels second; others come by :func:`kdlearn.losses.maps.channels_first`.
 
     Args:
         student_features: shape (B, C_s, *spatial).
@@ -111,6 +112,7 @@ def hcl_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
             dimension) is left out, and the next one takes its weight.
         Normalized: weights divided by their sum. Reduction: mean over every element of a level.
         Shapes must be equal. The attention-based fusion of layers is not part of it.
+        Layout: channels second; others come by :func:`kdlearn.losses.maps.channels_first`.
 
     Args:
         student_features: shape (B, C, *spatial), one to three spatial dimensions.
@@ -153,6 +155,7 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
         Reduction: mean over batch and entries of G.
         Size: within a pair, the larger feature tensor is average-pooled to the smaller one.
             Student and teacher need equal channels in both layers; their sizes may differ.
+        Layout: channels second; others come by :func:`kdlearn.losses.maps.channels_first`.
 
     Args:
         student_pair: shapes (B, C_1, *spatial) and (B, C_2, *spatial).
@@ -268,6 +271,20 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
     return F.l1_loss(student, teacher)
 
 
+def _check_images(
+    student: Tensor, teacher: Tensor, channels: tuple[int, int], *, same_size: bool = False
+) -> None:
+    """Check features (B, C, H, W) for convolutions that were made for so many channels."""
+    check_features(student, teacher, same_size=same_size)
+    if student.dim() != 4 or (student.shape[1], teacher.shape[1]) != channels:
+        raise ValueError(
+            f"features have shapes {tuple(student.shape)} and {tuple(teacher.shape)}, but this "
+            f"loss was made for (batch, {channels[0]}, height, width) and (batch, {channels[1]}, "
+            "height, width): make it for the channels of these layers, and bring other layouts "
+            "to this one by kdlearn.losses.maps.channels_first."
+        )
+
+
 class VIDLoss(nn.Module):
     r"""Variational information distillation: predict the teacher's features, and how surely.
 
@@ -312,6 +329,7 @@ class VIDLoss(nn.Module):
             raise ValueError(
                 f"initial_variance is {initial_variance}, expected a finite number above 1e-5."
             )
+        self.channels = student_channels, teacher_channels
         middle = teacher_channels if middle_channels is None else middle_channels
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, middle, 1, bias=False),
@@ -327,8 +345,10 @@ class VIDLoss(nn.Module):
     @finite_or_refused
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """The loss of one batch; shapes (B, C_s, H, W) and (B, C_t, H, W)."""
-        check_features(student_features, teacher_features)
-        student, teacher = match_sizes(student_features, teacher_features.detach())
+        _check_images(student_features, teacher_features, self.channels)
+        student, teacher = match_sizes(
+            student_features.to(self.alpha.dtype), teacher_features.detach()
+        )
         variance = (F.softplus(widen(self.alpha)) + 1e-5).view(-1, 1, 1)
         squared = (widen(self.mean(student)) - widen(teacher)).square()
         return (0.5 * (squared / variance + variance.log())).mean()
@@ -367,7 +387,7 @@ class MGDLoss(nn.Module):
         super().__init__()
         check_fraction(masked, "masked")
         check_sizes(student_channels=student_channels, teacher_channels=teacher_channels)
-        self.masked = masked
+        self.masked, self.channels = masked, (student_channels, teacher_channels)
         self.align = (
             nn.Identity()
             if student_channels == teacher_channels
@@ -382,8 +402,9 @@ class MGDLoss(nn.Module):
     @finite_or_refused
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """The loss of one batch; shapes (B, C_s, H, W) and (B, C_t, H, W)."""
-        check_features(student_features, teacher_features, same_size=True)
+        _check_images(student_features, teacher_features, self.channels, same_size=True)
         batch, _, *size = student_features.shape
         kept = torch.rand(batch, 1, *size, device=student_features.device) >= self.masked
+        student_features = student_features.to(next(self.generation.parameters()).dtype)
         rebuilt = widen(self.generation(self.align(student_features) * kept))
         return (rebuilt - widen(teacher_features.detach())).square().sum() / batch

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from kdlearn.core.checks import (
     check_choice,
     check_class_dimension,
+    check_device,
     check_fraction,
     check_labels,
     check_logit_values,
@@ -23,7 +24,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import kl_terms, log_sum, widen
-from kdlearn.losses.rows import Head, kept, log_softmax, mean_in_chunks, row_mean
+from kdlearn.losses.rows import Head, kept, log_softmax, mean_of_rows, row_mean
 
 CHUNK = 2**20  # logits
 
@@ -310,20 +311,22 @@ def cross_entropy(
     """
     check_tensor(student_logits, "student logits", "any")
     check_class_dimension(student_logits)
-    wanted = _labels_kept(labels, student_logits, mask)[..., None]
+    wanted = labels_kept(labels, student_logits, mask)[..., None]
 
     def total(student: Tensor, wanted: Tensor) -> Tensor:
         check_logit_values(student, "student logits")
         return F.cross_entropy(widen(student), wanted.squeeze(-1), reduction="sum")
 
-    if chunk is None:
-        student = kept(student_logits, mask)
-        return total(student, kept(wanted, mask)) / len(student)
-    return mean_in_chunks(total, chunk, student_logits, wanted, mask)
+    return mean_of_rows(total, student_logits, wanted, mask=mask, chunk=chunk)
 
 
-def _labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """The labels, checked; 0 where the mask drops a token, whatever number stood there."""
+def labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the labels, checked; 0 where the mask drops a token, whatever number stood there.
+
+    Example:
+        >>> labels_kept(torch.tensor([1, -100]), torch.zeros(2, 3), torch.tensor([True, False]))
+        tensor([1, 0])
+    """
     if mask is not None:
         check_mask(mask, logits.shape[:-1])
         if isinstance(labels, Tensor) and labels.shape == mask.shape:
@@ -364,7 +367,7 @@ def linear_distillation_loss(
         chunk: rows of logits that are made at a time; by default what 4 MiB hold.
 
     Raises:
-        ValueError: a head does not fit its hidden states.
+        ValueError: a head does not fit its hidden states, or has another precision.
 
     Source: Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section
         3.2, whose fused linear cross-entropy computes gradients beside the value as here.
@@ -380,10 +383,18 @@ def linear_distillation_loss(
     if mask is not None:
         check_mask(mask, student_hidden.shape[:-1])
     for side, (weight, _) in zip((student_hidden, teacher), heads, strict=True):
-        if weight is not None and (weight.dim() != 2 or weight.shape[1] != side.shape[-1]):
+        if weight is None:
+            continue
+        if weight.dim() != 2 or weight.shape[1] != side.shape[-1]:
             raise ValueError(
                 f"hidden states have shape {tuple(side.shape)} and their head's weight "
                 f"{tuple(weight.shape)}: expected (..., width) and (vocabulary, width)."
+            )
+        check_device(side, weight, "hidden states", "their head")
+        if weight.dtype != side.dtype and not torch.is_autocast_enabled(side.device.type):
+            raise ValueError(
+                f"hidden states are {side.dtype} and their head {weight.dtype}: bring both to one, "
+                "or compute under torch.autocast."
             )
     if student_hidden.dim() < 2 or student_hidden.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
@@ -400,7 +411,15 @@ def linear_distillation_loss(
     if chunk is None:
         weight = student_head.weight if isinstance(student_head, nn.Linear) else student_head
         chunk = max(8, CHUNK // len(weight))
-    return mean_in_chunks(total, chunk, student_hidden, teacher, mask, *heads)
+    return mean_of_rows(
+        total,
+        student_hidden,
+        teacher,
+        mask=mask,
+        chunk=chunk,
+        student_head=heads[0],
+        teacher_head=heads[1],
+    )
 
 
 def _weights(head: Tensor | nn.Linear | None) -> Head:
@@ -410,7 +429,7 @@ def _weights(head: Tensor | nn.Linear | None) -> Head:
 def _sparse_rows(
     student_logits: Tensor, log_probs: Tensor, indices: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Student log-probabilities (N, V), given log-probabilities (N, k) and their tokens (N, k)."""
+    """Student logits (N, V), the teacher's log-probabilities (N, k) and their tokens (N, k)."""
     check_pair(student_logits, log_probs, "values", "any")
     check_class_dimension(student_logits)
     if student_logits.shape[:-1] != log_probs.shape[:-1]:
@@ -439,7 +458,7 @@ def _sparse_rows(
                 f"{student.shape[-1]} tokens are numbered 0 to {student.shape[-1] - 1}: both need "
                 "one tokenizer."
             )
-    return log_softmax(student), widen(teacher), indices
+    return widen(student), widen(teacher), indices
 
 
 def _check_log_probs(log_probs: Tensor, name: str) -> None:
@@ -506,11 +525,18 @@ def top_k_kl(
     )
     _check_stored(teacher, indices)
     stored = student.gather(-1, indices)
-    if tail == "bucket":
-        teacher, stored = _with_tail(teacher, stored, student.scatter(-1, indices, -torch.inf))
-    elif tail == "renormalize":
-        teacher, stored = F.log_softmax(teacher, dim=-1), F.log_softmax(stored, dim=-1)
-    return kl_terms(teacher, stored).sum() / len(stored)
+    if tail == "renormalize":
+        teacher = F.log_softmax(teacher, dim=-1)
+    elif stored.shape[-1] < student.shape[-1]:
+        # All the others are one more event, of no mass where they are ignored: a softmax over the
+        # events has the denominator of the whole.
+        left = _log_left(teacher)
+        if tail == "ignore":
+            left = torch.full_like(left, -torch.inf)
+        origin = student.detach().amax(dim=-1, keepdim=True)
+        others = log_sum(student.scatter(-1, indices, -torch.inf), origin)
+        teacher, stored = torch.cat([teacher, left], -1), torch.cat([stored - origin, others], -1)
+    return kl_terms(teacher, F.log_softmax(stored, dim=-1)).sum() / len(stored)
 
 
 def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
@@ -526,14 +552,11 @@ def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
         raise ValueError("teacher indices name a token twice in a row: each may appear once.")
 
 
-def _with_tail(teacher: Tensor, stored: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides with all the other tokens as one more event; nothing to add when k is all."""
-    if stored.shape[-1] == others.shape[-1]:
-        return teacher, stored
-    # Rounding can bring the sum to 1 or above, then nothing is left for the tail.
-    total = teacher.logsumexp(dim=-1, keepdim=True).clamp_max(0)
-    left = torch.log(-torch.expm1(total))
-    return torch.cat([teacher, left], -1), torch.cat([stored, log_sum(others)[:, None]], -1)
+def _log_left(log_probs: Tensor) -> Tensor:
+    """Logarithm of what the probabilities (N, k) leave to all other tokens, (N, 1)."""
+    # Rounding can bring the sum to 1 or above, then nothing is left.
+    total = log_probs.logsumexp(dim=-1, keepdim=True).clamp_max(0)
+    return torch.log(-torch.expm1(total))
 
 
 @finite_or_refused
@@ -579,7 +602,7 @@ def sampled_kl(
     student, teacher, indices = _sparse_rows(
         student_logits, teacher_log_probs, teacher_indices, mask
     )
-    terms = teacher - student.gather(-1, indices)
+    terms = teacher - log_softmax(student).gather(-1, indices)
     if proposal_log_probs is not None:
         check_tensor(proposal_log_probs, "proposal log-probabilities", "any")
         if proposal_log_probs.shape != teacher_log_probs.shape:
@@ -640,10 +663,19 @@ def uld_loss(
     sides = kept(student_logits, mask), kept(teacher_logits.detach(), mask)
     check_logit_values(sides[0], "student logits")
     check_logit_values(sides[1], "teacher logits")
-    student, teacher = (F.softmax(widen(side), -1).sort(-1, descending=True)[0] for side in sides)
+    student, teacher = (_ranked(widen(side)) for side in sides)
     longest = max(student.shape[-1], teacher.shape[-1])
     student, teacher = (F.pad(side, (0, longest - side.shape[-1])) for side in (student, teacher))
     return (student - teacher).abs().sum(dim=-1).mean()
+
+
+def _ranked(logits: Tensor) -> Tensor:
+    """Probabilities from high to low."""
+    probabilities = F.softmax(logits, dim=-1)
+    # From 0 on, numbers have the order of their bits, and whole numbers are sorted faster.
+    whole = torch.int64 if probabilities.dtype == torch.float64 else torch.int32
+    order = probabilities.detach().view(whole).argsort(dim=-1, descending=True)
+    return probabilities.gather(-1, order)
 
 
 @finite_or_refused
@@ -692,7 +724,7 @@ def sequence_reverse_kl(
         raise ValueError(
             f"logits need shape (batch, length, vocabulary), got {tuple(student_logits.shape)}."
         )
-    tokens = _labels_kept(tokens, student_logits, mask)
+    tokens = labels_kept(tokens, student_logits, mask)
     student = _log_probability(student_logits, tokens, mask, "student logits")
     teacher = _log_probability(teacher_logits.detach(), tokens, mask, "teacher logits")
     ratio = (student - teacher).detach()

@@ -11,7 +11,7 @@ from kdlearn.core.checks import (
     check_logits,
     check_overflow,
     check_same_shape,
-    check_temperature,
+    check_softening,
     finite_or_refused,
 )
 from kdlearn.core.numerics import cross_terms, kl_terms, log_sum, widen
@@ -297,7 +297,7 @@ def _decoupling_inputs(
 ) -> tuple[Tensor, Tensor]:
     check_logits(student_logits, teacher_logits)
     check_labels(labels, student_logits)
-    check_temperature(temperature)
+    check_softening(temperature, student_logits)
     return widen(student_logits) / temperature, widen(teacher_logits.detach()) / temperature
 
 
@@ -311,7 +311,7 @@ def _two_events(logits: Tensor, label: Tensor) -> Tensor:
         log_probabilities.masked_fill(~label, -torch.inf),
         log_probabilities.masked_fill(label, -torch.inf),
     )
-    return torch.stack([log_sum(part) for part in parts], dim=-1)
+    return torch.cat([log_sum(part) for part in parts], dim=-1)
 
 
 @finite_or_refused
@@ -356,7 +356,7 @@ def dist_loss(
         0.0
     """
     check_logits(student_logits, teacher_logits, "finite")
-    check_temperature(temperature)
+    check_softening(temperature, student_logits)
     if gamma and student_logits[..., 0].numel() == 1:
         raise ValueError(
             "one row has no correlation over the batch: give two or more, or pass gamma=0."
@@ -569,7 +569,7 @@ def multi_label_distillation_loss(
 
 def _bernoulli_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     check_same_shape(student_logits, teacher_logits, "logits", "give both the same outputs")
-    check_temperature(temperature)
+    check_softening(temperature, student_logits)
     student = widen(student_logits) / temperature
     teacher = widen(teacher_logits.detach()) / temperature
     log_student = torch.stack([F.logsigmoid(student), F.logsigmoid(-student)], dim=-1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import check_labels, check_number, check_tensor
-from kdlearn.core.numerics import unit, widen
+from kdlearn.core.numerics import all_between, peaks, unit, widen
 
 
 def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
@@ -55,11 +55,9 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
     features = widen(features)
     energy = _energy(features, p)
     squares = energy.flatten(1).square().sum(dim=1)
-    # A compiled map does not branch on what it sees: it takes the way that is right for all.
-    if torch.compiler.is_compiling() or not bool(((squares > 1e-18) & (squares < 1e30)).all()):
+    if not all_between(squares, 1e-18, 1e30):
         # The map does not depend on the scale, so the peak may count as a constant in the gradient.
-        peak = features.detach().abs().amax(dim=tuple(range(1, features.dim())), keepdim=True)
-        energy = _energy(features / peak.clamp_min(torch.finfo(features.dtype).tiny), p)
+        energy = _energy(features / peaks(features, tuple(range(1, features.dim()))), p)
     return unit(energy.flatten(1), dim=1).view_as(energy)
 
 
@@ -69,8 +67,6 @@ def _energy(features: Tensor, p: float) -> Tensor:
 
 class _SumOfSquares(torch.autograd.Function):
     """Sum of squares over channels, whose gradient is one product: a third of the time."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(features: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from kdlearn.core.checks import (
     check_logit_values,
     check_logits,
     check_mask,
-    check_temperature,
+    check_softening,
     check_whole,
 )
 from kdlearn.core.numerics import widen
@@ -60,7 +60,7 @@ def row_mean(
         teacher_logits: shape (..., V).
         temperature: T, positive.
         mask: torch.bool, shape (...), True where a row counts.
-        chunk: rows at a time, see :func:`mean_in_chunks`.
+        chunk: rows at a time, see :func:`mean_of_rows`.
 
     Example:
         >>> worst = lambda student, teacher: -student.min(dim=-1).values.sum()
@@ -68,7 +68,7 @@ def row_mean(
         0.6931...
     """
     check_logits(student_logits, teacher_logits, "any")
-    check_temperature(temperature)
+    check_softening(temperature, student_logits)
     if mask is not None:
         check_mask(mask, student_logits.shape[:-1])
 
@@ -77,50 +77,49 @@ def row_mean(
         check_logit_values(teacher, "teacher logits")
         return total(log_softmax(student, temperature), log_softmax(teacher, temperature))
 
-    if chunk is None:
-        student = kept(student_logits, mask)
-        return of_logits(student, kept(teacher_logits.detach(), mask)) / len(student)
-    return mean_in_chunks(of_logits, chunk, student_logits, teacher_logits, mask)
+    return mean_of_rows(of_logits, student_logits, teacher_logits, mask=mask, chunk=chunk)
 
 
-def mean_in_chunks(
+def mean_of_rows(
     total: Total,
-    chunk: int,
     student: Tensor,
     teacher: Tensor,
-    mask: Tensor | None = None,
+    *,
+    mask: Tensor | None,
+    chunk: int | None,
     student_head: Head = NO_HEAD,
     teacher_head: Head = NO_HEAD,
 ) -> Tensor:
-    """Return the mean over rows of what ``total`` makes of a chunk of them, with its gradient.
+    """Return the mean over rows of what ``total`` makes of all of them, or of a chunk at a time.
 
-    The gradient is computed with the value, chunk by chunk, while a chunk's tensors are still
-    there: nothing is computed twice, and what is kept for the backward pass is the gradient alone.
-    It can be differentiated once.
+    In chunks the gradient is computed with the value, while a chunk's tensors are still there:
+    nothing is computed twice, and what is kept for the backward pass is the gradient alone. It can
+    be differentiated once.
 
     Args:
         total: the sum over the rows of two tensors of logits (n, V); the teacher's has no gradient.
-        chunk: rows at a time.
         student: logits (..., V), or with a head hidden states (..., D).
         teacher: the same of the teacher, in its own width.
-        mask: torch.bool, shape (...), True where a row counts.
+        mask: torch.bool, shape (...), True where a row counts; None where all do.
+        chunk: rows at a time; None for all of them.
         student_head: weight (V, D) and bias (V,) or None, which make logits of hidden states.
         teacher_head: the same of the teacher.
 
     Example:
-        >>> ones = torch.ones(5, 3, requires_grad=True)
+        >>> ones, numbers = torch.ones(5, 3), torch.arange(15.0).reshape(5, 3)
         >>> product = lambda student, teacher: (student * teacher).sum()
-        >>> mean_in_chunks(product, 2, ones, torch.arange(15.0).reshape(5, 3)).item()
+        >>> mean_of_rows(product, ones, numbers, mask=None, chunk=2).item()
         21.0
     """
-    size = check_whole(chunk, "chunk")
-    if torch.compiler.is_compiling():  # what compiles plans its own memory
+    size = None if chunk is None else check_whole(chunk, "chunk")
+    teacher = teacher.detach()
+    if size is None or torch.compiler.is_compiling():  # what compiles plans its own memory
         sides = (
             _logits(kept(student, mask), *student_head),
-            _logits(kept(teacher, mask), *teacher_head),
+            _logits(kept(teacher, mask), *teacher_head).detach(),
         )
-        return total(sides[0], sides[1].detach()) / len(sides[0])
-    student, teacher = student.flatten(0, -2), teacher.detach().flatten(0, -2)
+        return total(*sides) / len(sides[0])
+    student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)
     rows = None if mask is None else mask.flatten().nonzero().squeeze(1)
     inputs = (student, *student_head, teacher, *teacher_head)
     return _Chunked.apply(total, size, rows, *inputs) / len(student if rows is None else rows)

@@ -217,12 +217,16 @@ def _as_pair(side: Side, name: str, mask: Tensor | None) -> tuple[Tensor, Tensor
             f"{name} states need shape (batch, length, width), got {tuple(first.shape)}: "
             "put the heads side by side in the last dimension."
         )
+    count: int | Tensor = first.shape[1]
     if mask is not None:
         check_mask(mask, first.shape[:2])
         first, second = (states.masked_fill(~mask[..., None], 0) for states in (first, second))
+        count = mask.sum(dim=1)[:, None, None].clamp_min(1)
     check_values(first, f"{name} states")
     check_values(second, f"{name} states")
-    return first, second
+    # What all keys have in common adds the same to all scores of a query, and would drown the rest.
+    second = widen(second)
+    return first, second - second.sum(dim=1, keepdim=True) / count
 
 
 def _checked_pair(side: tuple[Tensor, Tensor], name: str) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from kdlearn.core.checks import (
     check_labels,
+    check_logit_values,
     check_same_shape,
     check_temperature,
     check_tensor,
-    check_values,
     check_whole,
 )
 from kdlearn.core.inputs import Inputs, call, count, device_of, evaluating, join, place, take
@@ -61,13 +61,14 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
     Raises:
         TypeError: the logits are no floating-point tensor, or the labels no class numbers.
-        ValueError: the shapes do not fit, there are no rows, or the logits hold NaN.
+        ValueError: the shapes do not fit, there are no rows, or the logits hold NaN or a row that
+            is minus infinity throughout.
 
     Example:
         >>> accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0]))
         0.75
     """
-    _check_logits(logits)
+    _check_logits(logits, probabilities=True)
     check_labels(labels, logits)
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
@@ -120,7 +121,7 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
         >>> agreement(torch.eye(2), torch.tensor([[9.0, 0.0], [3.0, 1.0]]))
         0.5
     """
-    _check_pair(student_logits, teacher_logits)
+    _check_pair(student_logits, teacher_logits, probabilities=True)
     return (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).double().mean().item()
 
 
@@ -135,6 +136,8 @@ def kl_to_teacher(
     Convention
         Order: student, teacher; direction KL(teacher || student); sum over classes, mean over
         rows; no factor :math:`T^2`. At T = 1 it is about what the two models say when used.
+        Ruled out: a class that both sides give minus infinity counts nothing; one that the student
+        alone does makes the divergence infinite.
 
     Args:
         student_logits: shape (N, C).
@@ -142,8 +145,8 @@ def kl_to_teacher(
         temperature: T, above 0.
 
     Raises:
-        ValueError: the shapes differ, there are no rows, the logits hold NaN, or the temperature is
-            not above 0.
+        ValueError: the shapes differ, there are no rows, the logits hold NaN or are probabilities,
+            or the temperature is not above 0.
 
     Example:
         >>> logits = torch.tensor([[1.0, 2.0, 3.0]])
@@ -173,7 +176,8 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
         bins: M.
 
     Raises:
-        ValueError: the shapes do not fit, there are no rows, or ``bins`` is not positive.
+        ValueError: the shapes do not fit, there are no rows, the logits are probabilities, or
+            ``bins`` is not positive.
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017; they
         use 15 bins.
@@ -276,10 +280,10 @@ def _overlap(start: Tensor, stop: Tensor, cells: int) -> Tensor:
     return ((stop.minimum(left + 1 / cells) - start.maximum(left)) * cells).clamp(0, 1)
 
 
-def _check_logits(*sides: Tensor) -> None:
+def _check_logits(*sides: Tensor, probabilities: bool = False) -> None:
     for logits in sides:
         check_tensor(logits, "logits", "any")
-        check_values(logits, "logits", minus_infinity=True)
+        check_logit_values(logits, "logits", probabilities=probabilities)
         if logits.dim() != 2:
             raise ValueError(
                 f"expected logits of shape (N, C), N at least 1, got {_shape(logits)}: make rows "
@@ -287,8 +291,10 @@ def _check_logits(*sides: Tensor) -> None:
             )
 
 
-def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    _check_logits(student_logits, teacher_logits)
+def _check_pair(
+    student_logits: Tensor, teacher_logits: Tensor, *, probabilities: bool = False
+) -> None:
+    _check_logits(student_logits, teacher_logits, probabilities=probabilities)
     advice = "run both on the same images and classes"
     check_same_shape(student_logits, teacher_logits, "logits", advice, "any")
 

@@ -70,7 +70,7 @@ def paired_difference(
     Raises:
         KeyError: no such method or column.
         ValueError: the two methods have not the same seeds, a seed occurs twice, a value is
-            missing, or there are fewer than 2 seeds.
+            missing or infinite, or there are fewer than 2 seeds.
 
     Source: W. S. Gosset ("Student"), The Probable Error of a Mean, Biometrika 1908: the paired t
         interval.
@@ -115,8 +115,11 @@ def _by_seed(table: pd.DataFrame, method: str, metric: str) -> pd.Series:
         raise KeyError(f"the table has no method {method!r}: it has {names}.")
     if rows["seed"].duplicated().any():
         raise ValueError(f"{method!r} has a seed twice: give each run its own row and seed.")
-    if rows[metric].isna().any():
-        raise ValueError(f"{metric!r} was not measured for every seed of {method!r}.")
+    if not np.isfinite(rows[metric]).all():
+        raise ValueError(
+            f"{metric!r} was not measured for every seed of {method!r}, or is infinite: leave such "
+            "seeds out of both methods, and say so."
+        )
     return rows.set_index("seed")[metric].sort_index()
 
 

@@ -1,11 +1,14 @@
-"""An encoder and a decoder of one GRU layer each, joined by additive attention."""
+"""An encoder and a decoder of one recurrent layer each, joined by additive attention."""
 
 from __future__ import annotations
+
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from kdlearn.core.checks import check_sizes
+from kdlearn.core.checks import check_choice, check_sizes
+from kdlearn.core.inputs import map_tensors
 
 
 class AdditiveAttention(nn.Module):
@@ -46,9 +49,10 @@ class Seq2Seq(nn.Module):
         symbols: number of different symbols; token ``symbols`` starts the output.
         embedding: size of a symbol's vector.
         hidden: size of the decoder's state; each direction of the encoder has half of it.
+        cell: "gru", or "lstm", of both; attention is asked with the LSTM's output, not its memory.
 
     Raises:
-        ValueError: a size is smaller than 1, or ``hidden`` is odd.
+        ValueError: a size is smaller than 1, ``hidden`` is odd, or there is no such cell.
 
     Example:
         >>> model = Seq2Seq(symbols=20)
@@ -58,18 +62,26 @@ class Seq2Seq(nn.Module):
         (torch.Size([3, 8, 20]), torch.Size([3, 8, 8]))
     """
 
-    def __init__(self, symbols: int = 20, embedding: int = 32, hidden: int = 64) -> None:
+    def __init__(
+        self,
+        symbols: int = 20,
+        embedding: int = 32,
+        hidden: int = 64,
+        cell: Literal["gru", "lstm"] = "gru",
+    ) -> None:
         """Make the layers; the weights follow from torch's current seed."""
         super().__init__()
         check_sizes(symbols=symbols, embedding=embedding, hidden=hidden)
+        check_choice(cell, "cell", ("gru", "lstm"))
         if hidden % 2:
             raise ValueError(f"hidden must be even, one half a direction, got {hidden}.")
         self.symbols = symbols
         self.read = nn.Embedding(symbols, embedding)
-        self.encoder = nn.GRU(embedding, hidden // 2, batch_first=True, bidirectional=True)
+        layer, step = (nn.LSTM, nn.LSTMCell) if cell == "lstm" else (nn.GRU, nn.GRUCell)
+        self.encoder = layer(embedding, hidden // 2, batch_first=True, bidirectional=True)
         self.attention = AdditiveAttention(hidden, hidden, hidden)
         self.write = nn.Embedding(symbols + 1, embedding)
-        self.decoder = nn.GRUCell(embedding + hidden, hidden)
+        self.decoder = step(embedding + hidden, hidden)
         self.classifier = nn.Linear(2 * hidden, symbols)
 
     def forward(
@@ -88,15 +100,20 @@ class Seq2Seq(nn.Module):
             Logits (B, M, symbols) and attention weights (B, M, L), whose rows sum to 1.
         """
         states, last = self.encoder(self.read(source))
-        state = torch.cat([last[0], last[1]], dim=1)
+        state: Any = map_tensors(lambda both: both.transpose(0, 1).flatten(1), last)
         steps = target.shape[1] if target is not None else length or source.shape[1]
         symbol = source.new_full((len(source),), self.symbols)
         logits, weights = [], []
         for step in range(steps):
-            attended = self.attention(state, states)
+            attended = self.attention(_output(state), states)
             context = torch.einsum("bl,blh->bh", attended, states)
             state = self.decoder(torch.cat([self.write(symbol), context], dim=1), state)
-            logits.append(self.classifier(torch.cat([state, context], dim=1)))
+            logits.append(self.classifier(torch.cat([_output(state), context], dim=1)))
             weights.append(attended)
             symbol = target[:, step] if target is not None else logits[-1].argmax(dim=1)
         return torch.stack(logits, dim=1), torch.stack(weights, dim=1)
+
+
+def _output(state: Any) -> Tensor:
+    """What a cell says: an LSTM has its memory beside it."""
+    return state[0] if isinstance(state, tuple) else state

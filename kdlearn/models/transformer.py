@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.models.layer import Layer, Past, check_tokens
 
-HIDDEN = -10_000.0
-"""The score of what lies in the future: finite, so that losses on scores stay finite too."""
+
+class Decoded(NamedTuple):
+    """What a `TinyTransformer` remembers of the tokens so far.
+
+    Attributes:
+        length: how many there were.
+        layers: each layer's past.
+    """
+
+    length: int
+    layers: list[Past]
 
 
 class TinyTransformer(nn.Module):
@@ -34,6 +43,7 @@ class TinyTransformer(nn.Module):
         ValueError: a size is smaller than 1, or ``heads`` does not divide ``width``.
 
     Example:
+        >>> import torch
         >>> TinyTransformer(width=32)(torch.zeros(2, 32, dtype=torch.long)).shape
         torch.Size([2, 32, 32])
     """
@@ -44,11 +54,9 @@ class TinyTransformer(nn.Module):
         """Make the layers; the weights follow from torch's current seed."""
         super().__init__()
         check_sizes(symbols=symbols, length=length, width=width, heads=heads, layers=layers)
-        if width % heads:
-            raise ValueError(f"{heads} heads cannot share a width of {width} evenly.")
         self.token = nn.Embedding(symbols, width)
         self.position = nn.Embedding(length, width)
-        self.layers = nn.Sequential(*(Layer(width, heads) for _ in range(layers)))
+        self.layers = nn.Sequential(*(Layer(width, heads, causal=True) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, symbols)
 
@@ -58,67 +66,26 @@ class TinyTransformer(nn.Module):
         Raises:
             ValueError: the sequence is longer than the model can count.
         """
-        length = tokens.shape[1]
-        if length > self.position.num_embeddings:
-            raise ValueError(
-                f"the sequence has {length} tokens, the model was made for "
-                f"{self.position.num_embeddings}: make it with length={length}."
-            )
-        places = torch.arange(length, device=tokens.device)
-        return self.classifier(self.norm(self.layers(self.token(tokens) + self.position(places))))
+        return self.classifier(self.norm(self.layers(self._embedded(tokens, start=0))))
 
+    def continued(self, tokens: Tensor, past: Decoded | None = None) -> tuple[Tensor, Decoded]:
+        """Return the logits of more tokens (B, n), and what to hand in with the next ones.
 
-class Layer(nn.Module):
-    """Attention, then a two-layer network, each added to what came in."""
+        The logits are those that ``forward`` gives at these places of the whole sequence; what it
+        would compute again, the keys and values of earlier tokens, is kept instead (the KV cache).
 
-    def __init__(self, width: int, heads: int) -> None:
-        """Make the layers."""
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        Raises:
+            ValueError: the sequence is longer than the model can count.
+        """
+        start, pasts = (0, None) if past is None else past
+        states, kept = self._embedded(tokens, start), []
+        for number, layer in enumerate(self.layers):
+            before = None if pasts is None else pasts[number]
+            states, after = layer.continued(states, before)  # type: ignore[operator]
+            kept.append(after)
+        return self.classifier(self.norm(states)), Decoded(start + tokens.shape[1], kept)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Return the new states (B, L, width)."""
-        states = states + self.attention(self.norm1(states))
-        return states + self.mlp(self.norm2(states))
-
-
-class CausalAttention(nn.Module):
-    r"""Scaled dot-product attention in which no place sees a later one.
-
-    .. math:: \mathrm{softmax}\bigl(Q K^\top / \sqrt{d}\bigr) V
-
-    Source: A. Vaswani et al., Attention Is All You Need, NeurIPS 2017, eq. 1.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        """Make the four projections; scores and weights are modules so that they can be tapped."""
-        super().__init__()
-        self.heads = heads
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.scores = CausalScores()
-        self.weights = nn.Softmax(dim=-1)
-        self.output = nn.Linear(width, width)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Return what each place collects from the places before it."""
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(states).chunk(3, dim=-1)
-        )
-        weights = self.weights(self.scores(query, key))
-        return self.output((weights @ value).transpose(1, 2).flatten(2))
-
-
-class CausalScores(nn.Module):
-    """Products of queries and keys over the root of their size; the future is set to -10000."""
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return the scores (B, heads, L, L)."""
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        return scores.masked_fill(~past, HIDDEN)
+    def _embedded(self, tokens: Tensor, start: int) -> Tensor:
+        stop = start + tokens.shape[1]
+        check_tokens(tokens.new_empty(1, stop), self.position.num_embeddings)
+        return self.token(tokens) + self.position.weight[start:stop]

@@ -3,6 +3,21 @@
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Engine
 from kdlearn.training.fit import fit
+from kdlearn.training.generation import Written, generate
 from kdlearn.training.history import History
+from kdlearn.training.on_policy import OnPolicy, answer_mask, next_tokens
+from kdlearn.training.speculation import speculate
 
-__all__ = ["CheckpointError", "Checkpoints", "Engine", "History", "fit"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Engine",
+    "History",
+    "OnPolicy",
+    "Written",
+    "answer_mask",
+    "fit",
+    "generate",
+    "next_tokens",
+    "speculate",
+]

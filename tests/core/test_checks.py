@@ -288,6 +288,28 @@ def test_temperatures_are_positive_and_finite():
         checks.check_temperature(-2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "highest"),
+    [(torch.float16, 115), (torch.bfloat16, 115), (torch.float32, 115), (torch.float64, 2.6e6)],
+    ids=str,
+)
+def test_softening_ends_where_rounding_begins(dtype, highest):
+    checks.check_softening(highest, torch.ones(1, dtype=dtype))
+    with pytest.raises(ValueError, match="where probabilities in torch.float(32|64) are too equal"):
+        checks.check_softening(1.05 * highest, torch.ones(1, dtype=dtype))
+    with pytest.raises(ValueError, match="temperature is 0, expected"):
+        checks.check_softening(0, torch.ones(1, dtype=dtype))
+
+
+def test_probabilities_that_have_become_zero_are_probabilities_still():
+    sure = torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0]])
+    with pytest.raises(ValueError, match="^logits sum to 1 in each row, as probabilities do"):
+        checks.check_logit_values(sure, "logits")
+    checks.check_logit_values(sure, "logits", probabilities=True)
+    checks.check_logit_values(torch.eye(3), "logits")
+    checks.check_logit_values(2 * sure, "logits")
+
+
 def test_choices_are_listed():
     checks.check_choice("b", "letter", ("a", "b"))
     with pytest.raises(ValueError, match="^letter is 'c', expected one of 'a', 'b'.$"):

@@ -134,11 +134,35 @@ def test_sums_of_logarithms_have_the_gradient_of_torchs_and_zero_for_nothing():
     logs.requires_grad_()
     total = log_sum(logs)
     assert total[1] == -torch.inf
-    torch.testing.assert_close(total[[0, 2]], logs[[0, 2]].logsumexp(-1))
+    right = logs[[0, 2]].logsumexp(-1, keepdim=True)
+    torch.testing.assert_close(total[[0, 2]], right)
     (slope,) = torch.autograd.grad(total[[0, 2]].sum(), logs, retain_graph=True)
     torch.testing.assert_close(slope[[0, 2]], logs[[0, 2]].softmax(-1))
+    torch.testing.assert_close(log_sum(logs, origin=torch.ones(3, 1))[[0, 2]], right - 1)
     (nothing,) = torch.autograd.grad(total.exp().sum(), logs)
     assert nothing[1].abs().max() == 0
+
+
+def test_sums_far_from_zero_are_rounded_where_they_are_asked_for():
+    logs = torch.tensor([[1e6, 1e6 - 1.0]])
+    found = log_sum(logs, origin=torch.tensor([[1e6]])).item()
+    assert found == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-6)
+    assert log_sum(torch.tensor([[-1e6, -1e6]])).item() == pytest.approx(-1e6 + math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_direction_that_no_gradient_could_turn_counts_as_zero(dtype):
+    """The slope of a direction is one over the length: there is none below the range's end."""
+    smallest = torch.finfo(dtype).smallest_normal
+    for scale, counts in ((smallest / 8, False), (smallest * 2**14, True)):
+        vectors = torch.tensor([[3.0, -4.0], [1.0, 0.0]], dtype=dtype)
+        vectors[0] *= scale
+        result = unit(vectors.requires_grad_(), 1)
+        (slope,) = torch.autograd.grad(result[:, 0].sum(), vectors)
+        assert slope.isfinite().all()
+        expected = torch.tensor([0.6, -0.8], dtype=dtype) if counts else torch.zeros(2, dtype=dtype)
+        torch.testing.assert_close(result[0], expected)
+        assert (slope[0] != 0).any() == counts
 
 
 @pytest.mark.parametrize("function", [kl_terms, cross_terms])

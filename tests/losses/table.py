@@ -68,6 +68,15 @@ def sequence(student: Tensor, teacher: Tensor) -> Tensor:
     return losses.sequence_reverse_kl(student, teacher, tokens)
 
 
+def drawn(estimator: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(student, teacher):
+        count = student[..., 0].numel()
+        tokens = torch.arange(count, device=student.device).reshape(student.shape[:-1]) % 9
+        return losses.sampled_reverse_kl(student, teacher, tokens, estimator=estimator)
+
+    return call
+
+
 def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda s, t: getattr(losses, name)(s, t, **options)
 
@@ -236,6 +245,11 @@ TABLE = {
     ),
     "linear_distillation_loss": Spec("tokens", fused, second=False, **KL),
     "uld_loss": Spec("tokens", plain("uld_loss"), ignores="batch, order, shift", sees="scale"),
+    "sampled_reverse_kl/k1": Spec(
+        "tokens", drawn("k1"), ignores="shift", sees="order, scale", positive=False
+    ),
+    "sampled_reverse_kl/k2": Spec("tokens", drawn("k2"), ignores="shift", sees="order, scale"),
+    "sampled_reverse_kl/k3": Spec("tokens", drawn("k3"), ignores="shift", sees="order, scale"),
     "sequence_reverse_kl": Spec(
         "tokens", sequence, ignores="shift", sees="order, scale", positive=False
     ),
@@ -255,6 +269,7 @@ MASKED = {  # and the kind of their inputs
     "uld_loss": "tokens",
     "top_k_kl": "tokens",
     "sampled_kl": "tokens",
+    "sampled_reverse_kl": "tokens",
     "sequence_reverse_kl": "tokens",
 }
 
@@ -271,7 +286,7 @@ def masked_call(name: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
             if fits:  # what a batch is filled up with
                 indices = indices.masked_fill(~mask[..., None], -1)
             return loss(student, log_probs, indices, mask=mask)
-        if name == "sequence_reverse_kl":
+        if name in ("sampled_reverse_kl", "sequence_reverse_kl"):
             tokens = torch.arange(student.shape[1], device=student.device).expand(student.shape[:2])
             if fits:
                 tokens = tokens.masked_fill(~mask, -100)

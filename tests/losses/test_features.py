@@ -280,8 +280,7 @@ def test_mgd_rebuilds_the_teacher_from_what_the_mask_leaves():
 def test_mgd_hides_a_share_of_positions_from_all_channels_alike():
     loss = losses.MGDLoss(3, 3, masked=0.65)
     seen = []
-    loss.generation = torch.nn.Module()
-    loss.generation.forward = lambda x: seen.append(x) or x
+    loss.generation.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     loss(torch.ones(8, 3, 32, 32), torch.ones(8, 3, 32, 32))
     hidden = seen[0] == 0
     assert hidden.float().mean() == pytest.approx(0.65, abs=0.02)
@@ -330,6 +329,31 @@ def test_vid_tells_what_does_not_fit():
         loss(torch.ones(2, 3, 4, 4), torch.ones(3, 4, 4, 4))
     with pytest.raises(ValueError, match="NaN"):
         loss(torch.full((2, 3, 4, 4), torch.nan), torch.ones(2, 4, 4, 4))
+
+
+@pytest.mark.parametrize("build", [losses.VIDLoss, losses.MGDLoss])
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [((2, 4, 6, 6), (2, 1, 6, 6)), ((2, 6, 6, 4), (2, 6, 6, 4)), ((4, 4, 6), (4, 4, 6))],
+    ids=["one channel for all", "channels last", "no image"],
+)
+def test_a_network_in_a_loss_takes_the_layers_that_it_was_made_for(build, student, teacher):
+    with pytest.raises(ValueError, match=r"was made for \(batch, 4, .*maps.channels_first"):
+        build(4, 4)(torch.ones(student), torch.ones(teacher))
+
+
+@pytest.mark.parametrize("build", [losses.VIDLoss, losses.MGDLoss])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_a_network_in_a_loss_computes_in_its_own_precision(build, dtype):
+    loss = build(3, 4)
+    student, teacher = torch.randn(2, 3, 4, 4).to(dtype), torch.randn(2, 4, 4, 4).to(dtype)
+    found = []
+    for precision in (dtype, torch.float32):
+        torch.manual_seed(1)
+        given = student.to(precision).requires_grad_()
+        value = loss(given, teacher.to(precision))
+        found.append((value.detach().double(), torch.autograd.grad(value, given)[0].double()))
+    torch.testing.assert_close(found[0], found[1], rtol=2e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("variance", [0, 1e-5, float("inf"), float("nan")])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from kdlearn import losses
@@ -436,3 +437,53 @@ def test_mixtures_leave_out_what_both_rule_out(skew):
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(slope[:, :4], torch.autograd.grad(expected, exact)[0])
     assert slope[:, 4].abs().max() == 0
+
+
+@pytest.mark.parametrize("tail", ["bucket", "renormalize", "ignore"])
+def test_a_shift_of_all_logits_rounds_nothing_away(tail):
+    student = torch.randint(-4, 5, (6, 20)) / 4.0
+    stored, indices = torch.randn(6, 20).log_softmax(-1).topk(5)
+    shifted = losses.top_k_kl(student + 2**20, stored, indices, tail=tail)
+    torch.testing.assert_close(shifted, losses.top_k_kl(student, stored, indices, tail=tail))
+
+
+@pytest.mark.parametrize("tail", ["bucket", "ignore"])
+def test_tokens_that_were_not_stored_matter_however_improbable(tail):
+    """A tail of exp(-200) is nothing beside 1 in single precision, and its logarithm is not."""
+    student = torch.full((1, 6), -200.0)
+    student[0, :2] = torch.tensor([0.0, 1.0])
+    stored, indices = torch.tensor([[0.45, 0.45]]).log(), torch.tensor([[0, 1]])
+    given, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+    found = losses.top_k_kl(given, stored, indices, tail=tail)
+    right = losses.top_k_kl(exact, stored.double(), indices, tail=tail)
+    torch.testing.assert_close(found.double(), right, rtol=1e-5, atol=0)
+    assert (right > 15) == (tail == "bucket")
+    slopes = torch.autograd.grad(found, given)[0], torch.autograd.grad(right, exact)[0]
+    torch.testing.assert_close(slopes[0].double(), slopes[1], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_ignored_may_be_ruled_out():
+    student = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]], requires_grad=True)
+    stored, indices = torch.tensor([[0.5, 0.25]]).log(), torch.tensor([[0, 1]])
+    value = losses.top_k_kl(student, stored, indices, tail="ignore")
+    cropped = student.detach()[:, :2].requires_grad_()
+    right = losses.top_k_kl(cropped, stored, indices, tail="ignore")
+    torch.testing.assert_close(value, right)
+    slopes = torch.autograd.grad(value, student)[0], torch.autograd.grad(right, cropped)[0]
+    torch.testing.assert_close(slopes[0][:, :2], slopes[1])
+    assert slopes[0][:, 2:].abs().max() == 0
+
+
+@pytest.mark.parametrize("wrong", ["student", "teacher"])
+def test_a_head_has_the_precision_of_its_hidden_states(wrong):
+    hidden, head = torch.randn(3, 4), nn.Linear(4, 7)
+    half = torch.randn(7, 4).half()
+    heads = (half, head) if wrong == "student" else (head, half)
+    with pytest.raises(ValueError, match="hidden states are torch.float32 and their head torch.fl"):
+        losses.linear_distillation_loss(hidden, heads[0], hidden, heads[1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses.linear_distillation_loss(hidden, heads[0], hidden, heads[1])
+    student, teacher = (
+        F.linear(hidden, getattr(h, "weight", h).float(), getattr(h, "bias", None)) for h in heads
+    )
+    assert found.item() == pytest.approx(losses.forward_kl(student, teacher).item(), rel=0.1)

@@ -141,6 +141,8 @@ def test_images_must_lead_to_the_logits():
         input_gradients(images * 2, label, other)
     with pytest.raises(ValueError, match="labels go from 2 to 2, but 2 classes"):
         input_gradients(images * 2, torch.tensor([2]), images)
+    with pytest.raises(TypeError, match="images must be a torch.Tensor, got list"):
+        input_gradients(images * 2, label, [1.0, 1.0])
     with pytest.raises(TypeError, match="logits must be floating point"):
         input_gradients(torch.ones(1, 2).long(), label, images)
 

@@ -240,6 +240,10 @@ def test_half_precision_is_as_good_as_its_numbers(pair, dtype, autocast):
 def test_stays_finite_at_ten_thousand(pair, dtype):
     name, student, teacher = pair
     student = (student.sign() * 1e4).to(dtype).requires_grad_()
+    if name == "sampled_reverse_kl/k3":  # it is infinite: e to the 20,000
+        with pytest.raises(ValueError, match="sampled_reverse_kl is inf"):
+            TABLE[name].call(student, (teacher.sign() * 1e4).to(dtype))
+        return
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = TABLE[name].call(student, (teacher.sign() * 1e4).to(dtype))
     value.backward()

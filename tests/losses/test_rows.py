@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlearn import losses
-from kdlearn.losses.rows import mean_in_chunks
+from kdlearn.losses.rows import mean_of_rows
 from kdlearn.measure.cost import _Memory
 
 CHUNKED = {
@@ -195,5 +195,6 @@ def test_fused_heads_never_hold_the_logits():
 
 def test_the_sum_of_a_chunk_is_what_is_averaged():
     rows = torch.arange(12.0).reshape(2, 3, 2)
-    mean = mean_in_chunks(lambda ours, theirs: (ours * theirs).sum(), 2, rows, rows)
+    product = lambda ours, theirs: (ours * theirs).sum()  # noqa: E731
+    mean = mean_of_rows(product, rows, rows, mask=None, chunk=2)
     assert mean == (rows * rows).sum() / 6

@@ -250,3 +250,15 @@ def test_unknown_and_empty_maps_are_refused():
         losses.layer_map(2, 4, choice="first")
     with pytest.raises(ValueError, match="the layer map is empty"):
         losses.layer_map(2, 4, choice={})
+
+
+def test_relations_do_not_drown_in_what_all_tokens_share():
+    """A shift of all keys leaves the softmax alone; its products must not round it away."""
+    torch.manual_seed(0)
+    student, teacher = 1e4 + 1e-2 * torch.randn(2, 2, 5, 8)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    for options in ({}, {"mask": mask}):
+        given, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+        found = losses.relation_loss(given, teacher, relation_heads=2, **options)
+        right = losses.relation_loss(exact, teacher.double(), relation_heads=2, **options)
+        assert found.item() == pytest.approx(right.item(), rel=1e-3)

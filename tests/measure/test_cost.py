@@ -52,11 +52,15 @@ def test_counting_puts_the_fast_kernels_back():
     def state():
         return torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
 
-    before = state()
-    costs(nn.Linear(2, 2), torch.zeros(1, 2))
-    with pytest.raises(RuntimeError):
-        costs(nn.Linear(2, 2), torch.zeros(1, 3))
-    assert state() == before
+    was = state()
+    for fast in (True, False):
+        torch.backends.mha.set_fastpath_enabled(fast)
+        before = state()
+        costs(nn.Linear(2, 2), torch.zeros(1, 2))
+        with pytest.raises(RuntimeError):
+            costs(nn.Linear(2, 2), torch.zeros(1, 3))
+        assert state() == before
+    torch.backends.mha.set_fastpath_enabled(was[0])
 
 
 def test_the_file_is_four_bytes_a_weight_and_a_header():
@@ -119,6 +123,24 @@ def test_time_is_at_least_the_time_that_the_model_sleeps():
     got = costs(sleeping, torch.zeros(1, 1), batch_sizes=(1, 3)).batches
     assert got[1].p50 >= 2
     assert got[3].p50 >= 6
+
+
+def test_the_clock_runs_while_the_model_does_and_not_before_it_is_warm(monkeypatch):
+    now, calls = [100.0], []
+
+    def model(images: Tensor) -> Tensor:
+        calls.append(images)
+        timed = len(calls) - 1 - 10  # one call counts operations, ten warm up
+        now[0] += 50.0 if timed <= 0 else timed / 1000
+        return images
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    got = profile(model, torch.zeros(1, 1), batch_sizes=(1,))
+    assert got.runs == 100
+    assert len(calls) == 1 + 10 + 100 + 1  # and one call weighs the memory
+    # Calls of 1 to 100 ms: percentiles lie between neighbors.
+    assert got.batches[1].p50 == pytest.approx(50.5)
+    assert got.batches[1].p95 == pytest.approx(95.05)
 
 
 def test_few_slow_calls_show_in_p95_and_not_in_p50():

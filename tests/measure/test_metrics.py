@@ -74,6 +74,16 @@ def test_kl_matches_the_closed_form_of_two_classes(temperature):
     assert got == pytest.approx(expected, rel=1e-9)
 
 
+def test_metrics_are_means_over_rows_and_images():
+    student, teacher = torch.randn(2, 4, 3).double()
+    rows = [kl_to_teacher(student[i : i + 1], teacher[i : i + 1]) for i in range(4)]
+    assert kl_to_teacher(student, teacher) == pytest.approx(np.mean(rows))
+    maps, boxes = torch.rand(3, 4, 4), torch.tensor([[0.0, 0.0, 0.5, 1.0]]).expand(3, 4)
+    for metric in (pointing_game, energy_in_box):
+        images = [metric(maps[i : i + 1], boxes[:1]) for i in range(3)]
+        assert metric(maps, boxes) == pytest.approx(np.mean(images))
+
+
 def test_kl_stays_finite_at_extreme_logits():
     assert np.isfinite(kl_to_teacher(torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])))
 
@@ -218,6 +228,106 @@ def test_a_class_that_both_rule_out_counts_nothing_in_the_divergence():
         kl_to_teacher(student[:, :2], teacher[:, :2])
     )
     assert kl_to_teacher(student, torch.tensor([[0.0, 2.0, 0.0]])) == float("inf")
+
+
+@pytest.mark.parametrize("metric", [accuracy, expected_calibration_error])
+def test_a_row_that_rules_out_all_classes_is_told(metric):
+    logits = torch.tensor([[-torch.inf, -torch.inf], [1.0, 2.0]])
+    with pytest.raises(ValueError, match="a row that is -inf throughout"):
+        metric(logits, torch.tensor([0, 1]))
+    for compare in (agreement, kl_to_teacher):
+        for sides in ((logits, LOGITS[:2, :2]), (LOGITS[:2, :2], logits)):
+            with pytest.raises(ValueError, match="a row that is -inf throughout"):
+                compare(*sides)
+
+
+def test_probabilities_have_an_order_and_no_softmax():
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    given = logits.softmax(-1)
+    assert accuracy(given, labels) == accuracy(logits, labels)
+    assert agreement(given, logits.flip(0)) == agreement(logits, logits.flip(0))
+    with pytest.raises(ValueError, match="as probabilities do"):
+        expected_calibration_error(given, labels)
+    with pytest.raises(ValueError, match="as probabilities do"):
+        kl_to_teacher(logits, given)
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15])
+def test_calibration_is_the_definition_bin_by_bin(bins):
+    logits = 3 * torch.randn(200, 4)
+    logits[0] = torch.tensor([60.0, 0.0, 0.0, 0.0])  # confidence 1 belongs to the last bin
+    confidence, predicted = (x.numpy() for x in logits.double().softmax(1).max(1))
+    # Too sure in one bin and not sure enough in the next, so that no two of them may mix.
+    right = np.ceil(confidence * bins) % 2 == 0
+    labels = torch.from_numpy(np.where(right, predicted, (predicted + 1) % 4))
+    expected = 0.0
+    for low, high in zip(np.arange(bins) / bins, np.arange(1, bins + 1) / bins, strict=True):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = abs(right[inside].mean() - confidence[inside].mean())
+            expected += inside.mean() * gap
+    found = expected_calibration_error(logits, labels, bins=bins)
+    assert found == pytest.approx(expected, rel=1e-9)
+    if bins == 15:
+        assert expected_calibration_error(logits, labels) == found
+
+
+def test_agreement_is_of_the_largest_logits():
+    student = torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0], [0.0, 1.0]])
+    teacher = torch.tensor([[5.0, 1.0], [9.0, 0.0], [1.0, 2.0], [1.0, 0.0]])
+    assert agreement(student, teacher) == 0.75
+    assert agreement(student, student) == 1.0
+
+
+def test_the_divergence_is_at_temperature_one_unless_another_is_asked_for():
+    student, teacher = torch.randn(2, 5, 3)
+    assert kl_to_teacher(student, teacher) == kl_to_teacher(student, teacher, temperature=1.0)
+    assert kl_to_teacher(student, teacher) != kl_to_teacher(student, teacher, temperature=2.0)
+
+
+WRONG_BOXES = [
+    [-0.001, 0.0, 1.0, 1.0],
+    [0.0, 0.0, 1.0, 1.001],
+    [-0.1, 0.0, 1.0, 1.0],
+    [0.0, -0.1, 1.0, 1.0],
+    [0.0, 0.0, 1.1, 1.0],
+    [0.0, 0.0, 1.0, 1.1],
+    [0.5, 0.0, 0.5, 1.0],
+    [0.0, 0.5, 1.0, 0.5],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_BOXES)
+def test_one_wrong_box_among_right_ones_is_told(wrong):
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], wrong, [0.25, 0.25, 0.5, 0.5]])
+    for metric in (pointing_game, energy_in_box):
+        with pytest.raises(ValueError, match="boxes must be x0, y0, x1, y1"):
+            metric(torch.ones(3, 4, 4), boxes)
+
+
+def test_rounding_does_not_push_a_box_over_the_edge():
+    box = torch.tensor([[-5e-6, 0.0, 1.000005, 1.0]])
+    assert energy_in_box(torch.rand(1, 4, 4), box) == pytest.approx(1.0)
+
+
+def test_one_wrong_cell_among_right_ones_is_told():
+    maps = torch.ones(2, 4, 4)
+    for value, message in ((torch.nan, "NaN or infinity"), (torch.inf, "NaN or infinity")):
+        with pytest.raises(ValueError, match=message):
+            pointing_game(
+                maps.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(value)),
+                BOX.expand(2, 4),
+            )
+    with pytest.raises(ValueError, match="must not be below 0"):
+        energy_in_box(
+            maps.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(-0.5)), BOX.expand(2, 4)
+        )
+
+
+def test_a_cell_counts_as_far_as_the_box_covers_it():
+    maps = torch.tensor([[[1.0, 3.0]]])
+    box = torch.tensor([[0.25, 0.0, 0.75, 0.5]])  # half of each cell, in both directions
+    assert energy_in_box(maps, box) == pytest.approx(0.25 * (1 + 3) / 4)
 
 
 def test_a_model_is_evaluated_on_any_data_with_any_metric():

@@ -58,6 +58,7 @@ def test_divergences_are_counted_in_nats():
         (table(a=[1.0], b=[2.0]), ValueError, "at least 2 seeds, got 1"),
         (table(a=[1.0, 2.0]), KeyError, "no method 'b': it has 'a'"),
         (table(a=[1.0, float("nan")], b=[1.0, 2.0]), ValueError, "not measured for every seed"),
+        (table(a=[1.0, float("inf")], b=[1.0, 2.0]), ValueError, "or is infinite: leave such"),
         (table(a=[1.0, 2.0], b=[1.0, 2.0]).assign(seed=0), ValueError, "has a seed twice"),
         (table(a=[1.0, 2.0]).drop(columns="accuracy"), KeyError, "no column 'accuracy'"),
     ],
@@ -79,6 +80,25 @@ def test_a_summary_has_a_row_a_method_in_the_order_of_the_table():
     assert got.loc["scratch", "kl"] == "0.50 ± 0.00"
     assert got.loc["KD", "kl"] == ""
     assert list(summary(rows, ["kl"]).columns) == ["n", "kl"]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([9.0, 9.5], "9.25 ± 0.35"),
+        ([9.0, 10.0], "9.5 ± 0.7"),
+        ([-12.0, 1.0], "-5.5 ± 9.2"),
+        ([2.0, 30.0], "16.0 ± 19.8"),
+    ],
+)
+def test_one_decimal_is_enough_from_ten_on(values, text):
+    assert summary(table(a=values)).loc["a", "accuracy"] == text
+
+
+def test_a_difference_prints_without_its_values():
+    got = paired_difference(table(a=[3.0, 1.0], b=[2.0, 2.0]), "a", "b")
+    assert got.values == (1.0, -1.0)
+    assert "values" not in repr(got)
 
 
 def test_a_summary_of_an_unknown_column_lists_the_columns():

@@ -5,10 +5,10 @@ from kdlearn.models import Seq2Seq
 from kdlearn.models.seq2seq import AdditiveAttention
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=["gru", "lstm"])
+def model(request):
     torch.manual_seed(0)
-    return Seq2Seq(symbols=20, embedding=8, hidden=12)
+    return Seq2Seq(symbols=20, embedding=8, hidden=12, cell=request.param)
 
 
 def test_the_weights_match_the_formula():
@@ -48,3 +48,18 @@ def test_without_a_target_it_reads_its_own_output(model):
 def test_an_odd_size_is_refused():
     with pytest.raises(ValueError, match="hidden must be even"):
         Seq2Seq(hidden=7)
+
+
+def test_the_decoder_starts_from_where_both_directions_ended(model):
+    source, started = torch.randint(20, (2, 8)), []
+    model.decoder.register_forward_pre_hook(lambda module, given: started.append(given[1]))
+    model(source, length=1)
+    states, last = model.encoder(model.read(source))
+    output = started[0][0] if isinstance(last, tuple) else started[0]
+    # Forwards it ended at the last symbol, backwards at the first.
+    assert torch.equal(output, torch.cat([states[:, -1, :6], states[:, 0, 6:]], 1))
+
+
+def test_another_cell_is_refused():
+    with pytest.raises(ValueError, match="cell is 'rnn', expected one of 'gru', 'lstm'"):
+        Seq2Seq(cell="rnn")

@@ -18,6 +18,7 @@ NOT_IN_A_RECIPE = {
     "gradient_attention_loss": "student_gradients",
     "layer_map": "student_layers",
     "linear_distillation_loss": "student_hidden, student_head",
+    "sampled_reverse_kl": "tokens",
     "sequence_reverse_kl": "tokens",
     "standardize_logits": "logits",
 }

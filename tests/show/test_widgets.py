@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import pytest
 import torch
 
+from kdlearn.measure import load_results
 from kdlearn.measure.metrics import energy_in_box, pointing_game
 from kdlearn.show.widgets import (
     HTMLFigure,
     attention_explorer,
+    bias_explorer,
+    convention_converter,
+    divergence_explorer,
+    gradient_explorer,
+    loss_picker,
+    luck_machine,
+    map_builder,
+    query_explorer,
     temperature_explorer,
     training_form,
 )
 from kdlearn.show.widgets.temperature import TEMPERATURES
-from tests.browser import launched
+from tests.show.opened import Pages, data_of
 
 CLASSES, SAMPLES, LAYERS = 10, 8, ("group1", "group2", "group3")
 MODELS = ("scratch", "teacher", "student (KD)", "student (KD + AT)")
@@ -45,12 +52,6 @@ def some_maps(samples: int = SAMPLES, side: int = 40) -> dict[str, dict[str, tor
 def some_boxes(samples: int = SAMPLES) -> torch.Tensor:
     corner = 0.6 * torch.rand(samples, 2, generator=torch.Generator().manual_seed(4))
     return torch.cat([corner, corner + 0.3], dim=1)
-
-
-def data_of(figure: HTMLFigure) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json">(.*?)</script>', figure.html, re.S)
-    assert found
-    return json.loads(found[1])
 
 
 # What Python writes.
@@ -251,58 +252,6 @@ def test_the_form_refuses_what_it_cannot_use() -> None:
 # What a browser makes of it.
 
 
-class Pages:
-    """Opens figures as a page from disk; remembers what went wrong on any of them."""
-
-    def __init__(self, browser: Any, folder: Path) -> None:
-        self.browser, self.folder, self.problems = browser, folder, list[str]()
-
-    def open(
-        self, *figures: HTMLFigure, width: int = 1280, theme: str = "light", scripts: bool = True
-    ) -> Any:
-        self.folder.mkdir(exist_ok=True)
-        file = self.folder / "page.html"
-        body = "\n".join(figure.html for figure in figures)
-        file.write_text(
-            f'<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width"><title>Figures</title></head>'
-            f"<body><main><h1>Figures</h1>{body}</main></body></html>",
-            encoding="utf-8",
-        )
-        context = self.browser.new_context(
-            viewport={"width": width, "height": 900}, java_script_enabled=scripts
-        )
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda message: self.problems.append(message.text) if message.type == "error" else None,
-        )
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url == file.as_uri() else self.problems.append(request.url)
-            ),
-        )
-        page.goto(file.as_uri())
-        return page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as started:
-        yield started
-
-
-@pytest.fixture
-def pages(browser: Any, tmp_path: Path) -> Iterator[Pages]:
-    opened = Pages(browser, tmp_path / "figures")
-    yield opened
-    for context in browser.contexts:
-        context.close()
-    assert opened.problems == []
-
-
 def shown_probabilities(page: Any) -> torch.Tensor:
     texts = page.locator(".kd-value").all_text_contents()
     return torch.tensor([float(text) for text in texts], dtype=torch.float64)
@@ -423,32 +372,72 @@ def test_layer_and_image_change_every_model_and_its_verdict(pages: Pages) -> Non
         assert verdict.removeprefix(model) in page.locator("[aria-live=polite]").text_content()
 
 
-def both_figures() -> list[HTMLFigure]:
+def every_figure() -> dict[str, HTMLFigure]:
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    return [
-        temperature_explorer(some_logits(), class_names=names, images=some_images(3, side=8)),
-        attention_explorer(some_images(channels=3), some_maps(side=10), boxes=some_boxes()),
-    ]
+    logits, labels = some_logits(40), torch.arange(40) % CLASSES
+    student, teacher = some_images(2, 3, side=8).unbind()
+    heads = torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(5)).unbind()
+    return {
+        "temperature": temperature_explorer(
+            some_logits(), class_names=names, images=some_images(3, side=8)
+        ),
+        "attention": attention_explorer(
+            some_images(channels=3), some_maps(side=10), boxes=some_boxes()
+        ),
+        "gradient": gradient_explorer(torch.zeros(4), torch.arange(4.0), class_names=names[:4]),
+        "map_builder": map_builder(student, teacher),
+        "divergence": divergence_explorer(),
+        "query": query_explorer(names[:5], *heads),
+        "luck": luck_machine(load_results("warped-digits"), ["teacher's argmax", "KD T=4"]),
+        "loss_picker": loss_picker(),
+        "converter": convention_converter(),
+        "bias": bias_explorer({"KD T=8, no 3": logits, "scratch": -logits}, labels, missing=3),
+    }
 
 
-@pytest.mark.parametrize("scripts", [True, False])
-def test_nothing_is_wider_than_a_phone(pages: Pages, scripts: bool) -> None:
-    page = pages.open(*both_figures(), width=390, scripts=scripts)
-    if scripts:
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for element in page.locator("canvas, svg, table, input, select").all():
+FIGURES = list(every_figure())
+
+
+def test_figures_hold_the_same_bytes_again() -> None:
+    first, again = every_figure(), every_figure()
+    assert [figure.html for figure in first.values()] == [figure.html for figure in again.values()]
+
+
+def test_every_script_has_its_figure() -> None:
+    folder = files("kdlearn.show.widgets")
+    scripts = {path.name for path in folder.iterdir() if path.name.endswith(".js")}
+    assert scripts == {"figure.js", *(f"{kind}.js" for kind in FIGURES)}
+
+
+def test_nothing_is_wider_than_a_phone_and_a_finger_finds_every_control(pages: Pages) -> None:
+    page = pages.open(*every_figure().values(), width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for element in page.locator("canvas, svg, table, input, select, button").all():
         box = element.bounding_box()
         assert box is None or box["x"] + box["width"] <= 390
+    # A box is ticked by its label too.
+    for control in page.locator("input:not([type=checkbox]), select, button, .kd-tick").all():
+        box = control.bounding_box()
+        assert box is None or min(box["height"], box["width"]) >= 44, control.evaluate(
+            "node => node.outerHTML"
+        )
+
+
+def test_without_scripts_nothing_is_wider_than_a_phone(pages: Pages) -> None:
+    page = pages.open(*every_figure().values(), width=390, scripts=False)
+    for table in page.locator(".kd-static").all():
+        box = table.bounding_box()
+        assert box["x"] + box["width"] <= 390
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(pages: Pages, theme: str, width: int) -> None:
+def test_axe_finds_nothing(pages: Pages, theme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    page = pages.open(*both_figures(), theme=theme, width=width)
+    page = pages.open(*every_figure().values(), theme=theme, width=width)
     found = Axe().run(page).response["violations"]
-    assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
+    assert [(rule["id"], rule["nodes"][0]["html"][:120]) for rule in found] == []
 
 
 def lightness(page: Any, rule: str) -> float:
@@ -466,12 +455,10 @@ def test_the_theme_of_the_site_wins_over_that_of_the_system(pages: Pages, system
 
 
 def test_a_table_stands_in_until_the_script_runs(pages: Pages) -> None:
-    figures: list[Callable[[], HTMLFigure]] = [
-        lambda: temperature_explorer(some_logits()),
-        lambda: attention_explorer(some_images(), some_maps(), boxes=some_boxes()),
-    ]
-    for figure in figures:
-        assert pages.open(figure(), scripts=False).get_by_role("table").is_visible()
-        page = pages.open(figure())
-        assert not page.get_by_role("table").is_visible()
-        assert page.get_by_role("slider").is_visible()
+    figures = every_figure().values()
+    without = pages.open(*figures, scripts=False)
+    assert without.locator("table:visible").count() == len(FIGURES)
+    page = pages.open(*figures)
+    assert page.locator("table:visible").count() == 0
+    for figure in page.locator(".kdfig").all():
+        assert figure.locator("[aria-live=polite]").text_content()

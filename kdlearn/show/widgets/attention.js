@@ -1,12 +1,4 @@
-// Five stops of the color map "inferno"; as in kdlearn.show.plots.overlays.
-const STOPS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const SIDE = 320;
-
-function heat(value) {
-  const at = Math.min(value * 4, 3.999);
-  const k = Math.floor(at);
-  return [0, 1, 2].map((c) => STOPS[k][c] + (at - k) * (STOPS[k + 1][c] - STOPS[k][c]));
-}
 
 start("attention", (live, data) => {
   const pixels = unpack(data.images);
@@ -16,7 +8,7 @@ start("attention", (live, data) => {
   const controls = add(live, "div", { class: "kd-controls" });
   const image = select(controls, "Image", Array.from({ length: data.count }, (_, i) => i + 1), 0, draw);
   const layer = select(controls, "Layer", data.layers, data.layers.length - 1, draw);
-  const strength = slider(controls, "Strength of the overlay", 20, 12, draw);
+  const strength = slider(controls, "Strength of the overlay", [0, 20, 1], 12, draw);
 
   const grid = add(live, "div", { class: "kd-models" });
   const panels = data.models.map((name) => {

@@ -1,24 +1,5 @@
-const SVG = "http://www.w3.org/2000/svg";
-
-function softmax(logits, temperature) {
-  const top = Math.max(...logits);
-  const powers = logits.map((z) => Math.exp((z - top) / temperature));
-  const total = powers.reduce((a, b) => a + b, 0);
-  return powers.map((value) => value / total);
-}
-
-function entropy(p) {
-  return p.reduce((sum, value) => (value > 0 ? sum - value * Math.log(value) : sum), 0);
-}
-
 function digits(p) {
   return p >= 0.00005 || p === 0 ? p.toFixed(4) : p.toExponential(0);
-}
-
-function shape(parent, name, attributes) {
-  const node = document.createElementNS(SVG, name);
-  Object.entries(attributes).forEach(([key, value]) => node.setAttribute(key, value));
-  return parent.appendChild(node);
 }
 
 start("temperature", (live, data) => {
@@ -29,7 +10,7 @@ start("temperature", (live, data) => {
   });
   const sample = data.logits.length > 1 &&
     select(controls, "Sample", data.logits.map((_, i) => i + 1), 0, draw);
-  const temperature = slider(controls, "Temperature T", data.temperatures.length - 1, data.start, draw);
+  const temperature = slider(controls, "Temperature T", [0, data.temperatures.length - 1, 1], data.start, draw);
 
   const bars = add(live, "div", { class: "kd-bars" });
   const rows = data.names.map((name) => {
