@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ class Experiment(Protocol):
     """
 
     @property
-    def RECIPE(self) -> Recipe: ...  # noqa: N802, D102
+    def RECIPE(self) -> Any: ...  # noqa: N802, D102
 
     @property
     def METHODS(self) -> Mapping[str, Any]: ...  # noqa: N802, D102
@@ -127,7 +127,7 @@ class Experiment(Protocol):
     def COLUMNS(self) -> tuple[str, ...]: ...  # noqa: N802, D102
 
     def run_seed(
-        self, seed: int, *, recipe: Recipe = ..., methods: Iterable[str] = ..., on: str = ...
+        self, seed: int, *, recipe: Any = ..., methods: Iterable[str] = ..., on: str = ...
     ) -> Iterator[Row]:
         """Train a teacher and the students of one seed, and yield a row for each.
 
@@ -146,8 +146,25 @@ class Experiment(Protocol):
         """
 
 
+class Numbers(Protocol):
+    """The numbers of an experiment with images: what a `Bench` asks of them."""
+
+    @property
+    def images(self) -> int:
+        """How many images a student may see."""
+
+    def make_data(self, seed: int) -> Splits:
+        """Make the pool of the teacher, and what is measured on."""
+
+    def train_teacher(self, data: Splits, seed: int) -> nn.Module:
+        """Train a teacher on the whole pool, from labels."""
+
+
+Plan = TypeVar("Plan", bound=Numbers)
+
+
 @dataclass(frozen=True)
-class Bench:
+class Bench(Generic[Plan]):
     """What all students of one seed share, and what they are measured on.
 
     Attributes:
@@ -161,7 +178,7 @@ class Bench:
     """
 
     seed: int
-    recipe: Recipe
+    recipe: Plan
     data: Splits
     images: Split
     teacher: nn.Module
@@ -170,8 +187,8 @@ class Bench:
 
     @classmethod
     def prepare(
-        cls, known: Iterable[str], seed: int, recipe: Recipe, methods: Iterable[str], on: str
-    ) -> Bench:
+        cls, known: Iterable[str], seed: int, recipe: Plan, methods: Iterable[str], on: str
+    ) -> Bench[Plan]:
         """Check the methods and the split; then make the data and train the teacher."""
         check(known, methods, on)
         data = recipe.make_data(seed)

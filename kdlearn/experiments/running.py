@@ -13,16 +13,38 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    drafts,
     initialization,
+    kl_estimators,
+    real_digits,
+    relu_on_logits,
+    same_data,
+    shortcut,
+    smooth_teachers,
+    subliminal,
+    truncated_kl,
     warped_digits,
+    which_teacher,
+    wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "drafts": drafts,
     "initialization": initialization,
+    "kl-estimators": kl_estimators,
+    "real-digits": real_digits,
+    "relu-on-logits": relu_on_logits,
+    "same-data": same_data,
+    "shortcut": shortcut,
+    "smooth-teachers": smooth_teachers,
+    "subliminal": subliminal,
+    "truncated-kl": truncated_kl,
     "warped-digits": warped_digits,
+    "which-teacher": which_teacher,
+    "wrong-labels": wrong_labels,
 }
 
 
@@ -84,7 +106,7 @@ def run(
                     table = _table(rows, experiment)
                     if path is not None:
                         write(table, path)
-                bar.set_postfix_str(f"{row['method']}: {row['accuracy']:.1f} %")
+                bar.set_postfix_str(f"{row['method']}: {row[experiment.COLUMNS[0]]:.1f}")
                 bar.update()
     return table
 
