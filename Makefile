@@ -25,7 +25,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check unit refusals slow notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve pdf editions colab test check unit refusals slow notebooks drills results repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -43,6 +43,15 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
 # What needs one core each goes side by side; the tests then have both.
+pdf: book browser ## every chapter and the whole book as PDF, in _build/pdf
+	$(call step,PDF,$(BIN)/python book/tools/pdf.py,It prints the pages of make book with Chromium.)
+
+editions: $(STAMP)
+	@$(BIN)/python book/tools/editions.py _build/editions/book
+
+colab: $(STAMP) ## run the notebooks that Colab opens, with the versions that Colab has (ONLY=ship-it for some)
+	$(call step,Colab,$(BIN)/python book/tools/colab.py $(ONLY),The cell that failed is shown above.)
+
 test: $(STAMP) ## everything: checks, unit tests, doctests, notebooks, site, browser
 	@$(MAKE) --no-print-directory -j 2 browser check book
 	@$(MAKE) --no-print-directory refusals slow

@@ -15,6 +15,8 @@ import hashlib
 import os
 import re
 import sys
+import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,11 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+MORE_PACKAGES = """
+missing = [x for x in {packages!r} if importlib.util.find_spec(x) is None]
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
+    importlib.invalidate_caches()"""
 # Hidden on the site, in JupyterLab and on Colab, one key each.
 INSTALL_METADATA = {
     "cellView": "form",
@@ -43,13 +50,30 @@ INSTALL_METADATA = {
 CELL_METADATA = ("cellView", "jupyter", "mystnb", "tags")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+# What a figure stores beside its lines: when and with what it was made.
+SVG_HEAD = re.compile(r"<\?xml.*?(?=<svg)|\s*<metadata>.*?</metadata>", re.DOTALL)
+# Figures as SVG with text as text, the same bytes each time.
+SVG_ARGUMENTS = ["--InlineBackend.figure_formats=svg"]
+MATPLOTLIBRC = "svg.fonttype: none\nsvg.hashsalt: kdlearn\n"
 IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def install_cell(root: Path = ROOT) -> str:
-    """Return the source of the second cell of every notebook."""
+def install_cell(root: Path = ROOT, packages: Sequence[str] = ()) -> str:
+    """Return the source of the second cell of a notebook.
+
+    Args:
+        root: of the repository.
+        packages: what the chapter needs beside kdlearn, as its metadata says:
+            ``"kdlearn": {"packages": ["onnx"]}``; the cell installs what is missing of it.
+    """
     template = (root / "book/tools/install_cell.txt").read_text(encoding="utf-8")
-    return template.replace("{repository}", read_address(root).url).rstrip("\n")
+    cell = template.replace("{repository}", read_address(root).url).rstrip("\n")
+    return cell + MORE_PACKAGES.format(packages=list(packages)) if packages else cell
+
+
+def packages_of(notebook: Any) -> list[str]:
+    """Return what a chapter needs beside kdlearn."""
+    return list(notebook.metadata.get("kdlearn", {}).get("packages", []))
 
 
 def find(paths: list[str]) -> list[Path]:
@@ -106,7 +130,9 @@ def clean_outputs(cell: Any) -> list[Any]:
         elif not any("widget-view" in kind for kind in output.data):
             output.metadata = {}
             for kind, value in output.data.items():
-                if kind.startswith("image/") and isinstance(value, str):
+                if kind == "image/svg+xml":
+                    output.data[kind] = SVG_HEAD.sub("", "".join(value)).strip() + "\n"
+                elif kind.startswith("image/") and isinstance(value, str):
                     output.data[kind] = value.rstrip("\n")
                 elif kind == "text/plain":
                     output.data[kind] = ANSI.sub("", value)
@@ -128,7 +154,7 @@ def normalize(notebook: Any, root: Path = ROOT) -> Any:
     for cell in notebook.cells:
         cell.source = cell.source.rstrip("\n")
         if is_install(cell):
-            cell.source = install_cell(root)
+            cell.source = install_cell(root, packages_of(notebook))
             cell.metadata = nbformat.from_dict(INSTALL_METADATA)
         else:
             kept = {name: cell.metadata[name] for name in CELL_METADATA if name in cell.metadata}
@@ -167,6 +193,7 @@ def run(path: Path) -> str:
         timeout=TIMEOUT,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=SVG_ARGUMENTS,
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
@@ -184,6 +211,9 @@ def run_all(paths: list[Path]) -> list[str]:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     faults = []
+    settings = Path(tempfile.mkdtemp()) / "matplotlibrc"
+    settings.write_text(MATPLOTLIBRC, encoding="utf-8")
+    os.environ["MATPLOTLIBRC"] = str(settings)
     with ProcessPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1) or 1) as pool:
         for path, fault in zip(paths, pool.map(run, paths), strict=True):
             print(f"{'failed' if fault else 'ran':6}  {path}", flush=True)
@@ -229,7 +259,8 @@ def check(path: Path, root: Path = ROOT) -> list[str]:
     cells, code = notebook.cells, code_cells(notebook)
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         faults.append("the first cell is no Markdown title (# ...)")
-    if len(cells) < 2 or cells[1].cell_type != "code" or cells[1].source != install_cell(root):
+    install = install_cell(root, packages_of(notebook))
+    if len(cells) < 2 or cells[1].cell_type != "code" or cells[1].source != install:
         faults.append("the second cell is not the install cell of book/tools/install_cell.txt")
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         faults.append("not every code cell was run once, from top to bottom: make notebooks")

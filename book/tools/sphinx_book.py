@@ -8,11 +8,14 @@
 * The package's docstrings are rewritten (docstrings.py), and names in single backticks are links.
 """
 
+import base64
 import hashlib
+import itertools
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,18 @@ import docstrings
 import dress
 import editions
 import formulas
+import notebooks
 import pages
 import repository
 import search_index
+import svg
 from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 from sphinx.writers.html5 import HTML5Translator
 from sphinxcontrib.bibtex.plugin import register_plugin
@@ -35,10 +42,14 @@ from sphinxcontrib.bibtex.style.referencing import BracketStyle
 from sphinxcontrib.bibtex.style.referencing.author_year import AuthorYearReferenceStyle
 
 import kdlearn
+from kdlearn import losses
 
 BOOK = repository.ROOT / "book"
 SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
 # Scripts of parts of the book that have their own: loaded where the page has the mark.
+HOME = "book/index"
+SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
+CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
 SCRIPTS = {"data-playground": "playground/playground.js", "data-figures": "figures/figures.js"}
 
 
@@ -104,6 +115,26 @@ def depart_citation(translator: HTML5Translator, node: nodes.citation) -> None:
     translator.body.append("</div>\n</div>\n" if last else "</div>\n")
 
 
+class LossesOf(SphinxDirective):
+    """`losses-of`: every loss of some files of kdlearn/losses, under its own name."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Have autodoc write each of them."""
+        files = self.arguments[0].split()
+        names = [x for x in losses.__all__ if _family(getattr(losses, x)) in files]
+        lines = [line for x in names for line in (f".. autofunction:: kdlearn.losses.{x}", "")]
+        node = nodes.Element()
+        self.state.nested_parse(StringList(lines, source=""), self.content_offset, node)
+        return node.children
+
+
+def _family(loss: Callable[..., Any]) -> str:
+    return loss.__module__.rpartition(".")[2]
+
+
 def link_by_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element
 ) -> nodes.reference | None:
@@ -134,10 +165,47 @@ def finish_page(
 ) -> None:
     """Tidy a page's text and hand the template what it shows around it."""
     if "body" in context:
-        context["body"] = pages.mend(context["body"])
+        body = with_figures(app, pages.mend(context["body"]))
+        context["body"] = with_thumbnails(app, body) if page == HOME else body
     context["site"] = app.kdlearn_site  # type: ignore[attr-defined]
     context["page_contents"] = pages.page_contents
     context["chapters"] = chapters
+
+
+def with_figures(app: Sphinx, body: str) -> str:
+    """Return a page with its SVG figures in it."""
+    stored = {name: path for path, name in app.builder.images.items()}
+    count = itertools.count(1)
+
+    def figure(match: re.Match[str]) -> str:
+        path = Path(app.srcdir) / stored[match["name"]]
+        alt = unescape(re.search(r'alt="([^"]*)"', match[0])[1])  # type: ignore[index]
+        return svg.inline(path.read_text(encoding="utf-8"), alt, next(count))
+
+    return SVG_IMAGE.sub(figure, body)
+
+
+def with_thumbnails(app: Sphinx, body: str) -> str:
+    """Return the first page with a picture on each card: the first figure of its chapter."""
+    folder = Path(app.outdir) / "_images"
+    folder.mkdir(exist_ok=True)
+
+    def picture(match: re.Match[str]) -> str:
+        chapter = BOOK / f"{match['page']}.ipynb"
+        for cell in notebooks.code_cells(notebooks.read(chapter)):
+            for output in cell.outputs:
+                for kind, suffix in (("image/svg+xml", "svg"), ("image/png", "png")):
+                    if kind in output.get("data", {}):
+                        data = output.data[kind]
+                        name = f"card-{chapter.stem}-{chapter.parent.name}.{suffix}"
+                        (folder / name).write_bytes(
+                            data.encode() if suffix == "svg" else base64.b64decode(data)
+                        )
+                        image = f'<img class="thumb" src="../_images/{name}" alt="" loading="lazy">'
+                        return match[0] + image
+        return match[0]
+
+    return CARD.sub(picture, body)
 
 
 def further_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -168,6 +236,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # Jupyter Book sets it whether the extension that reads it is there or not.
     app.add_config_value("comments_config", {}, "env")
     app.add_html_theme("kdlearn", str(BOOK / "theme"))
+    app.add_directive("losses-of", LossesOf)
     dress.setup(app)
     formulas.setup(app)
     app.connect("config-inited", set_address, priority=10)

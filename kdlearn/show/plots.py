@@ -1,14 +1,12 @@
 """Figures on paper: probabilities, curves of training, maps over images, differences over seeds.
 
-Every function returns a matplotlib `Figure` with a white background, which stays readable on a
-dark page, 6.4 inches wide with letters of 10 points. A notebook shows it when it is the last
-value of a cell; ``figure.savefig`` writes it.
+Every function returns a matplotlib `Figure` in the one style of the book (`kdlearn.show.style`). A
+notebook shows it when it is the last value of a cell; ``figure.savefig`` writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any, Protocol
 
@@ -22,18 +20,8 @@ from torch import Tensor
 
 from kdlearn.measure.paired import PairedDifference
 from kdlearn.show.pictures import as_boxes, as_images, as_maps, finite
+from kdlearn.show.style import GRAY, PALETTE, WIDTH, drawing
 
-# Okabe and Ito, "Color Universal Design" (2008), without yellow, which white paper swallows.
-PALETTE = {
-    "blue": "#0072B2",
-    "vermillion": "#D55E00",
-    "green": "#009E73",
-    "purple": "#CC79A7",
-    "orange": "#E69F00",
-    "sky": "#56B4E9",
-    "black": "#000000",
-}
-_WIDTH = 6.4
 _MARKERS = "osD^vPX"
 _MOST_NAMES = 20
 
@@ -83,7 +71,7 @@ def probabilities(
         raise ValueError(f"got {len(names)} class names for {len(row)} classes: name each once.")
 
     panels = len(temperatures)
-    with _drawing(panels, 1, height=0.7 + 1.45 * panels, sharex=True) as (figure, axes):
+    with drawing(panels, 1, height=0.7 + 1.45 * panels, sharex=True) as (figure, axes):
         for (panel,), temperature in zip(axes, temperatures, strict=True):
             p = (row / temperature).softmax(dim=0)
             bars = panel.bar(range(len(row)), p.tolist(), color=PALETTE["blue"])
@@ -126,7 +114,7 @@ def learning_curves(
     """
     if not histories:
         raise ValueError('histories are empty: give {"scratch": history, ...}.')
-    with _drawing(1, 1, height=3.6) as (figure, axes):
+    with drawing(1, 1, height=3.6) as (figure, axes):
         for k, (name, history) in enumerate(histories.items()):
             epochs = _epochs(history, name)
             if metric not in epochs[0]:
@@ -156,7 +144,7 @@ def history(history: HasEpochs) -> Figure:
     """
     epochs = _epochs(history, "history")
     measured = "validation_accuracy" in epochs[0]
-    with _drawing(1 + measured, 1, height=5.6 if measured else 3.4, sharex=True) as (figure, axes):
+    with drawing(1 + measured, 1, height=5.6 if measured else 3.4, sharex=True) as (figure, axes):
         parts = list(epochs[0]["parts"])
         lines = {"total": [row["loss"] for row in epochs]} if len(parts) != 1 else {}
         lines |= {part: [row["parts"][part] for row in epochs] for part in parts}
@@ -205,9 +193,9 @@ def overlays(
         raise ValueError(f"got {len(titles)} titles for {count} images: give one an image.")
 
     columns = 1 + len(checked)
-    cell = min(_WIDTH / columns, 1.6)
+    cell = min(WIDTH / columns, 1.6)
     edges = (0, width, height, 0)
-    with _drawing(count, columns, height=0.4 + cell * count * height / width) as (figure, axes):
+    with drawing(count, columns, height=0.4 + cell * count * height / width) as (figure, axes):
         for n, panels in enumerate(axes):
             for panel, name in zip(panels, [None, *checked], strict=True):
                 shown = pixels[n].permute(1, 2, 0).squeeze(-1).numpy()
@@ -261,9 +249,9 @@ def paired_differences(differences: Mapping[str, PairedDifference]) -> Figure:
         raise ValueError(
             f"the differences are in {' and '.join(sorted(units))}: draw a figure for each unit."
         )
-    with _drawing(1, 1, height=1.1 + 0.55 * len(differences)) as (figure, axes):
+    with drawing(1, 1, height=1.1 + 0.55 * len(differences)) as (figure, axes):
         panel = axes[0][0]
-        panel.axvline(0, color="#555555", linewidth=1)
+        panel.axvline(0, color=GRAY, linewidth=1)
         for row, difference in enumerate(differences.values()):
             low, high = difference.mean - difference.low, difference.high - difference.mean
             panel.plot(
@@ -289,39 +277,8 @@ def paired_differences(differences: Mapping[str, PairedDifference]) -> Figure:
         panel.set_ylim(len(differences) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
         panel.set_xlabel(f"difference ({units.pop()})")
-        figure.legend(loc="outside upper center", ncols=2, frameon=False)
+        figure.legend(loc="outside upper center", ncols=2)
     return figure
-
-
-@contextmanager
-def _drawing(
-    rows: int, columns: int, *, height: float, sharex: bool = False
-) -> Iterator[tuple[Figure, list[list[Axes]]]]:
-    """Make a figure in the style of the book; pyplot forgets it, so no notebook shows it twice."""
-    style = {
-        "font.size": 10,
-        "axes.titlesize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#dddddd",
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
-    }
-    with plt.style.context(["default", style]):
-        figure, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(_WIDTH, height),
-            layout="constrained",
-            sharex=sharex,
-            squeeze=False,
-        )
-        try:
-            yield figure, axes.tolist()
-        finally:
-            plt.close(figure)
 
 
 def _short(probability: float) -> str:
@@ -359,7 +316,7 @@ def _finish_curves(panel: Axes, metric: str, *, legend: bool = True) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylabel(metric.replace("_", " ") + (" (%)" if metric.endswith("accuracy") else ""))
     if legend:
-        panel.legend(frameon=False)
+        panel.legend()
 
 
 def _box(panel: Axes, box: list[float], width: int, height: int) -> None:

@@ -1,4 +1,4 @@
-"""Every page in a real browser: wide and narrow, light and dark.
+"""Every page in a real browser, visited once: narrow and wide, light and dark.
 
 To look at the pages oneself: KDLEARN_SHOTS=folder makes this file store a screenshot of each view.
 """
@@ -14,10 +14,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import contents
 import pytest
 import repository
 
-from tests.book.built_site import NO_SITE, SITE, pages
+from tests.book.built_site import NO_SITE, ROOT, SITE, pages
 from tests.browser import launched
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 
 PREFIX = f"/{repository.read_address().name}/"
-WIDTHS = {"wide": (1280, 900), "narrow": (390, 844)}
-HEAVIEST = 2_000_000
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
+MOST_REQUESTS, MOST_NODES = 15, 5_000
+CHAPTER = "book/foundations/what-is-distillation.html"
 # The parts of the article that stick out, for the message.
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth;
@@ -36,31 +39,57 @@ OVERFLOW = """() => {
     .filter(e => e.getBoundingClientRect().right > width + 1)
     .slice(0, 5).map(e => e.outerHTML.slice(0, 120));
 }"""
-AXE = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serve the site below its prefix, as GitHub Pages does."""
+    """Serve the site below a prefix, as GitHub Pages does, and 404.html for what is not there."""
+
+    prefix = PREFIX
 
     def translate_path(self, path: str) -> str:
-        if not path.startswith(PREFIX):
-            return str(SITE / "404-no-such-prefix")
-        return super().translate_path("/" + path.removeprefix(PREFIX))
+        if not path.startswith(self.prefix):
+            return str(SITE / "no-such-prefix")
+        return super().translate_path("/" + path.removeprefix(self.prefix))
+
+    def send_error(self, code: int, *arguments: Any, **options: Any) -> None:
+        page = (SITE / "404.html").read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def end_headers(self) -> None:
+        # So that each visit fetches, and counts, all that a first visit needs.
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    def handler(*arguments: Any) -> Handler:
-        return Handler(*arguments, directory=str(SITE))
+class AtRoot(Handler):
+    """The same site on a host of its own."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    prefix = "/"
+
+
+def served(handler: type[Handler]) -> Iterator[str]:
+    """Serve the site on this machine, and stop."""
+
+    def made(*arguments: Any) -> Handler:
+        return handler(*arguments, directory=str(SITE))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), made)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
+    yield f"http://127.0.0.1:{server.server_port}{handler.prefix}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    yield from served(Handler)
 
 
 @pytest.fixture(scope="module")
@@ -72,47 +101,68 @@ def browser() -> Iterator[Browser]:
 @cache
 def packed_size(path: Path) -> int:
     """Return how many bytes a server sends for a file."""
-    compressed = path.suffix in (".woff", ".woff2", ".png", ".jpg")
+    compressed = path.suffix in (".woff2", ".png", ".jpg")
     return len(path.read_bytes()) if compressed else len(gzip.compress(path.read_bytes()))
 
 
-def watched(page: Page, address: str) -> tuple[list[str], list[str]]:
-    """Note faults and the files that were fetched; let nothing leave the site."""
-    faults: list[str] = []
-    fetched: list[str] = []
+class Watch:
+    """What a page does that it should not, and the files that it fetches."""
 
-    def admit(route: Any) -> None:
-        url = route.request.url
-        if url.startswith((address, "data:", "blob:")):
-            route.continue_()
-        else:
-            faults.append(f"asked for {url}")
-            route.abort()
+    def __init__(self, page: Page, address: str) -> None:
+        self.faults: list[str] = []
+        self.fetched: list[str] = []
+        self.address = address
+        page.on("request", self._asked)
+        page.on("pageerror", lambda error: self.faults.append(f"script error: {error}"))
+        page.on("console", self._said)
+        page.on("response", self._answered)
 
-    page.route("**/*", admit)
-    page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
-    page.on(
-        "console",
-        lambda message: (
-            message.type in ("error", "warning") and faults.append(f"console: {message.text}")
-        ),
-    )
+    def clear(self) -> None:
+        self.faults.clear()
+        self.fetched.clear()
 
-    def arrived(response: Any) -> None:
+    def _asked(self, request: Any) -> None:
+        if request.url.startswith(self.address):
+            self.fetched.append(request.url.removeprefix(self.address).split("?")[0].split("#")[0])
+        elif not request.url.startswith(("data:", "blob:")):
+            self.faults.append(f"asked for {request.url}")
+
+    def _said(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(f"console: {message.text}")
+
+    def _answered(self, response: Any) -> None:
         if response.status >= 400:
-            faults.append(f"{response.status}: {response.url}")
-        if response.url.startswith(address):
-            fetched.append(response.url.removeprefix(address).split("?")[0].split("#")[0])
+            self.faults.append(f"{response.status}: {response.url}")
 
-    page.on("response", arrived)
-    return faults, fetched
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser, address: str) -> Iterator[tuple[Page, Watch]]:
+    """One page object for all pages, on a phone that nothing leaves."""
+    context = browser.new_context(viewport=PHONE, color_scheme="light")
+    page = context.new_page()
+    yield page, Watch(page, address)
+    context.close()
+
+
+@pytest.fixture
+def reader(browser: Browser, address: str) -> Iterator[Page]:
+    """A reader at a desk, who was never here before."""
+    context = browser.new_context(viewport=DESK, color_scheme="light")
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def phone(browser: Browser) -> Iterator[Page]:
+    """A reader with a phone."""
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    yield context.new_page()
+    context.close()
 
 
 def set_theme(page: Page, theme: str) -> None:
-    page.evaluate(
-        "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
-    )
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
 
 
 def shoot(page: Page, name: str, view: str) -> None:
@@ -123,76 +173,276 @@ def shoot(page: Page, name: str, view: str) -> None:
 
 
 def violations(page: Page) -> list[str]:
+    """Return whatever axe finds, of any severity."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, options=AXE).response["violations"]
+    found = Axe().run(page).response["violations"]
     return [
-        f"{fault['id']} ({fault['impact']}): {fault['nodes'][0]['html'][:160]}"
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
+        f"{fault['id']} ({fault['impact']}): {fault['nodes'][0]['html'][:160]}" for fault in found
     ]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", [page for page in pages() if page != "index.html"])
-def test_a_page_is_whole_readable_and_quiet(
-    browser: Browser, address: str, name: str, width: str
-) -> None:
-    size = WIDTHS[width]
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-    page = context.new_page()
-    faults, fetched = watched(page, address)
-    page.goto(address + name, wait_until="load")
-    page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
-    page.wait_for_load_state("networkidle")
+def test_a_page_is_whole_light_readable_and_quiet(visit: tuple[Page, Watch], name: str) -> None:
+    page, watch = visit
+    watch.clear()
+    page.set_viewport_size(PHONE)
+    page.goto(watch.address + name, wait_until="networkidle")
     # A color on its way from one theme to the other has any contrast.
-    page.add_style_tag(content="* { transition: none !important; }")
+    page.add_style_tag(
+        content="* { transition: none !important; scroll-behavior: auto !important }"
+    )
+    weight = sum(packed_size(SITE / file) for file in set(watch.fetched))
+    limit = WITH_FORMULAS if page.locator("math").count() else LIGHT
+    assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
+    assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
+    nodes = page.evaluate("document.querySelectorAll('*').length")
+    assert nodes <= MOST_NODES, f"{nodes} nodes"
+    page.evaluate("document.querySelectorAll('details').forEach(x => { x.open = true; })")
+    for view, size in (("narrow", PHONE), ("wide", DESK)):
+        page.set_viewport_size(size)
+        for theme in ("light", "dark"):
+            set_theme(page, theme)
+            assert page.evaluate(OVERFLOW) == [], f"wider than the window, {view}, {theme}"
+            shoot(page, name, f"{view}-{theme}")
+        assert watch.faults == []
+        # Colors differ by theme alone, so that one narrow and one wide view see both.
+        set_theme(page, "light" if view == "narrow" else "dark")
+        assert violations(page) == []
+        watch.clear()
 
-    weight = sum(packed_size(SITE / file) for file in set(fetched))
-    assert weight < HEAVIEST, f"{weight / 1e6:.2f} MB"
-    assert page.locator("mjx-merror").count() == 0, page.locator("mjx-merror").first.inner_text()
-    for theme in ("light", "dark"):
-        set_theme(page, theme)
-        assert page.evaluate(OVERFLOW) == [], f"wider than the window, {theme}"
-        shoot(page, name, f"{width}-{theme}")
-    assert faults == []
 
-    # Last, since axe itself asks for files that are not there. Colors differ by theme alone,
-    # so that one narrow and one wide view see both.
-    set_theme(page, "light" if width == "wide" else "dark")
-    assert violations(page) == []
+@pytest.mark.parametrize("width", [390, 768])
+@pytest.mark.parametrize("way", ["tap", "click", "key"])
+def test_the_list_of_chapters_opens_and_closes(
+    browser: Browser, address: str, width: int, way: str
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto(address + CHAPTER)
+    chapters = page.locator("#chapters")
+    button = page.get_by_role("button", name="Chapters", exact=True)
+    assert not chapters.is_visible()
+    if way == "key":
+        button.focus()
+        page.keyboard.press("Enter")
+    else:
+        getattr(button, way)()
+    listed = [link.get_attribute("href") for link in chapters.get_by_role("link").all()]
+    assert chapters.is_visible()
+    assert len(listed) == len(contents.pages(ROOT)) - 1
+    page.keyboard.press("Escape")
+    assert not chapters.is_visible()
+    on_page = page.get_by_role("button", name="On this page")
+    getattr(on_page, "tap" if way == "tap" else "click")()
+    page.locator("#contents").get_by_role("link", name="What goes wrong").click()
+    assert not page.locator("#contents").is_visible()
+    assert page.url.endswith("#what-goes-wrong")
     context.close()
 
 
-def test_the_theme_switch_works(browser: Browser, address: str) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    page = context.new_page()
-    page.goto(f"{address}book/index.html", wait_until="load")
-    seen = set()
+def test_the_theme_switch_goes_round_and_is_remembered(reader: Page, address: str) -> None:
+    reader.goto(f"{address}book/index.html")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = reader.evaluate(paper)
+    switch = reader.locator(".bar-theme")
+    seen = []
     for _ in range(3):
-        page.locator("button.theme-switch-button:visible").first.click()
-        seen.add(page.evaluate("document.documentElement.dataset.theme"))
-    assert seen == {"light", "dark"}
+        switch.click()
+        seen.append(reader.evaluate("document.documentElement.dataset.theme"))
+    assert seen == ["light", "dark", "auto"]
+    switch.click()
+    switch.click()
+    reader.goto(address + CHAPTER)
+    assert reader.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert reader.evaluate(paper) != light
+
+
+# What people type, and the pages one of which must come first.
+QUERIES = {
+    "temperature": "temperature|dark-knowledge|what-is-distillation",
+    "why T squared": "what-is-distillation|distillation.html|dark-knowledge",
+    "dark knowledge": "dark-knowledge|what-is-distillation|glossary",
+    "what is distillation": "what-is-distillation|glossary",
+    "KLDivLoss batchmean": "what-is-distillation|implement/distillation",
+    "forward hook": "implement/attention-transfer|glossary|your-own-model",
+    "label smoothing": "what-is-distillation|glossary|loss-atlas",
+    "quantization": "ship-it|glossary",
+    "quantisation": "ship-it|glossary",
+    "student initialization": "the-process",
+    "initialise the student": "the-process",
+    "on-policy distillation": "glossary|loss-atlas|drills-language",
+    "RKD angle": "loss-atlas|conventions|drills-attention",
+    "freeze teacher eval": "implement/distillation|the-process|find-the-bug|drills-training",
+    "NaN loss": "find-the-bug|implement/distillation|conventions",
+    "MiniLM": "loss-atlas|conventions|glossary",
+    "cache teacher logits": "caching|drills-training",
+    "attention transfer": "foundations/attention-transfer|implement/attention-transfer",
+    "attention transfer beta": "attention-transfer|conventions|loss-atlas",
+    "multi-head attention": "foundations/attention|glossary",
+    "export to ONNX": "ship-it",
+    "capacity gap": "glossary|loss-atlas|the-process",
+    "pointing game": "where-to-look|glossary",
+    "hidden states of a transformer": "your-own-model|loss-atlas|losses-language|drills-attention",
+    "知识蒸馏": "glossary",
+    "温度": "glossary",
+}
+
+
+@pytest.fixture(scope="module")
+def searched(browser: Browser, address: str) -> Iterator[Page]:
+    page = browser.new_page()
+    page.goto(f"{address}search.html")
+    page.evaluate(
+        """async address => {
+      const { prepare, find } = await import(address + "_static/site/search.js");
+      const index = prepare(await (await fetch(address + "search.json")).json());
+      window.ask = question => find(index, question).map(({ p, a }) => `${p}#${a}`);
+    }""",
+        address,
+    )
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("question", QUERIES)
+def test_the_search_finds_the_right_page_first(searched: Page, question: str) -> None:
+    found = searched.evaluate("question => window.ask(question)", question)
+    assert found, "nothing"
+    assert any(part in found[0] for part in QUERIES[question].split("|")), found[:4]
+
+
+def test_the_search_shows_places_as_one_types_and_none_of_the_furniture(
+    reader: Page, address: str
+) -> None:
+    reader.goto(address + CHAPTER)
+    reader.keyboard.press("/")
+    dialog = reader.get_by_role("dialog", name="Search")
+    dialog.get_by_role("searchbox").type("dark knowl")
+    dialog.locator("li a").first.wait_for()
+    shown = dialog.locator(".search-results").inner_text()
+    for furniture in ("Colab", "Download", "Copy", "Set-up", "\\", "Say it aloud", "Next"):
+        assert furniture not in shown
+    reader.keyboard.press("ArrowDown")
+    reader.keyboard.press("Enter")
+    reader.wait_for_url(lambda url: CHAPTER not in url or "#" in url)
+
+
+def test_a_bet_is_kept_and_stands_beside_the_answer(reader: Page, address: str) -> None:
+    reader.goto(address + CHAPTER)
+    bet = reader.locator(".bet").first
+    bet.get_by_role("spinbutton").fill("3")
+    bet.get_by_role("button", name="Bet").click()
+    reader.reload()
+    assert reader.locator(".bet").first.get_by_role("spinbutton").input_value() == "3"
+    assert reader.locator(".bet-result").first.inner_text() == "You said 3, it is 5.1 points."
+
+
+def test_a_term_and_a_source_show_themselves_where_they_are_named(
+    reader: Page, address: str
+) -> None:
+    reader.goto(address + CHAPTER)
+    preview = reader.locator(".preview")
+    reader.locator("main a[href*='term-dark-knowledge']").first.hover()
+    preview.wait_for(state="visible")
+    assert "dark knowledge" in preview.inner_text()
+    reader.keyboard.press("Escape")
+    reader.locator("main a[href*='cite-hinton2015distilling']").first.focus()
+    reader.keyboard.press("Shift+Tab")
+    reader.keyboard.press("Tab")
+    preview.wait_for(state="visible")
+    assert "Distilling the Knowledge" in preview.inner_text()
+
+
+def test_a_chapter_read_to_its_end_has_a_mark(reader: Page, address: str) -> None:
+    reader.goto(address + CHAPTER)
+    assert reader.locator("#chapters a.read").count() == 0
+    reader.locator(".turn").scroll_into_view_if_needed()
+    reader.locator("#chapters a.read").wait_for()
+    reader.goto(f"{address}book/index.html")
+    assert reader.locator(".route li.read").count() == 1
+
+
+def test_a_phone_sees_the_copy_buttons_and_turns_pages_with_a_thumb(
+    phone: Page, address: str
+) -> None:
+    phone.goto(address + CHAPTER)
+    assert phone.locator(".copy").first.evaluate("x => getComputedStyle(x).opacity") == "1"
+    for link in phone.locator(".turn a").all():
+        box = link.bounding_box()
+        assert box and box["width"] > 300 and 44 <= box["height"] < 120
+
+
+def test_the_clock_of_an_answer_runs_and_stops(reader: Page, address: str) -> None:
+    reader.goto(address + CHAPTER)
+    button = reader.locator(".thirty-seconds .clock button")
+    button.click()
+    reader.locator(".thirty-seconds progress").wait_for()
+    reader.get_by_role("button", name="left)").click()
+    assert "start 30 seconds" in button.inner_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_paper_is_white_and_has_what_was_folded(reader: Page, address: str, theme: str) -> None:
+    reader.goto(address + CHAPTER)
+    set_theme(reader, theme)
+    reader.emulate_media(media="print")
+    color = "(x, name) => getComputedStyle(document.querySelector(x))[name]"
+    assert (
+        reader.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    )
+    for part in ("body", "pre", "h2"):
+        shade = reader.evaluate(
+            f"getComputedStyle(document.querySelector('main {part}, {part}')).color"
+        )
+        assert max(int(x) for x in shade.removeprefix("rgb(").rstrip(")").split(",")) < 90, color
+    assert not reader.locator(".bar").is_visible()
+    assert not reader.locator("#chapters").is_visible()
+    reader.evaluate("dispatchEvent(new Event('beforeprint'))")
+    answer = reader.locator(".follow-ups details p").first
+    assert answer.is_visible()
+    reader.evaluate("dispatchEvent(new Event('afterprint'))")
+    reader.emulate_media(media="screen")
+    assert not answer.is_visible()
+
+
+@pytest.mark.parametrize(
+    "name", [CHAPTER, "book/index.html", "book/reference/conventions.html", "search.html"]
+)
+def test_without_scripts_everything_can_be_read_and_reached(
+    browser: Browser, address: str, name: str
+) -> None:
+    context = browser.new_context(viewport=PHONE, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address + name)
+    text = page.locator("main").inner_text()
+    assert "\\(" not in text and "\\frac" not in text
+    for formula in page.locator("math").all()[:5]:
+        assert formula.bounding_box()
+    assert not page.locator(".needs-script").first.is_visible()
+    page.get_by_role("button", name="Chapters", exact=True).click()
+    assert page.locator("#chapters").is_visible()
     context.close()
 
 
-def test_the_search_finds_a_chapter(browser: Browser, address: str) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(f"{address}search.html?q=temperature", wait_until="load")
-    page.wait_for_selector("ul.search li a")
-    assert page.locator("ul.search li a").count() >= 2
-    context.close()
-
-
-def test_a_wrong_address_shows_a_page_with_its_style(browser: Browser, address: str) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    faults, _ = watched(page, address)
-    page.goto(f"{address}404.html", wait_until="networkidle")
-    assert faults == []
+@pytest.mark.parametrize("handler", [Handler, AtRoot])
+def test_a_wrong_address_shows_a_page_with_its_style_on_any_host(
+    browser: Browser, handler: type[Handler]
+) -> None:
+    with_server = served(handler)
+    root = next(with_server)
+    page = browser.new_page()
+    watch = Watch(page, root)
+    page.goto(f"{root}no/such/page.html", wait_until="networkidle")
+    assert [
+        fault for fault in watch.faults if "no/such/page" not in fault and "404" not in fault
+    ] == []
+    assert len([fault for fault in watch.faults if fault.startswith("404")]) == 1
     assert page.get_by_role("heading", name="Page not found").is_visible()
-    context.close()
+    page.get_by_role("link", name="first page").click()
+    page.wait_for_url(f"{root}book/index.html")
+    page.close()
+    next(with_server, None)
 
 
 @pytest.mark.parametrize(
@@ -203,19 +453,19 @@ def test_a_wrong_address_shows_a_page_with_its_style(browser: Browser, address: 
         ("<script src='http://198.51.100.1/x.js'></script>", "asked for http://198.51.100.1/x.js"),
     ],
 )
-def test_the_watch_notes_a_fault(browser: Browser, address: str, html: str, said: str) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    faults, _ = watched(page, address)
-    page.goto(f"{address}index.html", wait_until="networkidle")
-    page.set_content(html, wait_until="networkidle")
-    assert any(fault.startswith(said) for fault in faults), faults
-    context.close()
+def test_the_watch_notes_a_fault(reader: Page, address: str, html: str, said: str) -> None:
+    watch = Watch(reader, address)
+    reader.route("http://198.51.100.1/**", lambda route: route.abort())
+    reader.goto(f"{address}search.html", wait_until="networkidle")
+    reader.set_content(html, wait_until="networkidle")
+    assert any(fault.startswith(said) for fault in watch.faults), watch.faults
 
 
-def test_the_measure_of_width_notes_a_fault(browser: Browser) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844})
-    page = context.new_page()
-    page.set_content("<main><div style='width: 600px'>wide</div></main>")
-    assert page.evaluate(OVERFLOW) == ['<div style="width: 600px">wide</div>']
-    context.close()
+def test_the_measure_of_width_notes_a_fault(phone: Page) -> None:
+    phone.set_content("<main><div style='width: 600px'>wide</div></main>")
+    phone.evaluate("document.body.style.overflow = 'hidden'")
+    phone.set_viewport_size(PHONE)
+    found = phone.evaluate(
+        OVERFLOW.replace("document.documentElement.scrollWidth <= width", "false")
+    )
+    assert found == ['<div style="width: 600px">wide</div>']

@@ -92,6 +92,41 @@ def test_each_fault_is_found(chapter: Path, change, says: str) -> None:
     assert any(says in fault for fault in changed(chapter, change))
 
 
+def test_a_chapter_that_needs_more_packages_installs_them_first(chapter: Path) -> None:
+    notebook = notebooks.read(chapter)
+    notebook.metadata["kdlearn"]["packages"] = ["math", "json"]
+    chapter.write_text(notebooks.serialize(notebook))
+    assert any("not the install cell" in fault for fault in notebooks.check(chapter))
+    assert notebooks.run(chapter) == ""
+    assert notebooks.check(chapter) == []
+    source = notebooks.read(chapter).cells[1].source
+    assert source.startswith(notebooks.install_cell()) and "['math', 'json']" in source
+
+
+def test_what_a_chapter_says_of_itself_outlives_a_run(chapter: Path) -> None:
+    notebook = notebooks.read(chapter)
+    notebook.metadata["kdlearn"]["minutes"] = 25
+    chapter.write_text(notebooks.serialize(notebook))
+    assert notebooks.run(chapter) == ""
+    assert notebooks.read(chapter).metadata["kdlearn"]["minutes"] == 25
+
+
+def test_a_figure_is_stored_as_svg_that_a_second_run_does_not_change(chapter: Path) -> None:
+    notebook = notebooks.read(chapter)
+    lines = ["from kdlearn.show.style import drawing"]
+    lines += ["with drawing(height=2) as (figure, _):", "    pass", "figure"]
+    cell = v4.new_code_cell("\n".join(lines))
+    cell.metadata["mystnb"] = {"image": {"alt": "An empty panel."}}
+    notebook.cells.append(cell)
+    chapter.write_text(notebooks.serialize(notebook))
+    assert notebooks.run_all([chapter]) == []
+    stored = chapter.read_bytes()
+    data = notebooks.read(chapter).cells[-1].outputs[0].data
+    assert data["image/svg+xml"].startswith("<svg") and "image/png" not in data
+    assert notebooks.run_all([chapter]) == []
+    assert chapter.read_bytes() == stored
+
+
 def test_a_notebook_that_was_not_cleaned_is_found(chapter: Path) -> None:
     notebook = notebooks.read(chapter)
     notebook.cells[0].metadata["collapsed"] = True

@@ -73,6 +73,37 @@ def test_what_is_shown_cited_or_said_to_be_no_measurement_passes(text: str) -> N
     assert found(text) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (":::{bet} gain\n:unit: points\n\nHow many?\n:::", "bet 'gain' has no bet-answer"),
+        (":::{bet-answer} gain\n:value: 4.8\n\nSo.\n:::", "bet 'gain' has no bet-answer"),
+        (
+            ":::{bet} a\n:unit: points\n\n?\n:::\n:::{bet-answer} a\n:value: 4.9\n\nSo.\n:::",
+            "4.9, the value",
+        ),
+        (
+            ":::{bet} a\n:unit: points\n\n?\n:::\n:::{bet-answer} a\n:value: 80.64\n\nSo.\n:::",
+            "80.64",
+        ),
+        (":::{bet} a\n\n?\n:::\n:::{bet-answer} a\n:value: some\n\nSo.\n:::", "no number"),
+    ],
+)
+def test_a_bet_without_its_answer_or_with_a_false_one_is_found(text: str, says: str) -> None:
+    (fault,) = prose.unfounded_bets(text, prose.Evidence.of(chapter()))
+    assert says in fault
+
+
+@pytest.mark.parametrize(
+    ("unit", "value"), [("points", "+4.8"), ("%", "80.6"), ("weights", "25,978")]
+)
+def test_the_value_of_a_bet_that_is_shown_passes(unit: str, value: str) -> None:
+    text = (
+        f":::{{bet}} a\n:unit: {unit}\n\n?\n:::\n\n:::{{bet-answer}} a\n:value: {value}\n\nSo.\n:::"
+    )
+    assert prose.unfounded_bets(text, prose.Evidence.of(chapter())) == []
+
+
 def test_only_the_last_place_is_rounded_away() -> None:
     assert found("The loss is 0.01.") == ["0.01"]
     assert found("The loss is 0.015.") == []

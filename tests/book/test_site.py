@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import docstrings
+import notebooks
 import pytest
 import repository
 import yaml
 from bs4 import BeautifulSoup
 
+import kdlearn
 from kdlearn import losses
 from tests.book.built_site import NO_SITE, ROOT, SITE, pages
 
@@ -90,16 +94,36 @@ def test_no_markup_is_left_over(page: str) -> None:
     assert "```" not in text
 
 
-def test_every_notebook_is_a_page_with_a_colab_button() -> None:
+def test_every_notebook_is_a_page_that_leads_to_its_edition() -> None:
     address = repository.read_address()
-    notebooks = sorted((ROOT / "book").rglob("*.ipynb"))
-    for path in notebooks:
+    for path in notebooks.find([]):
         name = path.relative_to(ROOT)
         page = name.with_suffix(".html").as_posix()
         assert page in pages(), f"{name} is not in _toc.yml"
         colab = f"https://colab.research.google.com/github/{address.owner}/{address.name}"
-        links = [str(tag["href"]) for tag in parsed(page).find_all("a", href=True)]
-        assert f"{colab}/blob/main/{name.as_posix()}" in links
+        links = [str(tag["href"]) for tag in parsed(page).select(".chapter-head a")]
+        assert f"{colab}/blob/notebooks/{name.as_posix()}" in links
+        assert any(link.endswith(f"notebooks/{path.relative_to(ROOT / 'book')}") for link in links)
+
+
+def test_links_of_an_edition_lead_to_places_of_the_site() -> None:
+    address = repository.read_address()
+    for path in (SITE / "notebooks").rglob("*.ipynb"):
+        text = "\n".join(
+            cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown"
+        )
+        for url in set(re.findall(re.escape(address.pages) + r"([^)\s\]]+)", text)):
+            page, _, anchor = url.rstrip(".").partition("#")
+            assert page in pages(), f"{path.name}: {url}"
+            assert not anchor or anchor in anchors(page), f"{path.name}: {url}"
+
+
+def test_the_archive_has_every_notebook_as_it_is_downloaded() -> None:
+    with zipfile.ZipFile(SITE / "notebooks/kdlearn-notebooks.zip") as archive:
+        stored = {name.removeprefix("kdlearn/"): archive.read(name) for name in archive.namelist()}
+    folder = SITE / "notebooks"
+    there = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.ipynb")}
+    assert stored == there and len(stored) == len(notebooks.find([]))
 
 
 def test_every_page_of_the_contents_was_built() -> None:
@@ -114,9 +138,60 @@ def test_the_first_page_leads_to_the_book() -> None:
     assert 'url=book/index.html"' in (SITE / "index.html").read_text(encoding="utf-8")
 
 
-def test_the_search_knows_the_words_of_the_book() -> None:
-    index = (SITE / "searchindex.js").read_text(encoding="utf-8")
-    assert '"distill"' in index and '"temperatur"' in index
+def test_the_search_knows_every_page_and_every_term() -> None:
+    index = json.loads((SITE / "search.json").read_text(encoding="utf-8"))
+    assert {entry["p"] for entry in index} == {p for p in pages() if p.startswith("book/")}
+    for entry in index:
+        assert not entry["a"] or entry["a"] in anchors(entry["p"]), entry
+    terms = {entry["a"] for entry in index if entry["a"].startswith("term-")}
+    assert terms == {x for x in anchors("book/interview/glossary.html") if x.startswith("term-")}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_an_anchor_names_one_place(page: str) -> None:
+    ids = [str(tag["id"]) for tag in parsed(page).find_all(id=True)]
+    assert sorted(ids) == sorted(set(ids))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_no_list_is_typed_on_one_line(page: str) -> None:
+    for item in parsed(page).select("article li"):
+        own = "".join(x for x in item.strings if x.find_parent(["li", "pre", "code"]) is item)
+        assert not re.search(r"[?.\"”] [2-9]\. [\"“A-Z]", own), own
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_table_has_heads_a_caption_or_a_text_before_it_and_gaps(page: str) -> None:
+    for table in parsed(page).select("article table"):
+        heads = table.find_all("th")
+        assert all(head.get_text(strip=True) for head in heads), table.get_text()[:200]
+        assert table.find_parent(class_="scroll") or table.find_parent(class_="kdfig"), page
+
+
+def test_the_styles_leave_gaps_between_cells_and_load_no_stranger() -> None:
+    style = (ROOT / "book/static/site/site.css").read_text(encoding="utf-8")
+    cell = re.search(r"^th, td \{[^}]*padding: 0\.4rem (1\.\drem)", style, re.MULTILINE)
+    assert cell
+    assert not re.search(r"url\(\"?(?:https?:)?//", style)
+
+
+def test_the_typefaces_are_small_and_free() -> None:
+    fonts = ROOT / "book/static/site/fonts"
+    assert sum(path.stat().st_size for path in fonts.glob("*.woff2")) <= 120_000
+    assert "SIL OPEN FONT LICENSE Version 1.1" in (fonts / "OFL.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [name for name in pages() if name.startswith("book/")])
+def test_a_page_says_what_it_is_to_those_who_share_and_cite_it(page: str) -> None:
+    soup = parsed(page)
+    image = str(soup.find("meta", property="og:image")["content"])
+    address = repository.read_address()
+    assert (SITE / image.removeprefix(address.pages)).is_file(), image
+    foot = soup.select_one("footer.foot").get_text(" ", strip=True)
+    assert kdlearn.__version__ in foot and "CC BY 4.0" in foot
+    links = [str(tag["href"]) for tag in soup.select("footer.foot a")]
+    assert any("/edit/main/book/" in link for link in links)
+    assert any("/issues/new" in link for link in links)
 
 
 API = [page for page in pages() if page.startswith("book/reference/api/")]
@@ -159,7 +234,8 @@ def test_a_name_of_ours_in_a_docstring_is_a_link(page: str) -> None:
 
 @pytest.mark.parametrize("loss", losses.__all__)
 def test_a_loss_leads_to_where_it_is_taught(loss: str) -> None:
-    entry = parsed("book/reference/api/losses.html").find(id=f"kdlearn.losses.{loss}")
+    found = [parsed(page).find(id=f"kdlearn.losses.{loss}") for page in API]
+    (entry,) = [entry for entry in found if entry]
     links = [str(tag["href"]) for tag in entry.find_parent("dl").find_all("a", href=True)]
     for text, address in docstrings.taught(loss):
         assert f"../../{address}" in links, text

@@ -1,0 +1,60 @@
+"""PDF of the site by Chromium: one file a page, and the whole book: `make pdf`.
+
+Each page prints as its style says for paper, with what was folded open. The files are written into
+_build/pdf; the book has the pages in the order of _toc.yml, with a bookmark for each.
+"""
+
+import sys
+from pathlib import Path
+
+import chromium
+import contents
+from playwright.sync_api import sync_playwright
+from pypdf import PdfWriter
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "_build/html"
+TARGET = ROOT / "_build/pdf"
+FOOT = (
+    '<div style="font: 8px sans-serif; width: 100%; padding: 0 15mm; display: flex; '
+    'justify-content: space-between"><span class="title"></span><span class="pageNumber"></span>'
+    "</div>"
+)
+
+
+def main() -> int:
+    """Print every page of the contents."""
+    browser_path = chromium.find()
+    if browser_path is None or not SITE.exists():
+        print(chromium.MISSING if browser_path is None else "there is no site: make book")
+        return 1
+    book = PdfWriter()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path, args=[*chromium.FLAGS, "--allow-file-access-from-files"]
+        )
+        page = browser.new_page(color_scheme="light")
+        for source in contents.pages(ROOT):
+            name = source.relative_to(ROOT / "book").with_suffix("")
+            target = TARGET / name.with_suffix(".pdf")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            page.goto((SITE / "book" / name.with_suffix(".html")).as_uri())
+            page.pdf(
+                path=target,
+                format="A4",
+                margin={"top": "15mm", "bottom": "18mm", "left": "15mm", "right": "15mm"},
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOT,
+                print_background=True,
+            )
+            book.append(target, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
+            print(target.relative_to(ROOT), flush=True)
+        browser.close()
+    book.write(TARGET / "kdlearn.pdf")
+    print((TARGET / "kdlearn.pdf").relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
