@@ -15,6 +15,7 @@ import torch
 import typer
 
 from kdlearn import __version__, experiments
+from kdlearn.core.errors import in_full
 from kdlearn.drills import commands as drill_commands
 from kdlearn.measure import summary
 from kdlearn.recipes import Job, load, shipped
@@ -42,6 +43,16 @@ WORDS = (
     (r"pass resume='[^']*'", "move this one away and run with --resume"),
     (r"(pass )?resume=True", "--resume"),
     ("Call fit as the first time, or use another folder", "Name another --folder or --seed"),
+)
+MISTAKES = (
+    CacheError,
+    CheckpointError,
+    FloatingPointError,
+    ImportError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
 )
 Progress = Annotated[bool, typer.Option(help="show bars")]
 
@@ -207,10 +218,8 @@ def _told(saved: Callable[[], str]) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
-    except (CacheError, CheckpointError, FloatingPointError, ImportError, OSError) as error:
-        _stop(error)
-    except (KeyError, TypeError, ValueError) as error:
-        _stop(error.args[0] if error.args else error)
+    except MISTAKES as error:
+        _stop(in_full(error))
     except KeyboardInterrupt as stop:
         typer.secho(f"kdlearn: stopped; {saved()}.", err=True, fg="yellow")
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None

@@ -64,6 +64,7 @@ TESTED_BY = {
 }
 # Tests of something else than one file of the package.
 MIRRORS_NOTHING = {
+    "training/test_label_kinds.py": "the table of kinds of labels",
     "drills/test_in_a_notebook.py": "a drill as a reader meets it",
     "drills/test_losses.py": "reference solutions against the package's losses",
     "experiments/test_results.py": "the stored tables come out again",
@@ -72,6 +73,7 @@ MIRRORS_NOTHING = {
     "losses/test_properties.py": "all losses, one test a promise",
     "test_cuda.py": "what only a GPU can show",
     "test_house.py": "the tree",
+    "test_kills.py": "runs that are killed",
     "test_processes.py": "the launcher that other tests use",
 }
 

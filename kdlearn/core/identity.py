@@ -70,9 +70,10 @@ def digest_of(*values: Any) -> str:
     form = map_tensors(lambda tensor: f"{tensor.dtype} {tuple(tensor.shape)}", values)
     total = hashlib.sha256(repr(form).encode())
     for tensor in tensors_in(values):
-        # The buffer itself is hashed: a copy would double the memory of a data set.
-        numbers: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        total.update(numbers)
+        # Piece by piece, and the buffer itself: a copy would double the memory of a data set.
+        for piece in tensor.detach().split(1024) if tensor.dim() else [tensor.detach()]:
+            numbers: Any = piece.cpu().contiguous().flatten().view(torch.uint8).numpy()
+            total.update(numbers)
     return total.hexdigest()
 
 

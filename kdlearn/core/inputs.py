@@ -25,13 +25,13 @@ def count(inputs: Inputs) -> int:
         >>> count({"input_ids": torch.zeros(3, 8), "attention_mask": torch.ones(3, 8)})
         3
     """
-    if not isinstance(inputs, Mapping):
-        if not isinstance(inputs, Tensor):
-            raise TypeError(
-                f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with "
-                "torch.as_tensor."
-            )
+    if isinstance(inputs, Tensor):
         return len(inputs)
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with "
+            "torch.as_tensor."
+        )
     others = [name for name, value in inputs.items() if not isinstance(value, Tensor)]
     if others:
         raise TypeError(
@@ -55,6 +55,8 @@ def map_tensors(change: Callable[..., Any], value: Any, *others: Any) -> Any:
     """
     if isinstance(value, Tensor):
         return change(value, *others)
+    if value is None:  # often: asking whether it is a mapping takes longer than all the rest
+        return None
     if isinstance(value, Mapping):
         # A shallow copy keeps the type, which may be a dict with attributes (Hugging Face outputs).
         changed: Any = copy.copy(value)
@@ -74,6 +76,8 @@ def tensors_in(value: Any) -> list[Tensor]:
         >>> len(tensors_in({"a": torch.zeros(1), "b": (torch.zeros(2), None)}))
         2
     """
+    if isinstance(value, Tensor):
+        return [value]
     found: list[Tensor] = []
     map_tensors(found.append, value)
     return found
@@ -167,7 +171,7 @@ def run(model: Callable[..., Any], inputs: Inputs) -> Any:
         >>> run(nn.Linear(2, 3), torch.ones(4, 2)).shape
         torch.Size([4, 3])
     """
-    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
 
 
 def logits_of(output: Any, model: nn.Module) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from kdlearn.core.inputs import Inputs, count, map_tensors, tensors_in
 
 LABELS = ("labels", "label")
+_PER_SAMPLE = ("labels", "rows", "mask", "weight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +50,17 @@ class Batch:
 
     def __post_init__(self) -> None:
         samples = count(self.inputs)
-        for part in fields(self)[1:]:
-            for tensor in tensors_in(getattr(self, part.name)):
-                _check_length(tensor, part.name, samples)
+        for name in _PER_SAMPLE:
+            for tensor in tensors_in(getattr(self, name)):
+                _check_length(tensor, name, samples)
 
     def __len__(self) -> int:
         return count(self.inputs)
 
     def change(self, change: Any) -> Batch:
         """Return a batch with each tensor changed."""
-        return Batch(*(map_tensors(change, getattr(self, part.name)) for part in fields(self)))
+        parts = {name: map_tensors(change, getattr(self, name)) for name in _PER_SAMPLE}
+        return Batch(map_tensors(change, self.inputs), **parts, whole=self.whole)
 
     def take(self, rows: Tensor | slice) -> Batch:
         """Return some of the samples."""
@@ -66,6 +68,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
+        parts = (self.inputs, self.labels, self.rows, self.mask, self.weight)
+        if all(tensor.device == device for part in parts for tensor in tensors_in(part)):
+            return self
         return self.change(lambda tensor: tensor.to(device))
 
 

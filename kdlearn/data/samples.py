@@ -38,6 +38,23 @@ class Samples(ABC):
         a generator alone. What a data set draws while it loads a batch (random crops, say) follows
         from the seed, the epoch and the first row of that batch, with any number of workers. So an
         epoch can be entered at any step, and no loader has to be replayed.
+        What may stand as labels, and what then works without further words. "own loss" is
+        ``label_term(loss=...)``, "own metric" is ``fit(metric=...)``: without them the data are
+        refused before the first step. "loss with labels" is one such as
+        `kdlearn.losses.dkd_loss`. Every kind may come as tensors, in dicts, from a `DataLoader`, as
+        a stream with a length, or as a data set of Hugging Face.
+
+        ============================ ========== ========== ================ =====
+        labels                       fit        validation loss with labels cache
+        ============================ ========== ========== ================ =====
+        class numbers (B,)           yes        yes        yes              yes
+        probabilities (B, C)         yes        own metric no               yes
+        several classes, 0/1 (B, C)  own loss   own metric no               yes
+        numbers (B,)                 own loss   own metric no               yes
+        numbers (B, D)               own loss   own metric no               yes
+        tokens (B, L), -100 for none yes        own metric no               yes
+        none                         no         own metric no               yes
+        ============================ ========== ========== ================ =====
 
     Attributes:
         name: what to call the data in messages.
@@ -125,15 +142,14 @@ class InMemory(Samples):
     """Tensors that hold all samples; every process has all of them.
 
     Attributes:
-        batch: all of them.
-        first_row: the row number of the first one, where these are one of several copies.
+        batch: all of them, with their row numbers; these begin above 0 in one of several copies.
     """
 
     def __init__(self, batch: Batch, name: str, first_row: int = 0) -> None:
         super().__init__(name)
         if len(batch) == 0:
             raise ValueError(f"{name} is empty: expected at least one sample.")
-        self.batch, self.first_row = batch, first_row
+        self.batch = replace(batch, rows=torch.arange(first_row, first_row + len(batch)))
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -141,7 +157,7 @@ class InMemory(Samples):
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Take the rows; the whole batch for each process, since views are drawn for a batch."""
         for rows in order:
-            yield replace(self.batch.take(rows), rows=rows + self.first_row)
+            yield self.batch.take(rows)
 
     def digest(self, inputs_alone: bool = False) -> str:
         """Return the digest of every tensor, in its order."""

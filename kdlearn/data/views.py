@@ -136,7 +136,13 @@ class FixedCopies:
                 "augment them before, or do without copies."
             )
         generator = Generator().manual_seed(self.seeds[number])
-        return torch.cat([self.augment(block, generator) for block in images.split(1024)])
+        view, copy = LiveViews(self.augment), torch.empty(0)
+        for start in range(0, len(images), 1024):
+            block: Any = view.of_batch(Batch(images[start : start + 1024]), generator).inputs
+            if start == 0:  # made once, since joined blocks would take the room twice
+                copy = block.new_empty(len(images), *block.shape[1:])
+            copy[start : start + 1024] = block
+        return copy
 
     def of_epoch(self, samples: Samples, epoch: int) -> Samples:
         """Return the samples as the epoch's copy.

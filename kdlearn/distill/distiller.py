@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -173,7 +174,7 @@ class Distiller(nn.Module):
             )
         labels = None if batch is None else batch.labels
         parts = {term.name: term.compute(student, teacher, labels) for term in self.terms}
-        return DistillationLoss(torch.stack(list(parts.values())).sum(), parts, student.logits)
+        return DistillationLoss(reduce(torch.add, parts.values()), parts, student.logits)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distiller:
         # to(), cuda(), half() and their like all come through here.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Generator, Tensor, nn
 
+from kdlearn.core.errors import noting
 from kdlearn.core.inputs import call
 from kdlearn.data.batch import Batch
 from kdlearn.distill.taps import Taps
@@ -76,11 +77,12 @@ def run(model: nn.Module, taps: Taps | None, batch: Batch) -> Outputs:
         >>> run(nn.Linear(2, 3), None, Batch(torch.ones(1, 2))).logits.shape
         torch.Size([1, 3])
     """
-    if taps is None:
-        return Outputs(call(model, batch.inputs), batch=batch)
-    try:
-        with taps:
-            logits: Tensor = call(model, batch.inputs)
-        return Outputs(logits, dict(taps), batch=batch)
-    finally:
-        taps.forget()
+    with noting(f"in the forward pass of {type(model).__name__}"):
+        if taps is None:
+            return Outputs(call(model, batch.inputs), batch=batch)
+        try:
+            with taps:
+                logits: Tensor = call(model, batch.inputs)
+            return Outputs(logits, dict(taps), batch=batch)
+        finally:
+            taps.forget()

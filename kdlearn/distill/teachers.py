@@ -114,13 +114,15 @@ class LiveTeacher:
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Outputs:
         """Run the teacher on a batch."""
-        self.model.eval()
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
         home = device_of(batch.inputs)
         inputs = batch.inputs if self.adapt is None else self.adapt(batch.inputs)
         like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         if like is not None:
             inputs = map_tensors(lambda tensor: _for_model(tensor, like), inputs)
-        answers = run(self.model, self._taps, replace(batch, inputs=inputs))
+        shown = batch if inputs is batch.inputs else replace(batch, inputs=inputs)
+        answers = run(self.model, self._taps, shown)
         logits, taps = map_tensors(lambda t: _for_loss(t, home), (answers.logits, answers.taps))
         kept = {
             want: want.keep.reduce(logits if want.layer == LOGITS else taps[want.layer])

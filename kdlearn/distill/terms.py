@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_number
+from kdlearn.core.checks import check_number, checks_values
+from kdlearn.core.errors import noting
 from kdlearn.data.batch import Batch
 from kdlearn.distill.outputs import LOGITS, Keep, Outputs, Want
 
@@ -91,13 +93,12 @@ class Term:
         Raises:
             ValueError: the loss returned no single number.
         """
-        options = {} if self.mask is None else {"mask": self.mask(_batch_of(student, self.name))}
-        picks = self.arguments(student, teacher, labels)
-        try:
+        with noting(f"in term {self.name!r}"):
+            options = (
+                {} if self.mask is None else {"mask": self.mask(_batch_of(student, self.name))}
+            )
+            picks = self.arguments(student, teacher, labels)
             losses = [self.loss(*picked, **options) for picked in picks]
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in term {self.name!r}")
-            raise
         for loss in losses:
             if not isinstance(loss, Tensor) or loss.dim():
                 given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -105,7 +106,7 @@ class Term:
                     f"term {self.name!r} has a loss of {given}: expected one number, a tensor of "
                     "shape (); take the mean over the samples."
                 )
-        return self.weight * torch.stack(losses).sum()
+        return self.weight * reduce(torch.add, losses)
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -123,6 +124,7 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         TypeError: labels are one-hot rows of whole numbers, or numbers without classes.
         IndexError: a label is no class.
+        ValueError: labels of floating point are no probabilities.
 
     Example:
         >>> label_cross_entropy(
@@ -138,6 +140,15 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             "probabilities of all classes. For a regression pass a Distiller with "
             "label_term(loss=...)."
         )
+    if labels.is_floating_point() and checks_values():
+        sums = labels.float().sum(1 if logits.dim() == 4 else -1)
+        if not bool((sums - 1).abs().max() < 1e-2):
+            raise ValueError(
+                f"labels of floating point have sums up to {sums.max().item():.4g} over the "
+                "classes: cross-entropy needs probabilities, of sum 1. For several classes at once "
+                "pass label_term(loss=F.binary_cross_entropy_with_logits), for a regression "
+                "label_term(loss=F.mse_loss)."
+            )
     if not labels.is_floating_point() and labels.dim() == logits.dim():
         advice = "labels.squeeze(1)" if labels.shape[1] == 1 else "labels.argmax(1)"
         raise TypeError(

@@ -46,7 +46,7 @@ def start(
 
 @app.command()
 def check(file: File, seconds: Seconds = 20, as_json: Json = False) -> None:
-    """Grade a file; ends with code 0 if it is right, 1 if it is not yet, 2 if there is nothing to grade."""
+    """Grade a file; the exit code is 0 if it is right, 1 if not yet, 2 if nothing is there."""
     report = _report(file, seconds, as_json)
     if not report.passed:
         raise typer.Exit(1)
@@ -86,7 +86,7 @@ def solution(name: Name) -> None:
 
 @app.command()
 def serve() -> None:
-    """Serve task, hints and checks to an assistant over MCP; never the solution. Needs kdlearn[mcp]."""
+    """Serve task, hints, checks to an assistant over MCP, not the solution. Needs kdlearn[mcp]."""
     try:
         served.serve()
     except ImportError:

@@ -13,10 +13,10 @@ from kdlearn.drills.order import CHAPTERS, find, names
 
 
 def check(name: str, solution: Solution | Path | str, *, seconds: float = 20) -> None:
-    """Grade your solution, print what passed, name what is wrong, and show the smallest case where it shows.
+    """Grade your solution: print what passed, name what is wrong, show the smallest such case.
 
-    Your code runs in a process of its own with limits of time and memory, on inputs that are drawn anew each time. An
-    endless loop, a crash or an exit is told in a sentence.
+    Your code runs in a process of its own with limits of time and memory, on inputs that are drawn
+    anew each time. An endless loop, a crash or an exit is told in a sentence.
 
     Args:
         name: the drill, such as "kd-loss"; `status` lists them.
@@ -48,8 +48,8 @@ def graded(name: str, solution: Solution | Path | str, *, seconds: float = 20) -
             )
     elif not callable(solution):
         raise TypeError(
-            f"the solution is {solution!r}: pass the function itself, as in check({name!r}, {drill.function}), "
-            "without calling it."
+            f"the solution is {solution!r}: pass the function itself, as in check({name!r}, "
+            f"{drill.function}), without calling it."
         )
     report = run(drill, solution, seed=secrets.randbits(31), seconds=seconds)
     if report.written:

@@ -1,4 +1,4 @@
-"""What several drills have in common: a divergence, a mixture, a map, each with the choices made in it; and edges."""
+"""What drills have in common: a divergence, a mixture, a map, with their switches; and edges."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Knobs = dict[str, tuple[Fault, ...]]
 
 
 def divergence(wrong: Wrong, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return T² · KL(teacher || student), averaged over the batch, with the faults of `divergence_knobs`.
+    """Return T² · KL(teacher || student), averaged over the batch, with faults.
 
     Args:
-        wrong: the faults.
+        wrong: the faults, of `divergence_knobs`.
         student: logits (B, C).
         teacher: logits (B, C), used as a constant.
         temperature: T.
@@ -67,7 +67,7 @@ def divergence(wrong: Wrong, student: Tensor, teacher: Tensor, temperature: floa
 
 
 def side_of(side: str, wrong: Wrong, z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return one side's softened logits and log-probabilities, with the faults of `divergence_knobs`.
+    """Return one side's softened logits and log-probabilities; faults as in `divergence`.
 
     Example:
         >>> side_of("student", frozenset({"multiplied"}), torch.ones(1, 2), 3.0)[0].tolist()
@@ -93,74 +93,81 @@ def side_of(side: str, wrong: Wrong, z: Tensor, temperature: float) -> tuple[Ten
 
 DIVERGENCE = """
 # direction
-- reversed: <term> is KL(student || teacher): F.kl_div(log q, p) is KL(p || q), so the student's logarithms come
-  first and the teacher's probabilities weigh the sum.
+- reversed: <term> is KL(student || teacher): F.kl_div(log q, p) is KL(p || q), so the student's
+  logarithms come first and the teacher's probabilities weigh the sum.
   Seen in code: siyan-zhao/OPSD issue 14
-- cross-entropy: <term> is the cross-entropy with soft targets: its gradient is right, and the teacher's entropy
-  is still in the value, so that it is not 0 for a student that equals its teacher.
-- symmetric: <term> is KL(teacher || student) + KL(student || teacher): only the first of the two is asked for.
-- argmax-only: in <term> only the teacher's most probable class counts: that is hard distillation, a legitimate
-  method and another one. What the teacher says of the other classes is lost.
-- squared-gap: <term> is the squared difference of probabilities: no logarithm, so a class that the student misses
-  altogether costs little.
-- logits-matched: <term> is the squared difference of softened logits: no softmax. It is what a KL tends to at
-  high T, and another loss at this one.
-- weights-missing: in <term> the log-ratios are summed without their weights, the teacher's probabilities.
-# input
-- probabilities-as-input: F.kl_div wants the logarithms of probabilities as its first argument, and got
-  probabilities: <term> can be negative, which a KL divergence never is.
-  Seen in code: microsoft/ProDA issue 43
-- logits-as-input: F.kl_div wants the logarithms of probabilities as its first argument, and got logits: they do
-  not sum to 1 after exp, and <term> has no floor. Take log_softmax.
-- log-target: F.kl_div took the logarithms of its target for probabilities: pass log_target=True, or give it
+- cross-entropy: <term> is the cross-entropy with soft targets: its gradient is right, and the
+  teacher's entropy is still in the value, so that it is not 0 for a student that equals its
+  teacher.
+- symmetric: <term> is KL(teacher || student) + KL(student || teacher): only the first of the two is
+  asked for.
+- argmax-only: in <term> only the teacher's most probable class counts: that is hard distillation, a
+  legitimate method and another one. What the teacher says of the other classes is lost.
+- squared-gap: <term> is the squared difference of probabilities: no logarithm, so a class that the
+  student misses altogether costs little.
+- logits-matched: <term> is the squared difference of softened logits: no softmax. It is what a KL
+  tends to at high T, and another loss at this one.
+- weights-missing: in <term> the log-ratios are summed without their weights, the teacher's
   probabilities.
+# input
+- probabilities-as-input: F.kl_div wants the logarithms of probabilities as its first argument, and
+  got probabilities: <term> can be negative, which a KL divergence never is.
+  Seen in code: microsoft/ProDA issue 43
+- logits-as-input: F.kl_div wants the logarithms of probabilities as its first argument, and got
+  logits: they do not sum to 1 after exp, and <term> has no floor. Take log_softmax.
+- log-target: F.kl_div took the logarithms of its target for probabilities: pass log_target=True, or
+  give it probabilities.
   Seen proposed: nlp-with-transformers issue 94, of code that was right
 # reduction
-- mean-reduction: <term> is <sizes> times too small: reduction='mean', the default of F.kl_div, and .mean() divide
-  by <by> too. Sum over <by>, average over the batch: 'batchmean'.
+- mean-reduction: <term> is <sizes> times too small: reduction='mean', the default of F.kl_div, and
+  .mean() divide by <by> too. Sum over <by>, average over the batch: 'batchmean'.
   Seen in code: facebookresearch/deit issue 61
 - sum-reduction: <term> is B = {B} times too large: it is summed over the batch, not averaged.
-- mean-over-classes-only: <term> is averaged over <by> and summed over the batch: it should be the other way
-  round.
+- mean-over-classes-only: <term> is averaged over <by> and summed over the batch: it should be the
+  other way round.
 # dimension
-- wrong-dimension: the softmax runs over the batch, dim=0: rows compete with one another for a class. The classes
-  are the last dimension.
-- wrong-dimension-student: the student's softmax runs over the batch, dim=0: the classes are the last dimension.
-- wrong-dimension-teacher: the teacher's softmax runs over the batch, dim=0: the classes are the last dimension.
-- over-everything: the softmax runs over the whole batch at once: all rows together sum to 1, not each.
+- wrong-dimension: the softmax runs over the batch, dim=0: rows compete with one another for a
+  class. The classes are the last dimension.
+- wrong-dimension-student: the student's softmax runs over the batch, dim=0: the classes are the
+  last dimension.
+- wrong-dimension-teacher: the teacher's softmax runs over the batch, dim=0: the classes are the
+  last dimension.
+- over-everything: the softmax runs over the whole batch at once: all rows together sum to 1, not
+  each.
 # softmax
-- softmax-twice-student: softmax is applied to the student before log_softmax: its distribution becomes nearly
-  uniform whatever it says. Give log_softmax the logits.
+- softmax-twice-student: softmax is applied to the student before log_softmax: its distribution
+  becomes nearly uniform whatever it says. Give log_softmax the logits.
   Seen proposed: haitongli/knowledge-distillation-pytorch issue 10
-- softmax-twice-teacher: softmax is applied twice to the teacher: its target becomes nearly uniform, and says that
-  all classes are alike.
+- softmax-twice-teacher: softmax is applied twice to the teacher: its target becomes nearly uniform,
+  and says that all classes are alike.
   Seen asked: mit-han-lab/once-for-all issue 5
 - softmax-twice: softmax is applied twice on both sides: both distributions become nearly uniform.
 # logarithm
-- log-of-softmax: softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss infinite or
-  NaN: use log_softmax.
-- guard-in-logarithm: a guard of 1e-8 inside a logarithm is too large: where a probability is smaller, the loss is
-  wrong. log_softmax needs no guard.
+- log-of-softmax: softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss
+  infinite or NaN: use log_softmax.
+- guard-in-logarithm: a guard of 1e-8 inside a logarithm is too large: where a probability is
+  smaller, the loss is wrong. log_softmax needs no guard.
 # sign
 - sign: the sign is wrong: <term> falls as student and teacher part.
 """
 SOFTENING = """
 # temperature
-- multiplied: the logits are multiplied by T, not divided: both distributions get sharper as T grows.
+- multiplied: the logits are multiplied by T, not divided: both distributions get sharper as T
+  grows.
   Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da)
-- student-alone-softened: only the student's logits are divided by T: the teacher's target is as hard as it is at
-  T = 1, and the dark knowledge stays hidden. Both sides use the same T.
-- teacher-alone-softened: only the teacher's logits are divided by T: the student is matched at another
-  temperature. Both sides use the same T.
+- student-alone-softened: only the student's logits are divided by T: the teacher's target is as
+  hard as it is at T = 1, and the dark knowledge stays hidden. Both sides use the same T.
+- teacher-alone-softened: only the teacher's logits are divided by T: the student is matched at
+  another temperature. Both sides use the same T.
 - temperature-ignored: neither side is divided by T: these are the distributions at T = 1.
-- divided-afterwards: T divides the probabilities, not the logits: they sum to 1/T, and their ratios are as they
-  were.
+- divided-afterwards: T divides the probabilities, not the logits: they sum to 1/T, and their ratios
+  are as they were.
 # factor
-- t-squared-missing: T² is missing: the gradient shrinks as 1/T², so the weight of this term would mean something
-  else at each T.
+- t-squared-missing: T² is missing: the gradient shrinks as 1/T², so the weight of this term would
+  mean something else at each T.
   Seen in code: keras-team/keras-io before pull request 870
-- t-not-squared: the factor is T, not T²: the softmax gives one 1/T, and the difference of probabilities shrinks
-  by another.
+- t-not-squared: the factor is T, not T²: the softmax gives one 1/T, and the difference of
+  probabilities shrinks by another.
 - divided-by-t-squared: <term> is divided by T², not multiplied: the gradient shrinks as 1/T⁴.
 """
 
@@ -195,7 +202,7 @@ def mixture(
     temperature: float,
     weight: float,
 ) -> Tensor:
-    """Return (1 - weight) · cross-entropy + weight · T² · KL with the faults of `mixture_knobs` and `divergence_knobs`.
+    """Return (1 - weight) · cross-entropy + weight · `divergence`, with the faults of `MIXTURE`.
 
     Example:
         >>> z = torch.tensor([[0.0, 0.0]])
@@ -255,47 +262,52 @@ def mixture(
 MIXTURE: Knobs = switches(
     """
     # weights
-    - weights-swapped: the weights are swapped: weight belongs to the soft term, 1 - weight to the labels.
-    - added-in-full: the labels' term has weight 1, not 1 - weight: that is another common form, and not what the task
-      asks for.
+    - weights-swapped: the weights are swapped: weight belongs to the soft term, 1 - weight to the
+      labels.
+    - added-in-full: the labels' term has weight 1, not 1 - weight: that is another common form, and
+      not what the task asks for.
     - weights-missing-altogether: the two terms are added without their weights.
     - halves: the two terms are averaged: each has the weight 1/2, whatever weight says.
     - labels-weight-alone: the soft term has the weight 1 in place of weight.
-    - same-weight-twice: both terms are multiplied by weight: the labels' term belongs to 1 - weight.
+    - same-weight-twice: both terms are multiplied by weight: the labels' term belongs to 1 -
+      weight.
     - labels-missing: the labels are not used: the labels' term is missing.
-    - labels-missing-altogether: the labels are not used: this is the soft term alone, without its weight.
+    - labels-missing-altogether: the labels are not used: this is the soft term alone, without its
+      weight.
     - soft-term-missing: the soft term is missing: this is the labels' term with its weight.
     - labels-alone: the teacher is not used: this is the cross-entropy with the labels alone.
     # labels
-    - labels-softened: the labels' term is softened by T too: the student would be trained for answers at a
-      temperature at which it is not used.
+    - labels-softened: the labels' term is softened by T too: the student would be trained for
+      answers at a temperature at which it is not used.
     - labels-multiplied: the logits of the labels' term are multiplied by T: it has no temperature.
-    - softmax-before-cross-entropy: softmax is applied before cross_entropy, which applies its own: the labels' term
-      cannot get small any more.
+    - softmax-before-cross-entropy: softmax is applied before cross_entropy, which applies its own:
+      the labels' term cannot get small any more.
       Seen proposed: haitongli/knowledge-distillation-pytorch issue 10
-    - log-softmax-alone: F.nll_loss got logits: it wants log-probabilities, and takes the negative of whatever it
-      gets. Use F.cross_entropy.
-    - argmax-as-labels: the hard term uses the teacher's most probable class in place of the labels: where the teacher
-      is wrong, both terms now teach its error.
-    - own-argmax-as-labels: the hard term uses the student's own most probable class in place of the labels: it only
-      makes it surer of what it says.
+    - log-softmax-alone: F.nll_loss got logits: it wants log-probabilities, and takes the negative
+      of whatever it gets. Use F.cross_entropy.
+    - argmax-as-labels: the hard term uses the teacher's most probable class in place of the labels:
+      where the teacher is wrong, both terms now teach its error.
+    - own-argmax-as-labels: the hard term uses the student's own most probable class in place of the
+      labels: it only makes it surer of what it says.
       Seen claimed: a circulating answer
-    - teacher-graded: the labels' term is that of the teacher's logits: the student gets no gradient from it.
+    - teacher-graded: the labels' term is that of the teacher's logits: the student gets no gradient
+      from it.
     # labels' factor
-    - t-squared-on-labels: T² multiplies the labels' term too: it has no temperature, so nothing has shrunk there.
+    - t-squared-on-labels: T² multiplies the labels' term too: it has no temperature, so nothing has
+      shrunk there.
     - labels-summed: the labels' term is summed over the batch, not averaged.
     # gradient
-    - soft-term-detached: the loss is right and the soft term sends no gradient: the student learns from the labels
-      alone. The teacher is detached, never the student.
-    - labels-term-detached: the loss is right and the labels' term sends no gradient: .item() or .detach() stands
-      there.
+    - soft-term-detached: the loss is right and the soft term sends no gradient: the student learns
+      from the labels alone. The teacher is detached, never the student.
+    - labels-term-detached: the loss is right and the labels' term sends no gradient: .item() or
+      .detach() stands there.
     """
 )
 """The switches of `mixture` beside those of `divergence`."""
 
 
 def map_of(wrong: Wrong, features: Tensor, p: float = 2.0) -> Tensor:
-    """Return the map Σ_c |A_c|^p with L2 length 1 over positions, shape (B, H, W), with the faults of `MAPS`.
+    """Return the map Σ_c |A_c|^p of L2 length 1, shape (B, H, W), with the faults of `MAPS`.
 
     Example:
         >>> map_of(frozenset(), torch.ones(1, 3, 2, 2)).tolist()
@@ -348,49 +360,56 @@ def map_of(wrong: Wrong, features: Tensor, p: float = 2.0) -> Tensor:
 MAPS: Knobs = switches(
     """
     # energy
-    - not-squared: the absolute values are summed, not their squares: that is the map for p = 1, and the task asks for
-      p = 2.
-    - features-averaged: channels are averaged or summed with their signs: activations of opposite sign cancel, and
-      what is left is no energy. Square first.
-    - squared-after-the-sum: the power is taken after the sum over channels: activations of opposite sign have
-      cancelled by then. The power of each activation first, the sum afterwards.
+    - not-squared: the absolute values are summed, not their squares: that is the map for p = 1, and
+      the task asks for p = 2.
+    - features-averaged: channels are averaged or summed with their signs: activations of opposite
+      sign cancel, and what is left is no energy. Square first.
+    - squared-after-the-sum: the power is taken after the sum over channels: activations of opposite
+      sign have cancelled by then. The power of each activation first, the sum afterwards.
     - fourth-power: the fourth powers are summed, not the squares: asked for is p = 2.
     - strongest-channel: the strongest channel is taken in place of the sum over channels.
-    - rooted: a root is taken of the sum over channels: this is the norm of each position's channels, not its energy.
+    - rooted: a root is taken of the sum over channels: this is the norm of each position's
+      channels, not its energy.
     # before
-    - channels-normalized-first: each channel is normalized before the sum: a channel that is nearly silent then
-      counts as much as a strong one.
-    - positions-normalized-first: the channels of each position are normalized before the sum: every position then has
-      the same energy, and every map is flat.
+    - channels-normalized-first: each channel is normalized before the sum: a channel that is nearly
+      silent then counts as much as a strong one.
+    - positions-normalized-first: the channels of each position are normalized before the sum: every
+      position then has the same energy, and every map is flat.
     # normalization
-    - not-normalized: the maps are not normalized: features three times as large give another result, and a loss on it
-      rewards small activations. Bring each sample's map to length 1.
-    - mean-not-normalized: the maps are not normalized, and their energies are averaged over channels: features three
-      times as large give another result. Bring each sample's map to length 1.
-    - softmax-of-mean: the map is a softmax of energies averaged over channels: it sums to 1, and depends on the scale
-      of the features through the exponential.
-    - normalized-over-batch: the map of one image depends on the other images: the normalization runs over the batch.
-      Flatten each sample's positions, and normalize those.
-      Seen claimed: of the official code in szagoruyko/attention-transfer issue 34, which normalizes each sample
-    - normalized-by-column: each column of the map has length 1, not the whole map: flatten H and W before
+    - not-normalized: the maps are not normalized: features three times as large give another
+      result, and a loss on it rewards small activations. Bring each sample's map to length 1.
+    - mean-not-normalized: the maps are not normalized, and their energies are averaged over
+      channels: features three times as large give another result. Bring each sample's map to length
+      1.
+    - softmax-of-mean: the map is a softmax of energies averaged over channels: it sums to 1, and
+      depends on the scale of the features through the exponential.
+    - normalized-over-batch: the map of one image depends on the other images: the normalization
+      runs over the batch. Flatten each sample's positions, and normalize those.
+      Seen claimed: of the official code in szagoruyko/attention-transfer issue 34, which normalizes
+      each sample
+    - normalized-by-column: each column of the map has length 1, not the whole map: flatten H and W
+      before normalizing.
+    - normalized-by-row: each row of the map has length 1, not the whole map: flatten H and W before
       normalizing.
-    - normalized-by-row: each row of the map has length 1, not the whole map: flatten H and W before normalizing.
-    - normalized-altogether: the whole batch has length 1 together, not each map: normalize each sample by itself.
-    - sum-to-one: the maps sum to 1, but their L2 length is not 1: divide by the root of the sum of squares.
+    - normalized-altogether: the whole batch has length 1 together, not each map: normalize each
+      sample by itself.
+    - sum-to-one: the maps sum to 1, but their L2 length is not 1: divide by the root of the sum of
+      squares.
     - largest-is-one: the maps are divided by their largest value: their L2 length is not 1.
-    - softmax-map: the map is a softmax over positions: it sums to 1, and depends on the scale of the features through
-      the exponential.
-    - standardized: the maps have mean 0 and deviation 1: asked for is L2 length 1, without subtracting anything.
+    - softmax-map: the map is a softmax over positions: it sums to 1, and depends on the scale of
+      the features through the exponential.
+    - standardized: the maps have mean 0 and deviation 1: asked for is L2 length 1, without
+      subtracting anything.
     - divided-by-the-square: the maps are divided by the sum of squares: take its root.
-    - guard-in-norm: a guard is added to the norm: where activations are small, it is as large as the norm, and the
-      length is not 1. F.normalize guards only what is below 1e-12.
+    - guard-in-norm: a guard is added to the norm: where activations are small, it is as large as
+      the norm, and the length is not 1. F.normalize guards only what is below 1e-12.
     """
 )
 """The switches of `map_of`."""
 
 
 def gap_of(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference of maps, over batch and positions, with the faults of `GAPS`.
+    """Return the mean squared difference of maps, with the faults of `GAPS`.
 
     Example:
         >>> gap_of(frozenset({"paper-norm"}), torch.ones(2, 2, 2), torch.zeros(2, 2, 2)).item()
@@ -417,15 +436,18 @@ def gap_of(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
 GAPS: Knobs = switches(
     """
     # distance
-    - absolute-gap: the differences of the maps are not squared: absolute values pull as hard near the teacher as far
-      away.
+    - absolute-gap: the differences of the maps are not squared: absolute values pull as hard near
+      the teacher as far away.
     # reduction
-    - paper-norm: this is the paper's form, a norm that is not squared, for each sample: beta belongs to one of the
-      two forms and cannot be carried over. The task asks for the mean of squares.
+    - paper-norm: this is the paper's form, a norm that is not squared, for each sample: beta
+      belongs to one of the two forms and cannot be carried over. The task asks for the mean of
+      squares.
       Seen asked: szagoruyko/attention-transfer issues 32 and 34
-    - norm-of-everything: this is one norm over the whole batch: the task asks for the mean of squares.
+    - norm-of-everything: this is one norm over the whole batch: the task asks for the mean of
+      squares.
     - root-of-the-mean: a root is taken of the mean of squares: leave it out.
-    - sum-over-positions: the squares are summed over positions: large maps would weigh more than the mean lets them.
+    - sum-over-positions: the squares are summed over positions: large maps would weigh more than
+      the mean lets them.
     - sum-over-batch: the squares are summed over the batch: the loss grows with it.
     - sum-over-everything: the squares are summed over batch and positions, not averaged.
     # factor
@@ -479,7 +501,8 @@ def logits_edges(
         equal: the two sides.
         far: arguments that may be as large as floating point allows.
         size: how large they are then, times the example's.
-        sure: factor to the example's logits that makes a probability small, but not 0; 0 leaves that edge out.
+        sure: factor to the example's logits that makes a probability small, but not 0; 0 leaves
+            that edge out.
 
     Example:
         >>> s, t = example_logits()
@@ -491,7 +514,12 @@ def logits_edges(
     small = {name: case[name].float() for name in sides}
     two = {name: case[name][:, :2] for name in sides}
     edges = [
-        Edge("a batch of one row", case | one_row, "Do not squeeze, and name the dimension."),
+        Edge(
+            "a batch of one row",
+            case | one_row,
+            "Do not squeeze, and name the dimension.",
+            without="what joins the rows of a batch",
+        ),
         Edge(
             "a student that equals its teacher",
             case | {sides[0]: case[sides[1]].clone()},

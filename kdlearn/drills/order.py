@@ -100,7 +100,8 @@ def find(name: str) -> Drill:
     if name not in known:
         near = [other for other in known if set(other.split("-")) & set(str(name).split("-"))]
         raise KeyError(
-            f"there is no drill {name!r}: choose from {', '.join(near or known)}. status() lists all."
+            f"there is no drill {name!r}: choose from {', '.join(near or known)}. status() lists "
+            "all."
         )
     drill: Drill = import_module(f"kdlearn.drills.tasks.{name.replace('-', '_')}").drill
     return drill

@@ -1,4 +1,4 @@
-"""The grader as an MCP server, so that a reader's assistant can coach: task, hints and checks, never the solution."""
+"""The grader as an MCP server, so that an assistant can coach: task, hints, checks, no solution."""
 
 from __future__ import annotations
 
@@ -48,9 +48,11 @@ def serve() -> None:
 
     server = MCPServer(
         "kdlearn drills",
-        instructions="Programming drills about knowledge distillation. Coach the learner: give the task, let them "
-        "write, check what they wrote, explain what the grader found, give a hint when they ask. Do not write the "
-        "solution.",
+        instructions=(
+            "Programming drills about knowledge distillation. Coach the learner: give the task, "
+            "let them write, check what they wrote, explain what the grader found, give a hint "
+            "when they ask. Do not write the solution."
+        ),
     )
     for tool in (drills, task, hint, check):
         server.add_tool(tool)

@@ -54,13 +54,12 @@ class Lanes(nn.Module):
 
     def lane(self, place: int) -> SmallCNN:
         """Return one of the networks by itself, with the weights that it has now."""
-        count, width = len(self.weight), self.norms[0].num_features // len(self.weight)
-        model = SmallCNN(width, classes=self.bias.shape[-1])
-        for i, (convolution, norm) in enumerate(
-            zip(self.convolutions, self.norms, strict=True), start=1
-        ):
-            group = getattr(model, f"group{i}")
-            group[0].weight.data = convolution.weight.detach().chunk(count)[place].contiguous()
+        count, inputs, classes = self.weight.shape
+        model = SmallCNN(inputs // 16, classes)
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            group = getattr(model, f"group{i + 1}")
+            weight = convolution.state_dict()["weight"]
+            group[0].weight.data = weight.chunk(count)[place].contiguous()
             for name, values in group[1].state_dict().items():
                 if values.dim():
                     values.copy_(norm.state_dict()[name].chunk(count)[place])

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from kdlearn.core.errors import in_full
 from kdlearn.core.files import whole
 from kdlearn.data.samples import Samples
 from kdlearn.data.views import PlainViews
@@ -228,7 +229,9 @@ class Job:
                 run = Run(_engine(table), model, make_optimizer(table, model, len(train))[0])
                 rehearse(run, train, PlainViews(), held_out, accuracy)
             except Exception as error:  # networks of your own may fail in any way
-                raise RecipeError(f"{place}: a first step on two images fails: {error}") from error
+                raise RecipeError(
+                    f"{place}: a first step on two images fails: {in_full(error)}"
+                ) from error
             smallest = len(train) // train.steps(table.batch_size)
             if smallest < table.accumulate * run.processes:
                 raise RecipeError(

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +246,15 @@ def cache_teacher(
     total = len(samples) * (len(copies) if copies else 1)
     starts = range(0, total, shard_rows)
 
-    @lru_cache(maxsize=1)  # a copy of the data is large, and several shards lie in it
+    held: dict[int, Samples] = {}  # one, since a copy of the data is large
+
     def shown(number: int) -> Samples:
-        return samples if copies is None else copies.of_epoch(samples, number + 1)
+        if copies is None:
+            return samples
+        if number not in held:
+            held.clear()
+            held[number] = copies.of_epoch(samples, number + 1)
+        return held[number]
 
     bar = tqdm(total=total, unit="row", disable=not progress)
     try:
@@ -261,7 +266,8 @@ def cache_teacher(
                 name = f"{start // shard_rows:06d}.safetensors"
                 rows = range(start, min(start + shard_rows, total))
                 if name not in index["shards"]:
-                    shard = _computed(live, shown, rows, batch_size, dtype)
+                    loaded = _batches(shown, len(samples), rows, batch_size)
+                    shard = _computed(live, loaded, rows.start, dtype)
                     index["shards"][name] = _write(folder / name, shard)
                     index["shards"] = dict(sorted(index["shards"].items()))
                     write_json(folder / _INDEX, index)
@@ -365,18 +371,14 @@ def _entries(wants: Sequence[Want]) -> dict[Want, str]:
 
 
 def _computed(
-    live: LiveTeacher,
-    shown: Callable[[int], Samples],
-    rows: range,
-    batch_size: int,
-    dtype: torch.dtype,
+    live: LiveTeacher, batches: Iterable[Batch], first_row: int, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Let the teacher answer the rows of a shard."""
     parts: dict[str, list[Tensor]] = {}
     seeds = [getattr(want.keep, "seed", 0) for want in live.wants]
     # Seeded by place, so that a run that goes on draws what it would have drawn.
-    with separate_randomness(*seeds, rows.start):
-        for batch in _batches(shown, rows, batch_size):
+    with separate_randomness(*seeds, first_row):
+        for batch in batches:
             outputs = live.outputs(batch)
             for want, entry in _entries(live.wants).items():
                 if want.keep is None:
@@ -390,9 +392,11 @@ def _computed(
     return {name: torch.cat(values).contiguous() for name, values in parts.items()}
 
 
-def _batches(shown: Callable[[int], Samples], rows: range, batch_size: int) -> Iterator[Batch]:
-    """Load rows that may run over the end of a copy into the next one."""
-    start, size = rows.start, len(shown(0))
+def _batches(
+    shown: Callable[[int], Samples], size: int, rows: range, batch_size: int
+) -> Iterator[Batch]:
+    """Load rows that may run over the end of a copy of so many samples into the next one."""
+    start = rows.start
     while start < rows.stop:
         number, first = divmod(start, size)
         last = min(size, first + rows.stop - start)

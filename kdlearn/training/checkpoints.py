@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Checkpoints:
         used alone), ``training.safetensors`` (optimizer, random states) and ``state.json``
         (counters, history, checksums). It is written under another name, flushed to the disk, and
         renamed: a folder with the right name is complete. Older ones are removed only after the
-            newer one stands. Nothing is pickled.
+        newer one stands. Nothing is pickled.
 
     Args:
         folder: of one run; made when it does not exist.
@@ -164,7 +164,7 @@ class Checkpoints:
             for path in (partial / _MODEL, partial / _TRAINING, partial):
                 flush(path)
             if final.exists():
-                shutil.rmtree(final)
+                _remove(final)
             os.replace(partial, final)
             flush(folder)
         except (OSError, SafetensorError) as error:
@@ -177,7 +177,8 @@ class Checkpoints:
             ) from error
         for old in self.saved()[: -self.keep]:
             if old != final:
-                shutil.rmtree(old, ignore_errors=True)
+                with suppress(OSError):
+                    _remove(old)
         return final
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -214,6 +215,14 @@ class Checkpoints:
             else "no other is there"
         )
         return CheckpointError(f"{path} {why}. It was left as it is; {advice}.")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, which loses its name first: what has one is complete, also if killed."""
+    partial = checkpoint.with_name(f"{_PARTIAL}old-{checkpoint.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    os.replace(checkpoint, partial)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

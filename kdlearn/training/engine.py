@@ -130,14 +130,14 @@ class Run:
         if self.processes > 1:
             self._add_gradients()
 
-    def clip(self) -> Tensor:
-        """Cut the gradient to the engine's norm where it has one, and return the norm before."""
+    def clip(self) -> list[Tensor]:
+        """Cut the gradient to the engine's norm where it has one; return each tensor's before."""
         self._scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._trained if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        norms = list(torch._foreach_norm(gradients))
         if self.engine.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._trained, self.engine.clip_norm)
-        return norm
+        return norms
 
     def step(self, optimizer: Optimizer) -> None:
         """Let the optimizer take its step; in fp16 not where the gradient overflowed."""
@@ -145,22 +145,23 @@ class Run:
         self._scaler.update()
 
     def check_finite(
-        self, loss: DistillationLoss, norm: Tensor, batch: Batch, where: str
+        self, loss: DistillationLoss, norms: list[Tensor], batch: Batch, at: object
     ) -> dict[str, float]:
         """Return the parts of the loss as numbers, if they and the gradient are finite.
 
         Raises:
-            FloatingPointError: they are not; the message names the term and ``where``.
+            FloatingPointError: they are not; the message names the term and what ``at`` prints as.
         """
-        *values, size = torch.stack([*loss.parts.values(), norm]).detach().tolist()
-        parts = dict(zip(loss.parts, values, strict=True))
+        # One tensor, since reading each from a GPU would wait for it each time.
+        numbers = torch.stack([*loss.parts.values(), *norms]).tolist()
+        parts, sizes = dict(zip(loss.parts, numbers, strict=False)), numbers[len(loss.parts) :]
         broken = {name: value for name, value in parts.items() if not math.isfinite(value)}
         said = ", ".join(f"term {name!r} is {value}" for name, value in broken.items())
-        if not broken and not math.isfinite(size) and not self._scaler.is_enabled():
-            said = f"{self._culprit(batch)} has a finite loss and a gradient that is {size}"
+        if not broken and not math.isfinite(sum(sizes)) and not self._scaler.is_enabled():
+            said = f"{self._culprit(batch)} has a finite loss and a gradient that is {sum(sizes)}"
         if said:
             raise FloatingPointError(
-                f"the loss broke at {where}: {said}. The step was not taken. Check the inputs for "
+                f"the loss broke at {at}: {said}. The step was not taken. Check the inputs for "
                 "NaN, lower the learning rate or the weight of the term."
             )
         return parts

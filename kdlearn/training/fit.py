@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
 
 from kdlearn.core.checks import check_number, check_sizes, check_whole
+from kdlearn.core.errors import noting
 from kdlearn.data.samples import InMemory, Samples
 from kdlearn.data.views import Augment, LiveViews, Views, as_views
 from kdlearn.measure.metrics import accuracy, evaluate
@@ -95,6 +96,7 @@ def fit(
         FloatingPointError: a loss or its gradient is NaN or infinite; the message names the term,
             the epoch and the step.
         CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
+        An error in a loss, a model or the data has notes that name term, epoch and step.
 
     Source: AdamW, Loshchilov and Hutter (2019); the one-cycle schedule, Smith and Topin (2018).
 
@@ -117,34 +119,35 @@ def fit(
         optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
         scheduler = OneCycleLR(optimizer, max_lr=learning_rate, total_steps=epochs * steps)
     optimizer = _checked(optimizer, scheduler, model)
-    run, at = Run(engine or Engine(), model, optimizer), Position(seed)
+    run, at = Run(engine or Engine(), model, optimizer), Position(seed, steps)
     _check_together(run, samples, views, batch_size)
 
     settings = {"epochs": epochs, "batch_size": batch_size, "steps": steps, "seed": seed}
     keeper = Keeper(checkpoints, run, at, model, optimizer, scheduler)
     bar = tqdm(total=epochs * steps, unit="step", disable=not progress or not run.is_main)
     with bar, keeper, torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
-        rehearse(run, samples, views, held_out, metric)
+        with noting("in a trial on two samples, before the first step"):
+            rehearse(run, samples, views, held_out, metric)
         torch.manual_seed(seed + run.rank)  # each process draws dropout masks of its own
         keeper.begin(start, samples, views, settings)
         bar.update(at.steps)
-        for epoch in at.epochs_left(epochs):
-            model.train()
-            for batch in at.batches(samples, views, batch_size, run.share):
-                optimizer.zero_grad(set_to_none=True)
-                loss = run.forward(batch)
-                run.backward(loss)
-                norm = run.clip()
-                parts = run.check_finite(loss, norm, batch, at.where())
-                run.step(optimizer)
-                if scheduler is not None:
-                    scheduler.step()
-                at.took_step(parts)
-                bar.update()
-                keeper.after_step(last=at.step == steps)
-            run.agree_on_buffers()
-            bar.set_postfix(at.ended_epoch(_measured(run, held_out, metric)))
-            keeper.after_epoch(last=epoch == epochs)
+        with noting(at):
+            for epoch in at.epochs_left(epochs):
+                model.train()
+                for batch in at.batches(samples, views, batch_size, run.share):
+                    optimizer.zero_grad(set_to_none=True)
+                    loss = run.forward(batch)
+                    run.backward(loss)
+                    parts = run.check_finite(loss, run.clip(), batch, at)
+                    run.step(optimizer)
+                    if scheduler is not None:
+                        scheduler.step()
+                    at.took_step(parts)
+                    bar.update()
+                    keeper.after_step()
+                run.agree_on_buffers()
+                bar.set_postfix(at.ended_epoch(_measured(run, held_out, metric)))
+                keeper.after_epoch(last=epoch == epochs)
     model.eval()
     return at.history
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,11 @@ def rehearse(
     with separate_randomness(0), evaluating(model), buffers_kept(model):
         batch = views.of_batch(samples.few(2), Generator().manual_seed(0)).to(run.device)
         try:
-            loss = model.train().compute(batch)
-        except (TypeError, RuntimeError) as error:
+            with warnings.catch_warnings():
+                # (B, 1) against (B,): torch compares every sample with every other, and warns.
+                warnings.filterwarnings("error", message="Using a target size")
+                loss = model.train().compute(batch)
+        except (TypeError, RuntimeError, UserWarning) as error:
             raise _explained(error, batch, samples.name) from error
         for name, part in loss.parts.items():
             if not part.requires_grad:
@@ -64,6 +68,11 @@ def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], flo
 
 def _explained(error: Exception, batch: Batch, name: str) -> Exception:
     """Return what torch means where its words do not name the data."""
+    if isinstance(error, UserWarning):
+        return ValueError(
+            f"the loss spreads labels of {name} over outputs of another shape, or the reverse: "
+            f"bring them to one shape, as by labels.unsqueeze(1). ({str(error).splitlines()[0]})"
+        )
     kinds = {str(tensor.dtype) for tensor in tensors_in(batch.inputs)}
     if "torch.uint8" in kinds:
         return TypeError(

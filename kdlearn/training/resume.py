@@ -29,22 +29,25 @@ from kdlearn.training.history import History
 class Position:
     """Where a run is: what a checkpoint must know besides weights and optimizer.
 
+    Prints as the place of the next step.
+
     Attributes:
         seed: of order, views and dropout.
+        steps_per_epoch: how many steps an epoch has.
         generator: gives order and views.
         history: of the epochs that ended.
         steps: taken in the whole run.
         step: taken in this epoch.
 
     Example:
-        >>> at = Position(seed=0)
+        >>> at = Position(seed=0, steps_per_epoch=2)
         >>> at.took_step({"labels": 1.0})
-        >>> at.where()
+        >>> str(at)
         'epoch 1, step 2'
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, steps_per_epoch: int) -> None:
+        self.seed, self.steps_per_epoch = seed, steps_per_epoch
         self.generator = Generator().manual_seed(seed)
         self.history = History()
         self.steps = 0
@@ -57,9 +60,14 @@ class Position:
         """The number of the epoch, from 1."""
         return len(self.history.epochs) + 1
 
-    def where(self) -> str:
-        """Return the place of the next step in words."""
-        return f"epoch {self.epoch}, step {self.step + 1}"
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether all steps of this epoch were taken."""
+        return self.step == self.steps_per_epoch
+
+    def __str__(self) -> str:
+        last = "after the last step" if self.epoch_is_over else f"step {self.step + 1}"
+        return f"epoch {self.epoch}, {last}"
 
     def epochs_left(self, epochs: int) -> Iterator[int]:
         """Count the epochs that are still to come."""
@@ -219,9 +227,9 @@ class Keeper:
             "teacher": distiller.source.identity(samples),
         }
 
-    def after_step(self, last: bool) -> None:
+    def after_step(self) -> None:
         """Save where it is time; after an epoch's last step, `after_epoch` does."""
-        if self.checkpoints is not None and not last:
+        if self.checkpoints is not None and not self.at.epoch_is_over:
             self._save_if_due(self.checkpoints)
 
     def after_epoch(self, last: bool) -> None:

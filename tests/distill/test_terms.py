@@ -83,6 +83,7 @@ def test_cross_entropy_takes_probabilities():
         (torch.eye(3, dtype=torch.long)[:2], TypeError, r"take labels.argmax\(1\)"),
         (torch.zeros(2, 1, dtype=torch.long), TypeError, r"take labels.squeeze\(1\)"),
         (torch.tensor([0, 3]), IndexError, "go from 0 to 3 and the model has 3 classes"),
+        (torch.ones(2, 3), ValueError, "sums up to 3 over the classes: .*_with_logits"),
     ],
 )
 def test_labels_that_are_none_are_explained(labels, error, said):

@@ -8,20 +8,39 @@ from kdlearn.experiments import EXPERIMENTS
 from kdlearn.experiments.common import Recipe, seeded
 
 # The shortest run that every experiment can make.
-SHORT = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
+CNN = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
+SHORT = {
+    "cluttered-digits": CNN,
+    "consistent-copies": CNN,
+    "drafts": {"contexts": 9, "steps": 3, "drawn": 50},
+    "initialization": CNN,
+    "kl-estimators": {"pairs": 5},
+    "real-digits": CNN,
+    "relu-on-logits": {"pool": 120, "epochs": 1},
+    "same-data": CNN,
+    "shortcut": {"pool": 120, "images": 40, "copies": 1, "teacher_steps": 3, "student_steps": 3},
+    "smooth-teachers": CNN,
+    "subliminal": {"pool": 120, "teacher_steps": 3, "student_steps": 3},
+    "truncated-kl": {"tokens": 50, "steps": 3},
+    "warped-digits": CNN,
+    "which-teacher": CNN,
+    "wrong-labels": {"pool": 120, "teacher_epochs": 2, "student_epochs": 1},
+}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_measures_its_columns_for_a_teacher_and_each_method(name):
     experiment = EXPERIMENTS[name]
     method = list(experiment.METHODS)[-1]
-    recipe = replace(experiment.RECIPE, **SHORT)
+    recipe = replace(experiment.RECIPE, **SHORT[name])
     rows = list(experiment.run_seed(2, recipe=recipe, methods=[method], on="validation"))
     assert [(row["seed"], row["method"]) for row in rows] == [(2, "teacher"), (2, method)]
     measured = set(rows[0]) | set(rows[1])
-    assert {"seed", "method", "accuracy"} < measured
     assert measured <= {"seed", "method", *experiment.COLUMNS}
-    assert rows[0]["agreement"] == 100 and rows[0]["kl_to_teacher"] == 0
+    assert all(experiment.COLUMNS[0] in row for row in rows)  # what the table is about
+    if "agreement" in rows[0]:
+        assert rows[0]["agreement"] == 100
+        assert rows[0]["kl_to_teacher"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,18 +1,16 @@
 import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn import losses
 from kdlearn.core.files import read_json, write_json
+from kdlearn.core.inputs import tensors_in
 from kdlearn.data import Batch, FixedCopies, RandomShift
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term, sparse_term
 from kdlearn.store import (
@@ -121,39 +119,6 @@ def test_each_epoch_sees_the_next_copy():
         expected = copies.copy(images(), number)
         assert sorted(map(str, view)) == sorted(map(str, expected))
     assert not torch.equal(copies.copy(images(), 0), copies.copy(images(), 1))
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    script = tmp_path / "make.py"
-    script.write_text(
-        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_cache as t\n"
-        "class Slow(t.nn.Sequential):\n"
-        "    def forward(self, x):\n"
-        "        time.sleep(float(sys.argv[2]))\n"
-        "        return super().forward(x)\n"
-        "slow = Slow(*t.teacher())\n"
-        "t.cache_teacher(slow, t.images(2000), sys.argv[1], terms=t.terms(), shard_rows=50, "
-        "batch_size=50, progress=False)\n"
-    )
-
-    def start(folder: Path, pause: float) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, script, folder, str(pause)])
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(whole, 0).wait() == 0
-    process = start(cut, 0.05)
-    while len(list(cut.glob("*.safetensors"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(list(cut.glob("*.safetensors"))) < 40
-    assert start(cut, 0).wait() == 0
-    names = sorted(path.name for path in whole.iterdir())
-    assert names == sorted(path.name for path in cut.iterdir())
-    names.remove(".lock")
-    assert all((whole / name).read_bytes() == (cut / name).read_bytes() for name in names)
 
 
 def test_a_finished_cache_opens_with_the_answers_of_a_few_samples(tmp_path):
@@ -515,3 +480,31 @@ def test_settings_out_of_range_are_told(tmp_path, make, said):
 def test_a_layer_that_the_teacher_lacks_is_named(tmp_path):
     with pytest.raises(KeyError, match="no module 'group1'"):
         stored(tmp_path, terms=[layer_term("hint", losses.hint_loss, ["group1"])])
+
+
+class LargeTensors(TorchDispatchMode):
+    """Counts the tensors of some size or more that are made."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.made = size, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = {x.untyped_storage().data_ptr() for x in tensors_in([args, kwargs or {}])}
+        self.made += sum(
+            x.numel() * x.element_size() >= self.size
+            and x.untyped_storage().data_ptr() not in given
+            for x in tensors_in(result)
+        )
+        return result
+
+
+@pytest.mark.parametrize("seeds", [(), (3, 5, 7)])
+def test_making_and_opening_holds_no_second_data_set_and_makes_each_copy_once(tmp_path, seeds):
+    data = images(3000).transpose(2, 3)
+    copies = FixedCopies(lambda block, generator: block + 0.1, seeds) if seeds else None
+    with LargeTensors(data.numel() * data.element_size()) as large:
+        cache_teacher(teacher(), data, tmp_path, copies=copies, shard_rows=700, progress=False)
+        open_cache(tmp_path, teacher=teacher(), inputs=data, copies=copies)
+    assert large.made == len(seeds)

@@ -189,6 +189,47 @@ def test_a_broken_loss_names_term_epoch_and_step_and_takes_no_step():
     assert all(torch.isfinite(p).all() for p in student.parameters())
 
 
+class Breaks:
+    """Anything that is called, but fails at one call."""
+
+    def __init__(self, inner, call: int) -> None:
+        self.inner, self.calls_left = inner, call
+
+    def __call__(self, *arguments, **named):
+        self.calls_left -= 1
+        if self.calls_left == 0:
+            raise RuntimeError("something broke")
+        return self.inner(*arguments, **named)
+
+
+def notes_of(model: nn.Module, call: int, **settings) -> list[str]:
+    """What is noted on the error of a training in 3 steps an epoch."""
+    with pytest.raises(RuntimeError, match="something broke") as caught:
+        fit(model, TRAIN, epochs=2, batch_size=30, progress=False, **settings)
+    return caught.value.__notes__
+
+
+# The first call of each is the trial, so the sixth is in the fifth step.
+@pytest.mark.parametrize(
+    ("call", "place"),
+    [(1, "in a trial on two samples, before the first step"), (6, "epoch 2, step 2")],
+)
+def test_an_error_in_a_loss_a_model_or_the_data_says_where(call, place):
+    soft = logit_term("soft", Breaks(soft_target_loss, call))
+    assert notes_of(Distiller(network(1), network(2), [soft]), call) == ["in term 'soft'", place]
+    student = network()
+    student[0].forward = Breaks(student[0].forward, call)
+    assert notes_of(student, call) == ["in the forward pass of Sequential", place]
+    augment = Breaks(lambda images, generator: images, call)
+    assert notes_of(network(), call, augment=augment) == [place]
+
+
+def test_an_error_in_a_metric_says_after_which_epoch():
+    metric = Breaks(lambda logits, labels: 0.5, 3)
+    notes = notes_of(network(), 3, validation=HELD_OUT, metric=metric)
+    assert notes == ["epoch 2, after the last step"]
+
+
 def test_a_forgotten_projector_and_a_teacher_in_the_optimizer_are_refused():
     class Projected(nn.Module):
         def __init__(self) -> None:

@@ -1,10 +1,6 @@
 import random
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,40 +160,6 @@ def test_a_stream_cannot_be_resumed_and_says_so(tmp_path):
     batches = [task(8), task(8)]
     with pytest.raises(ValueError, match="train is a stream, which cannot be entered again"):
         fit(network(), batches, progress=False, checkpoints=Checkpoints(tmp_path))
-
-
-SCRIPT = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-from test_resume import distiller, jitter, task
-from kdlearn.training.checkpoints import Checkpoints
-from kdlearn.training.fit import fit
-torch.set_num_threads(1)
-model = distiller()
-fit(model, task(480), epochs=40, batch_size=8, augment=jitter, progress=False,
-    checkpoints=Checkpoints({folder!r}, every_steps=7), resume=True)
-print("finished", flush=True)
-"""
-
-
-def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
-    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"))
-    moments, checkpoints = random.Random(0), Checkpoints(tmp_path / "run")
-    for _ in range(3):
-        before = checkpoints.saved()
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
-        while checkpoints.saved() == before:
-            assert process.poll() is None, "the run ended before it saved anything"
-            time.sleep(0.01)
-        time.sleep(0.5 * moments.random())
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "finished" in done.stdout, done.stderr
-    whole = distiller()
-    fit(whole, task(480), epochs=40, batch_size=8, augment=jitter, progress=False)
-    saved = load_file(checkpoints.latest() / "model.safetensors")
-    assert all(torch.equal(saved[name], value) for name, value in whole.state_dict().items())
 
 
 def test_the_weights_can_be_used_alone(tmp_path):

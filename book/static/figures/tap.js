@@ -9,7 +9,7 @@
     .kd-tap button:focus-visible { outline: 2px solid currentColor; outline-offset: -2px; }
     .kd-tap .kd-tap-line { display: flex; font: 0.85em/1.45 var(--pst-font-family-monospace, monospace); gap: 0.8em; padding: 0.1rem 0.3rem; width: 100%; }
     .kd-tap .kd-tap-line > span:first-child { color: var(--pst-color-text-muted, inherit); flex: none; min-width: 1.5em; text-align: right; user-select: none; }
-    .kd-tap .kd-tap-line > span:last-child { overflow-wrap: anywhere; padding-left: 2ch; text-indent: -2ch; white-space: pre-wrap; }
+    .kd-tap .kd-tap-line > span:last-child { overflow-wrap: anywhere; white-space: pre-wrap; }
     .kd-tap .kd-tap-line:hover { border-color: currentColor; }
     .kd-tap .kd-tap-choice { border-color: currentColor; margin: 0.3rem 0.5rem 0.3rem 0; min-width: 5rem; text-align: center; }
     .kd-tap [data-answer="right"] { border-color: currentColor; font-weight: 700; }
@@ -59,7 +59,11 @@
     const buttons = lines.map((text, i) => {
       const node = add(box, "button", { type: "button", class: "kd-tap-line" });
       add(node, "span", {}, i + 1);
-      add(node, "span", {}, text.slice(4));
+      const code = add(node, "span", {}, text.slice(4));
+      // A line that is wider than the page goes on below its own beginning.
+      const depth = code.textContent.search(/\S/) + 2;
+      code.style.paddingLeft = depth + "ch";
+      code.style.textIndent = -depth + "ch";
       node.addEventListener("click", () => answer(i + 1));
       return node;
     });

@@ -1,4 +1,4 @@
-"""Twelve exercises: a symptom, a function, and one wrong line, after mistakes that were published."""
+"""Twelve exercises: a symptom, a function, one wrong line; after mistakes that were published."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_bug(name: str) -> Bug:
 
 
 def show_bug(name: str) -> None:
-    """Print what was measured, and the code with numbered lines; ``find_bug(name).symptom`` has the story.
+    """Print what was measured, and the numbered code; ``find_bug(name).symptom`` has the story.
 
     Example:
         >>> show_bug("stuck-loss")  # doctest: +ELLIPSIS

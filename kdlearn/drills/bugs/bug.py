@@ -24,7 +24,8 @@ class Bug:
         fixed: the same with the line mended.
         faulty: the text of the line, stripped.
         explanation: why that line, and how one finds it.
-        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or "claimed: ...".
+        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or
+            "claimed: ...".
     """
 
     id: str
@@ -54,7 +55,7 @@ class Bug:
         return lines.index(self.faulty) + 1
 
     def mended(self) -> str:
-        """What stands in that place in the fixed function: the lines that the broken one does not have."""
+        """What the fixed function has in that place: the lines that the broken one has not."""
         before = {line.strip() for line in self.source().splitlines()[1:]}
         after = textwrap.dedent(inspect.getsource(self.fixed)).splitlines()[1:]
         new = [line.strip() for line in after if line.strip() not in before]

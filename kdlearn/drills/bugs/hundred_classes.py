@@ -42,9 +42,9 @@ bug = Bug(
     id="hundred-classes",
     title="A weight for each data set",
     symptom=(
-        "With 10 classes the weight 0.9 of the soft term works. With 100 classes the term seems to do nothing, "
-        "and somebody sets its weight to 9. To test it, every class is split into ten equal ones: the divergence "
-        "should stay as it was."
+        "With 10 classes the weight 0.9 of the soft term works. With 100 classes the term seems to "
+        "do nothing, and somebody sets its weight to 9. To test it, every class is split into ten "
+        "equal ones: the divergence should stay as it was."
     ),
     label="loss with 100 classes / loss with 10",
     measure=measure,
@@ -53,8 +53,8 @@ bug = Bug(
     fixed=fixed,
     faulty="divergence = pointwise.mean()",
     explanation=(
-        "A KL divergence is a sum over classes. The mean over all elements divides by B and by C; it is also the "
-        "default of F.kl_div. Weights that were tuned for it hide the fault."
+        "A KL divergence is a sum over classes. The mean over all elements divides by B and by C; "
+        "it is also the default of F.kl_div. Weights that were tuned for it hide the fault."
     ),
     seen="in code: facebookresearch/deit issue 61",
 )

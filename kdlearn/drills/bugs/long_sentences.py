@@ -28,7 +28,7 @@ def fixed(student_logits: Tensor, teacher_logits: Tensor, temperature: float) ->
 
 
 def measure(function: Callable[..., Tensor]) -> float:
-    """The loss of sentences four times as long, over the loss of short ones, with the same tokens repeated."""
+    """The loss of sentences four times as long, with the same tokens, over that of short ones."""
     generator = Generator().manual_seed(0)
     student, teacher = torch.randn(2, 4, 8, 5, generator=generator)
     long = [side.repeat(1, 4, 1) for side in (student, 3 * teacher)]
@@ -39,8 +39,9 @@ bug = Bug(
     id="long-sentences",
     title="Long sentences shout",
     symptom=(
-        "A tagger is distilled. Batches of long sentences have a larger loss and push the weights further, "
-        "although the student is no worse on them. Repeating each sentence four times should change nothing."
+        "A tagger is distilled. Batches of long sentences have a larger loss and push the weights "
+        "further, although the student is no worse on them. Repeating each sentence four times "
+        "should change nothing."
     ),
     label="loss of sentences four times as long / loss",
     measure=measure,
@@ -49,9 +50,9 @@ bug = Bug(
     fixed=fixed,
     faulty='divergence = F.kl_div(log_q, targets, reduction="batchmean")',
     explanation=(
-        "'batchmean' divides by the first dimension alone, whatever follows. With (batch, tokens, classes) the "
-        "tokens are summed. Sum over classes, then average over tokens, or flatten batch and tokens into one "
-        "dimension first."
+        "'batchmean' divides by the first dimension alone, whatever follows. With (batch, tokens, "
+        "classes) the tokens are summed. Sum over classes, then average over tokens, or flatten "
+        "batch and tokens into one dimension first."
     ),
     seen="in code: neuralmagic/sparseml pull request 592",
 )

@@ -46,7 +46,7 @@ def fixed(
 
 
 def measure(function: Callable[..., Tensor]) -> float:
-    """The attention terms' share of the loss, for three groups as in a wide ResNet on images of 32 x 32."""
+    """The attention terms' share of the loss, for the groups of a wide ResNet on 32 x 32 images."""
     generator = Generator().manual_seed(0)
     sizes = ((16, 32), (32, 16), (64, 8))
     student = [torch.randn(8, c, s, s, generator=generator) for c, s in sizes]
@@ -60,8 +60,8 @@ bug = Bug(
     id="maps-that-stay",
     title="Attention that does not move",
     symptom=(
-        "With attention transfer the student is what it is without. Its maps do not approach the teacher's, and "
-        "switching the term off changes nothing."
+        "With attention transfer the student is what it is without. Its maps do not approach the "
+        "teacher's, and switching the term off changes nothing."
     ),
     label="share of the attention terms in the loss",
     measure=measure,
@@ -70,9 +70,9 @@ bug = Bug(
     fixed=fixed,
     faulty="beta = 0.1",
     explanation=(
-        "A weight belongs to a reduction. About 0.1 is what the authors give for their formula without a mean; "
-        "their code has this mean over batch and positions and the weight 1000. Print each term's share of the "
-        "loss before you tune it."
+        "A weight belongs to a reduction. About 0.1 is what the authors give for their formula "
+        "without a mean; their code has this mean over batch and positions and the weight 1000. "
+        "Print each term's share of the loss before you tune it."
     ),
     seen="asked: szagoruyko/attention-transfer issues 32 and 34",
 )

@@ -11,7 +11,7 @@ from kdlearn.drills.bugs.bug import Bug
 
 
 def broken(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """The divergence of a distillation trainer, after a review asked for logarithms on both sides."""
+    """A distillation trainer's divergence, after a review asked for logarithms on both sides."""
     log_q = F.log_softmax(student_logits / temperature, dim=-1)
     log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     divergence = nn.KLDivLoss(reduction="batchmean")
@@ -19,7 +19,7 @@ def broken(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 
 
 
 def fixed(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """The divergence of a distillation trainer, after a review asked for logarithms on both sides."""
+    """A distillation trainer's divergence, after a review asked for logarithms on both sides."""
     log_q = F.log_softmax(student_logits / temperature, dim=-1)
     log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     divergence = nn.KLDivLoss(reduction="batchmean", log_target=True)
@@ -36,8 +36,8 @@ bug = Bug(
     id="nan-from-the-start",
     title="NaN, although nothing is large",
     symptom=(
-        "The loss is NaN in the first step. Logits are between -4 and 4, nothing overflows, no learning rate was "
-        "involved."
+        "The loss is NaN in the first step. Logits are between -4 and 4, nothing overflows, no "
+        "learning rate was involved."
     ),
     label="loss",
     measure=measure,
@@ -46,8 +46,9 @@ bug = Bug(
     fixed=fixed,
     faulty='divergence = nn.KLDivLoss(reduction="batchmean")',
     explanation=(
-        "The target is in logarithms and the loss was not told: it takes the logarithm of negative numbers. Say "
-        "log_target=True, or give probabilities; a change of one side needs a change of the other."
+        "The target is in logarithms and the loss was not told: it takes the logarithm of negative "
+        "numbers. Say log_target=True, or give probabilities; a change of one side needs a change "
+        "of the other."
     ),
     seen="proposed: nlp-with-transformers/notebooks issue 94, of code that was right",
 )

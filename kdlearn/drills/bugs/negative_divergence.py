@@ -37,8 +37,8 @@ bug = Bug(
     id="negative-divergence",
     title="Below zero",
     symptom=(
-        "The divergence between student and teacher is negative from the first batch on, and training lowers it "
-        "further."
+        "The divergence between student and teacher is negative from the first batch on, and "
+        "training lowers it further."
     ),
     label="loss",
     measure=measure,
@@ -47,8 +47,9 @@ bug = Bug(
     fixed=fixed,
     faulty="student = F.softmax(student_logits, dim=1)",
     explanation=(
-        "F.kl_div wants the logarithm of the student's probabilities as its first argument. With probabilities it "
-        "computes the sum of p · (log p - q), which is no divergence. A KL divergence is never negative: assert it."
+        "F.kl_div wants the logarithm of the student's probabilities as its first argument. With "
+        "probabilities it computes the sum of p · (log p - q), which is no divergence. A KL "
+        "divergence is never negative: assert it."
     ),
     seen="in code: microsoft/ProDA issue 43",
 )

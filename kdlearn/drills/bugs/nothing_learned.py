@@ -54,7 +54,10 @@ def measure(function: Callable[..., None]) -> float:
 bug = Bug(
     id="nothing-learned",
     title="The loss falls, the student stays",
-    symptom="The loss falls nicely. The saved student is, to the last bit, the one that training began with.",
+    symptom=(
+        "The loss falls nicely. The saved student is, to the last bit, the one that training began "
+        "with."
+    ),
     label="how far the student's weights moved",
     measure=measure,
     wrong=lambda moved: moved == 0,
@@ -62,9 +65,9 @@ bug = Bug(
     fixed=fixed,
     faulty='learner, judge = models["large"], models["small"]',
     explanation=(
-        "Teacher and student are swapped: the large network learns to imitate the small one, and nothing "
-        "complains, as the loss does fall. Assert after the first step that the student moved and the teacher did "
-        "not."
+        "Teacher and student are swapped: the large network learns to imitate the small one, and "
+        "nothing complains, as the loss does fall. Assert after the first step that the student "
+        "moved and the teacher did not."
     ),
     seen="in code: keras-team/keras-io commit 1da2fde",
 )

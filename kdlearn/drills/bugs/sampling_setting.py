@@ -11,7 +11,7 @@ from kdlearn.drills.bugs.bug import Bug
 
 @dataclass
 class Settings:
-    """What a trainer is called with; both numbers have a temperature in their name in many libraries."""
+    """What a trainer is called with; many libraries call both numbers a temperature."""
 
     temperature: float = 0.9  # of the text that the student samples
     chunk: int = 4
@@ -51,8 +51,8 @@ bug = Bug(
     id="sampling-setting",
     title="A perfect student with a loss",
     symptom=(
-        "A trainer has a memory-saving path. With it, a student that is a copy of its teacher has a loss above 0, "
-        "and the path without it gives 0."
+        "A trainer has a memory-saving path. With it, a student that is a copy of its teacher has "
+        "a loss above 0, and the path without it gives 0."
     ),
     label="loss of a student that is its teacher",
     measure=measure,
@@ -61,9 +61,12 @@ bug = Bug(
     fixed=fixed,
     faulty="log_q = (student / settings.temperature).log_softmax(dim=-1)",
     explanation=(
-        "That temperature is the one for sampling text; the loss is defined at T = 1. A student equal to its "
-        "teacher must have the loss 0: the cheapest test of a distillation loss, and it finds every difference "
-        "between the two sides."
+        "That temperature is the one for sampling text; the loss is defined at T = 1. A student "
+        "equal to its teacher must have the loss 0: the cheapest test of a distillation loss, and "
+        "it finds every difference between the two sides."
     ),
-    seen="in code: huggingface/trl pull request 5731, where a fused path took the sampling temperature",
+    seen=(
+        "in code: huggingface/trl pull request 5731, where a fused path took the sampling "
+        "temperature"
+    ),
 )

@@ -37,7 +37,7 @@ def fixed(teacher: nn.Module, images: Tensor, temperature: float) -> Tensor:
 
 
 def measure(function: Callable[..., Tensor]) -> float:
-    """The largest probability at T = 4, averaged, for a teacher that is about 60 % sure at T = 1."""
+    """The mean largest probability at T = 4 of a teacher that is about 60 % sure at T = 1."""
     generator = Generator().manual_seed(0)
     images = torch.randn(100, 10, generator=generator)
     return function(nn.Identity(), 2 * images, 4.0).amax(dim=1).mean().item()
@@ -47,8 +47,8 @@ bug = Bug(
     id="sharper-targets",
     title="Soft targets, hard as stone",
     symptom=(
-        "The stored soft targets at T = 4 look one-hot, and the student learns no more from them than from "
-        "labels. At T = 1 the teacher is far less sure."
+        "The stored soft targets at T = 4 look one-hot, and the student learns no more from them "
+        "than from labels. At T = 1 the teacher is far less sure."
     ),
     label="largest probability at T = 4, on average",
     measure=measure,
@@ -57,8 +57,11 @@ bug = Bug(
     fixed=fixed,
     faulty="softened = logits * temperature",
     explanation=(
-        "A temperature divides. Multiplying stretches the differences between logits, so the distribution gets "
-        "sharper with T. The test is one line: at T = 100 all probabilities must be nearly equal."
+        "A temperature divides. Multiplying stretches the differences between logits, so the "
+        "distribution gets sharper with T. The test is one line: at T = 100 all probabilities must "
+        "be nearly equal."
     ),
-    seen="claimed: a computer-vision distillation page of Hugging Face (commit 01080da), in its text",
+    seen=(
+        "claimed: a computer-vision distillation page of Hugging Face (commit 01080da), in its text"
+    ),
 )

@@ -44,8 +44,8 @@ bug = Bug(
     id="silent-switch",
     title="Reverse KL that teaches nothing",
     symptom=(
-        "beta = 1 is documented as reverse KL. With it the loss is nearly 0 from the first step, and the student "
-        "does not change."
+        "beta = 1 is documented as reverse KL. With it the loss is nearly 0 from the first step, "
+        "and the student does not change."
     ),
     label="norm of the gradient at beta = 1",
     measure=measure,
@@ -54,9 +54,10 @@ bug = Bug(
     fixed=fixed,
     faulty="beta = min(max(beta, 1e-6), 1 - 1e-6)",
     explanation=(
-        "The generalized divergence tends to 0 at both ends, so a beta that is clamped close to an end gives a "
-        "loss of about 1e-6 in place of the divergence that the documentation promises. The ends need the two "
-        "divergences themselves. A clamp that hides an impossible value should raise or handle it."
+        "The generalized divergence tends to 0 at both ends, so a beta that is clamped close to an "
+        "end gives a loss of about 1e-6 in place of the divergence that the documentation "
+        "promises. The ends need the two divergences themselves. A clamp that hides an impossible "
+        "value should raise or handle it."
     ),
     seen="in code: verl-project/verl-recipe issue 151",
 )

@@ -47,8 +47,8 @@ bug = Bug(
     id="stuck-loss",
     title="A loss that gets stuck",
     symptom=(
-        "Ten images, ten classes, one linear layer, which can learn them by heart. All ten are right after "
-        "training, but the loss does not fall below 1.46."
+        "Ten images, ten classes, one linear layer, which can learn them by heart. All ten are "
+        "right after training, but the loss does not fall below 1.46."
     ),
     label="loss after 200 steps",
     measure=measure,
@@ -57,10 +57,10 @@ bug = Bug(
     fixed=fixed,
     faulty="probabilities = student(images).softmax(dim=1)",
     explanation=(
-        "cross_entropy applies softmax itself. Given probabilities, its largest input is 1 and its smallest 0, so "
-        "the best it can see is e / (e + 9): the loss has the floor log(1 + 9/e) = 1.46. A floor that depends on "
-        "the number of classes is the sign of a second softmax. (The next line is innocent: it is given the wrong "
-        "thing.)"
+        "cross_entropy applies softmax itself. Given probabilities, its largest input is 1 and its "
+        "smallest 0, so the best it can see is e / (e + 9): the loss has the floor log(1 + 9/e) = "
+        "1.46. A floor that depends on the number of classes is the sign of a second softmax. (The "
+        "next line is innocent: it is given the wrong thing.)"
     ),
     seen="proposed: haitongli/knowledge-distillation-pytorch issue 10",
 )

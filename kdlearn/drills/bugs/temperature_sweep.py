@@ -60,8 +60,9 @@ bug = Bug(
     id="temperature-sweep",
     title="The sweep that says T = 1",
     symptom=(
-        "A sweep over temperatures finds that high ones are useless: the student ends as if it had seen the "
-        "labels alone. The soft term's gradient should keep its size when T goes from 4 to 16."
+        "A sweep over temperatures finds that high ones are useless: the student ends as if it had "
+        "seen the labels alone. The soft term's gradient should keep its size when T goes from 4 "
+        "to 16."
     ),
     label="gradient of the soft term at T = 16 / at T = 4",
     measure=measure,
@@ -70,8 +71,9 @@ bug = Bug(
     fixed=fixed,
     faulty="return (1 - weight) * hard + weight * soft",
     explanation=(
-        "The gradient of the divergence shrinks as 1/T², so at high T the labels win by default and the sweep compares "
-        "weights, not temperatures. T² belongs to the soft term, before its weight."
+        "The gradient of the divergence shrinks as 1/T², so at high T the labels win by default "
+        "and the sweep compares weights, not temperatures. T² belongs to the soft term, before its "
+        "weight."
     ),
     seen="in code: keras-team/keras-io before pull request 870",
 )

@@ -43,8 +43,8 @@ bug = Bug(
     id="wrong-mixture",
     title="Above its bound",
     symptom=(
-        "A generalized Jensen-Shannon divergence is at most the entropy of (beta, 1 - beta). At beta = 0.5 all is "
-        "well; at beta = 0.9 the loss is several times that bound."
+        "A generalized Jensen-Shannon divergence is at most the entropy of (beta, 1 - beta). At "
+        "beta = 0.5 all is well; at beta = 0.9 the loss is several times that bound."
     ),
     label="loss / bound at beta = 0.9",
     measure=measure,
@@ -53,9 +53,9 @@ bug = Bug(
     fixed=fixed,
     faulty="log_m = torch.logaddexp(log_b + log_s, log_rest + log_t)",
     explanation=(
-        "The mixture has beta at the student, and the two divergences have it at the teacher: with one beta in "
-        "both places it is m = beta · t + (1 - beta) · s. At beta = 0.5 the two are the same, which is why a test "
-        "there passes. Test weights where they are not symmetric."
+        "The mixture has beta at the student, and the two divergences have it at the teacher: with "
+        "one beta in both places it is m = beta · t + (1 - beta) · s. At beta = 0.5 the two are "
+        "the same, which is why a test there passes. Test weights where they are not symmetric."
     ),
     seen="in code: huggingface/trl before pull request 3043",
 )

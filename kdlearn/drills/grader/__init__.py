@@ -1,1 +1,1 @@
-"""The machine that grades drills: it compares, names mistakes, and runs a reader's code where it can do no harm."""
+"""What grades drills: it compares, names mistakes, and runs code where it can do no harm."""

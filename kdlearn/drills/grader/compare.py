@@ -16,7 +16,11 @@ from torch.optim import Optimizer
 
 from kdlearn.drills.grader.drill import Case
 
-TOLERANCE = {torch.float64: (1e-6, 1e-9), torch.float32: (2e-3, 1e-5)}
+TOLERANCE = {
+    torch.float64: (1e-6, 1e-9),
+    torch.float32: (2e-3, 1e-5),
+    torch.float16: (2e-2, 2e-3),
+}
 """Relative and absolute, by precision; solutions may be written in any order of operations."""
 
 
@@ -39,7 +43,7 @@ class Raised:
 
 
 def copied(case: Case) -> Case:
-    """Copy a case so that nothing done to the copy is seen in the original; what is shared stays shared."""
+    """Copy a case so that nothing done to it is seen in the original; what is shared stays so."""
     if not any(isinstance(value, nn.Module | Optimizer) for value in case.values()):
         return {name: _copy(value) for name, value in case.items()}
     generators = {name: value for name, value in case.items() if isinstance(value, Generator)}
@@ -183,8 +187,8 @@ def _close(one: Tensor, other: Tensor) -> bool:
         return torch.allclose(one, other, *TOLERANCE[torch.float64], equal_nan=True)
     if one.dtype == other.dtype and not one.is_floating_point():
         return torch.equal(one, other)
-    coarse = one.dtype == other.dtype == torch.float32
-    relative, absolute = TOLERANCE[torch.float32 if coarse else torch.float64]
+    coarse = one.dtype if one.dtype == other.dtype and one.dtype in TOLERANCE else torch.float64
+    relative, absolute = TOLERANCE[coarse]
     return torch.allclose(
         one.double(), other.double(), rtol=relative, atol=absolute, equal_nan=True
     )

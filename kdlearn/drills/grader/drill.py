@@ -1,4 +1,4 @@
-"""What a drill is: a task, its answer, and the answer's family: the same function with its switches."""
+"""What a drill is: a task, its answer, and the answer's family, the function with switches."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class Fault:
 
     Attributes:
         id: short name.
-        text: what is wrong, why the numbers show it, and what to do; may hold ``{B}`` and other sizes of a case.
-        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or "claimed: ...";
-            empty for what is merely common.
+        text: what is wrong, why the numbers show it, and what to do; may hold ``{B}`` and other
+            sizes of a case.
+        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or
+            "claimed: ..."; empty for what is merely common.
     """
 
     id: str
@@ -52,7 +53,8 @@ class Fault:
 def switches(text: str) -> dict[str, tuple[Fault, ...]]:
     """Read switches with their faults from text.
 
-    A switch begins with ``# name``, a fault with ``- id: sentences``, its source with ``Seen``; lines may go on.
+    A switch begins with ``# name``, a fault with ``- id: sentences``, its source with ``Seen``;
+    lines may go on.
 
     Example:
         >>> switches('''
@@ -91,11 +93,14 @@ class Edge:
         title: what is special about it, to follow "for": "a batch of one row".
         case: the input.
         hint: what usually fails there.
+        without: what plays no part there, such as "the temperature": where a solution is right
+            there and wrong elsewhere, that is where to look.
     """
 
     title: str
     case: Case
     hint: str = ""
+    without: str = ""
 
 
 class Call(NamedTuple):
@@ -125,20 +130,25 @@ class Drill:
         minutes: how long a prepared candidate takes.
         level: "warm-up", "core" or "hard".
         hints: three, each saying more than the one before; none holds the solution.
-        explanation: how the reference works: cost, numerics, and what the interviewer listens for; in Markdown.
+        explanation: how the reference works: cost, numerics, and what the interviewer listens for;
+            in Markdown.
         reference: the right solution; its signature and docstring are the starter.
         example: makes the smallest input that is worth showing, of round numbers.
         cases: makes the inputs on which solutions are compared, float64 where they are real.
         edges: makes the edges.
-        family: called with the faults that are on and then as the reference; with none it does what the reference does.
-        knobs: by the name of the switch, its wrong settings; two settings of one switch exclude each other.
+        family: called with the faults that are on and then as the reference; with none it does what
+            the reference does.
+        knobs: by the name of the switch, its wrong settings; two settings of one switch exclude
+            each other.
         effects: faults that no number shows; ``watch`` tells them.
         watch: from (case, calls of its networks) to the effects that are seen there.
-        sizes: from a case to the numbers that a wrong factor could consist of, such as ``{"B": 8, "C": 10}``.
+        sizes: from a case to the numbers that a wrong factor could consist of, such as ``{"B": 8,
+            "C": 10}``.
         gradients: arguments whose gradient must be the reference's; tensors, or lists of tensors.
         detached: arguments that must get no gradient; the same.
         changes: arguments that a solution is asked to change.
-        free: what it may leave otherwise than the reference, such as "requires_grad of the teacher".
+        free: what it may leave otherwise than the reference, such as "requires_grad of the
+            teacher".
         forbidden: names of functions that the task does not allow.
         plain: whether numbers must be Python's own, not tensors.
         any_kind: whether ``observe`` takes results of any kind.
@@ -224,7 +234,7 @@ class Drill:
         return chosen
 
     def call(self, solution: Solution, case: Case) -> Any:
-        """Call a solution as the reference is called: by position, and by name what must be named."""
+        """Call a solution as the reference is: by position, and by name what must be named."""
         return solution(
             *(case[name] for name in self.positions),
             **{name: case[name] for name in self.keywords},

@@ -1,4 +1,4 @@
-"""Compare a solution with the reference, name what is wrong with it, and show the smallest case where it is."""
+"""Compare a solution with the reference, name what is wrong, and show the smallest case."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ from kdlearn.drills.grader.compare import (
 )
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Solution
 from kdlearn.drills.grader.observe import Observation, left_behind, misfit
-from kdlearn.drills.grader.report import Diagnosis, Outcome, Report
+from kdlearn.drills.grader.report import FACTOR, Diagnosis, Outcome, Report
 from kdlearn.drills.grader.search import Found, Inputs, Runs, explained, misfit_explained
 
 RAISED = {
-    "SystemExit": "your function calls sys.exit{where}: return a value instead; an exit would end the session.",
-    "MemoryError": "your function asks for more memory than it may have{where}: look for a tensor of an extra "
-    "dimension.",
+    "SystemExit": (
+        "your function calls sys.exit{where}: return a value instead; an exit would end the "
+        "session."
+    ),
+    "MemoryError": (
+        "your function asks for more memory than it may have{where}: look for a tensor of an extra "
+        "dimension."
+    ),
     "BlockingIOError": "your function starts more processes or threads than it may{where}.",
 }
 """What is said of exceptions that have a meaning of their own."""
@@ -58,9 +63,10 @@ def is_empty(solution: Solution) -> bool:
 def grade(drill: Drill, solution: Solution, *, seed: int) -> Report:
     """Check a solution in this process.
 
-    First what would make numbers meaningless: other arguments, exceptions, another kind of result. Then what the
-    solution does besides its result. Then its numbers: a name is given only to a setting of the drill's switches that
-    gives the same values and gradients on all inputs, and on inputs drawn anew.
+    First what would make numbers meaningless: other arguments, exceptions, another kind of result.
+    Then what the solution does besides its result. Then its numbers: a name is given only to a
+    setting of the drill's switches that gives the same values and gradients on all inputs, and on
+    inputs drawn anew.
 
     Args:
         drill: the drill.
@@ -139,7 +145,7 @@ def _wrong_signature(drill: Drill, solution: Solution) -> Diagnosis | None:
 def _no_numbers(
     drill: Drill, mine: Runs, right: Runs
 ) -> tuple[tuple[Diagnosis, ...], tuple[str, ...]] | None:
-    """Whether there is something that keeps results from being compared: what to say, and the case."""
+    """Whether something keeps results from being compared: what to say, and the case."""
     pairs = zip(mine.all("ordinary"), right.all("ordinary"), mine.inputs.ordinary, strict=True)
     for one, other, case in pairs:
         if isinstance(one.result, Raised) and not isinstance(other.result, Raised):
@@ -214,8 +220,8 @@ def _numbers(
         ]
         if cut and mine.on("ordinary", 0).numbers:
             text = (
-                f"no gradient arrives at {', '.join(cut)}: .item(), .detach(), .data, argmax, no_grad() or a new "
-                "torch.tensor(...) cuts the graph."
+                f"no gradient arrives at {', '.join(cut)}: .item(), .detach(), .data, argmax, "
+                "no_grad() or a new torch.tensor(...) cuts the graph."
             )
             said.append(Diagnosis("no-gradient", text))
             if all(
@@ -265,7 +271,8 @@ def _at_edge(mine: Runs, edge: Edge, one: Observation, other: Observation) -> st
         )
         return _raised(one.result).rstrip(".") + instead + "."
     if isinstance(other.result, Raised):
-        return f"your function returns {shown(one.result)}, expected {_article(other.result.kinds[0])}."
+        error = _article(other.result.kinds[0])
+        return f"your function returns {shown(one.result)}, expected {error}."
     wrong = misfit(mine.drill, other.result, one.result)
     if wrong:
         return wrong[1]
@@ -303,16 +310,18 @@ def _filled(text: str, sizes: Mapping[str, float]) -> str:
 
 def _scaled(drill: Drill, mine: Runs, right: Runs) -> list[Diagnosis]:
     """The right numbers, or those of one fault, times a factor."""
-    factor = probes.factor(mine, right)
+    factor = probes.factor(mine, drill.reference)
     if factor:
-        said = f"your result is the right one times {factor}: a reduction or a factor is off, the rest is right."
+        said = (
+            f"your result is the right one times {factor}: a reduction or a factor is off, the "
+            "rest is right."
+        )
         return [Diagnosis("scale", said)]
     for wrong in drill.settings(1):
-        rival = Runs(drill, drill.member(wrong), mine.inputs, right)
-        factor = probes.factor(mine, rival)
+        factor = probes.factor(mine, drill.member(wrong))
         if factor and not factor.startswith("-"):
-            (named,) = _named(drill, Found(wrong, rival))
-            return [Diagnosis(named.id, f"{named.message} Besides, it is times {factor}.")]
+            (named,) = _named(drill, Found(wrong, right))
+            return [Diagnosis(named.id, f"{named.message} {FACTOR} {factor}.")]
     return []
 
 

@@ -22,40 +22,68 @@ from kdlearn.drills.grader.compare import Raised, copied, is_number, same, shown
 from kdlearn.drills.grader.drill import Call, Case, Drill, Network, Solution
 
 EFFECTS = {
-    "inputs-changed": "your function changes its argument {name}: work on a copy, and avoid operations that end in _ "
-    "and assignments to a part.",
-    "teacher-gradient": "a gradient reaches {name}, which is a constant here: use {name}.detach(), or no_grad() "
-    "around "
-    "what it goes through.",
-    "weights-changed": "the weights or statistics of the {name} are others after your call: nothing of it may "
-    "change.",
-    "hook-left": "a hook is left on the {name}: it runs in every later call and keeps its tensors alive. Remove its "
-    "handle, in a finally block.",
-    "model-patched": "something is left on the {name}, a forward that you replaced or an attribute that you added: "
-    "it "
-    "stays for every later caller. Put back what was there.",
-    "mode-not-put-back": "the {name} is left in another mode (training or evaluation) than it may be: put back each "
-    "module's own.",
-    "requires-grad-changed": "requires_grad of the {name}'s parameters is another after your call: whoever trains it "
-    "next finds it frozen or thawed.",
-    "gradient-left": "the {name}'s parameters hold gradients after your call that the right solution does not leave "
-    "there: the next step would add to them.",
-    "optimizer-changed": "the optimizer's settings (learning rate, momentum, parameters) are others after your call: "
-    "you were asked for a step with it as it is.",
-    "generator-unused": "the generator that you were given was not used: nobody can repeat your draws. Pass "
-    "generator=generator.",
-    "generator-differs": "the generator was used, and not as often as the task says: count the draws.",
-    "global-random": "your function draws from the global random state: nobody can repeat it, and every later draw "
-    "of "
-    "the program is another. Draw from a generator that you were given, or not at all.",
-    "grad-mode-left": "gradients are switched off after your call: use no_grad() as a context, not "
-    "set_grad_enabled(False).",
-    "global-changed": "your function leaves {name} of torch changed for the whole program: put it back.",
-    "live-graph": "what you return still hangs in the graph: it keeps every activation of the step alive. Return "
-    "{name}.",
-    "copied-model": "your function runs a copy of a network: the copy's statistics, gradients and memory are not "
-    "those "
-    "of the network that you were given.",
+    "inputs-changed": (
+        "your function changes its argument {name}: work on a copy, and avoid operations that end "
+        "in _ and assignments to a part."
+    ),
+    "teacher-gradient": (
+        "a gradient reaches {name}, which is a constant here: use {name}.detach(), or no_grad() "
+        "around what it goes through."
+    ),
+    "weights-changed": (
+        "the weights or statistics of the {name} are others after your call: nothing of it may "
+        "change."
+    ),
+    "hook-left": (
+        "a hook is left on the {name}: it runs in every later call and keeps its tensors alive. "
+        "Remove its handle, in a finally block."
+    ),
+    "model-patched": (
+        "something is left on the {name}, a forward that you replaced or an attribute that you "
+        "added: it stays for every later caller. Put back what was there."
+    ),
+    "mode-not-put-back": (
+        "the {name} is left in another mode (training or evaluation) than it may be: put back each "
+        "module's own."
+    ),
+    "requires-grad-changed": (
+        "requires_grad of the {name}'s parameters is another after your call: whoever trains it "
+        "next finds it frozen or thawed."
+    ),
+    "gradient-left": (
+        "the {name}'s parameters hold gradients after your call that the right solution does not "
+        "leave there: the next step would add to them."
+    ),
+    "optimizer-changed": (
+        "the optimizer's settings (learning rate, momentum, parameters) are others after your "
+        "call: you were asked for a step with it as it is."
+    ),
+    "generator-unused": (
+        "the generator that you were given was not used: nobody can repeat your draws. Pass "
+        "generator=generator."
+    ),
+    "generator-differs": (
+        "the generator was used, and not as often as the task says: count the draws."
+    ),
+    "global-random": (
+        "your function draws from the global random state: nobody can repeat it, and every later "
+        "draw of the program is another. Draw from a generator that you were given, or not at all."
+    ),
+    "grad-mode-left": (
+        "gradients are switched off after your call: use no_grad() as a context, not "
+        "set_grad_enabled(False)."
+    ),
+    "global-changed": (
+        "your function leaves {name} of torch changed for the whole program: put it back."
+    ),
+    "live-graph": (
+        "what you return still hangs in the graph: it keeps every activation of the step alive. "
+        "Return {name}."
+    ),
+    "copied-model": (
+        "your function runs a copy of a network: the copy's statistics, gradients and memory are "
+        "not those of the network that you were given."
+    ),
     "forbidden": "your function calls {name}, which the task does not allow.",
 }
 """What can be said of what a solution does besides its numbers."""
@@ -67,7 +95,8 @@ class Observation:
 
     Attributes:
         result: what it returned, or the exception that it raised.
-        numbers: what a family must reproduce, by name: results, gradients, weights that were to change.
+        numbers: what a family must reproduce, by name: results, gradients, weights that were to
+            change.
         state: what it left behind, as pairs of before and after.
         effects: what is seen in how it was done, as sentences by name.
     """
@@ -83,14 +112,15 @@ def observe(
 ) -> Observation:
     """Run a solution on a copy of a case, and look at all that it does.
 
-    The global random state of torch is the same for each run, and gradients are taken of one fixed weighted sum of the
-    result's elements.
+    The global random state of torch is the same for each run, and gradients are taken of one fixed
+    weighted sum of the result's elements.
 
     Args:
         drill: the drill.
         solution: what to run.
         case: its input.
-        like: the right solution's observation; where the result is of another kind, nothing else is looked at.
+        like: the right solution's observation; where the result is of another kind, nothing else is
+            looked at.
     """
     given, leaves = _prepared(drill, case)
     names = {
@@ -137,7 +167,7 @@ def observe(
 
 
 class Bench:
-    """A copy of a case on which members of the family are run many times; each run finds it as it was.
+    """A copy of a case on which members of the family are run; each run finds it as it was.
 
     Members change nothing but what they are asked to change, so only that is put back.
     """
@@ -204,7 +234,7 @@ def _prepared(drill: Drill, case: Case) -> tuple[Case, dict[str, list[Tensor]]]:
 
 
 def left_behind(mine: Observation, right: Observation) -> dict[str, str]:
-    """Return what a solution did besides its numbers that the right one does not do, as sentences by name."""
+    """Return what a solution did besides its numbers, unlike the right one: sentences by name."""
     found = {name: text for name, text in mine.effects.items() if name not in right.effects}
     for (effect, name), (before, after) in mine.state.items():
         unchanged = same(after, before)
@@ -255,8 +285,8 @@ def other_kind(right: Any, given: Any, *, plain: bool = False) -> tuple[str, str
     if isinstance(given, tuple | list) and len(given) == 1 and is_number(given[0]):
         return (
             "tuple-returned",
-            f"your function returns a {type(given).__name__} with one entry: is there a comma or a bracket too many in "
-            "the line with return?",
+            f"your function returns a {type(given).__name__} with one entry: is there a comma or "
+            "a bracket too many in the line with return?",
         )
     if isinstance(right, Tensor):
         return _no_tensor(right, given)
@@ -368,7 +398,10 @@ class Origin(TorchFunctionMode):
             what = "NaN" if self.nan else "an infinity"
             said = f"{name} gives {what}" + (where.format(line) if line else "")
             if name == "kl_div":
-                said += ", as it takes the logarithm of its target: give it probabilities, or log_target=True"
+                said += (
+                    ", as it takes the logarithm of its target: give it probabilities, or "
+                    "log_target=True"
+                )
             return said
         return ""
 
@@ -408,7 +441,8 @@ def _other_keys(right: Mapping[str, Any], given: Any, plain: bool) -> tuple[str,
     more = [key for key in given if key not in right]
     alike = [key for key in more if str(key).strip().lower() in missing]
     if alike:
-        said = f"the key {alike[0]!r} should be {str(alike[0]).strip().lower()!r}: keys are compared letter by letter."
+        meant = str(alike[0]).strip().lower()
+        said = f"the key {alike[0]!r} should be {meant!r}: keys are compared letter by letter."
         return "other-keys", said
     if missing or more:
         parts = [f"the key {key!r} is missing" for key in missing]
@@ -505,7 +539,8 @@ def _state(drill: Drill, given: Case, case: Case) -> dict[tuple[str, str], Any]:
             parts = list(value.modules())
             found["hook-left", name] = [len(_hooks(part)) for part in parts]
             found["model-patched", name] = [_attributes(part) for part in parts]
-            found["mode-not-put-back", name] = [part.training for part in parts]
+            if f"mode of the {name}" not in drill.free:
+                found["mode-not-put-back", name] = [part.training for part in parts]
             if f"requires_grad of the {name}" not in drill.free:
                 needs = [parameter.requires_grad for parameter in value.parameters()]
                 found["requires-grad-changed", name] = needs

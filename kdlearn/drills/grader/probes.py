@@ -1,4 +1,4 @@
-"""What can be said of numbers that no setting explains: where they are right, what they ignore, which factor is off."""
+"""What can be said of numbers that no setting explains: where they are right, what is off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdlearn.drills.grader.compare import Raised, is_finite, is_number, numbers_of, same, shown
-from kdlearn.drills.grader.drill import Case
+from kdlearn.drills.grader.drill import Case, Solution
 from kdlearn.drills.grader.observe import Observation, Origin, observe
 from kdlearn.drills.grader.search import Runs
 
@@ -21,50 +21,48 @@ POWERS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 
 
 def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
-    """Return what was found out, as sentences: what tells where to look, and for which inputs the numbers are right."""
+    """Return what was found out: what tells where to look, and where the numbers are right."""
     telling = [
-        *_of_other_input(mine, right),
+        *_of_other_input(mine),
+        *_where_it_plays_no_part(mine, right),
         *_of_the_rows(mine, right),
         *_right_and_wrong(mine, right),
+        *_as_a_whole(mine, right),
         *_moved(mine, right),
         *_ignored(mine, right),
         *_nearly(mine, right),
     ]
-    return telling, [*_in_part(mine, right), *_where(mine, right)]
+    good, bad = _titles(mine, right)
+    if len(bad) == 1 and len(good) > 2 and bad[0] in [edge.title for edge in mine.inputs.edges]:
+        telling.append(f"of all edges your numbers are wrong for {bad[0]} alone: look there.")
+    parted = _in_part(mine, right)
+    if good:
+        wrong = f" Wrong for {'; '.join(bad)}." if bad else ""
+        parted.append(f"right for {'; '.join(good)}.{wrong}")
+    return telling, parted
 
 
-def factor(mine: Runs, other: Runs) -> str | None:
-    """Return by which product of sizes a solution's numbers are another's, if they are on all inputs.
+def factor(mine: Runs, other: Solution) -> str | None:
+    """Return by which product of sizes a solution's numbers differ from another's on all inputs.
 
-    Values and gradients must all be off by the same factor. What is sought is the simplest product: a constant, then
-    one size, then two, each to a power of at most 2.
+    Values and gradients must all be off by the same factor. What is sought is the simplest product:
+    a constant, then one size, then two, each to a power of at most 2.
     """
     drill, inputs = mine.drill, mine.inputs
-    cases = [*inputs.ordinary, *inputs.fresh]
-    number_runs = [
-        (one.numbers, two.numbers)
-        for one, two in zip(
-            mine.all("ordinary") + mine.all("fresh"),
-            other.all("ordinary") + other.all("fresh"),
-            strict=True,
-        )
-    ]
-    pairs = [(numbers_of(one), numbers_of(two)) for one, two in number_runs]
     ratios: list[tuple[float, Mapping[str, float]]] = []
-    for one, two in pairs:
+    for group, number in inputs.keys("ordinary", "fresh"):
+        ours = mine.on(group, number).numbers
+        theirs = inputs.bench(drill, group, number).numbers(other)
+        one, two = numbers_of(ours), numbers_of(theirs)
         if one is None or two is None or one.shape != two.shape or not is_finite([one, two]):
             return None
-        if not two.abs().max() > 0:
-            continue
-        if _words(number_runs[len(ratios)][0]) != _words(number_runs[len(ratios)][1]):
+        if not two.abs().max() > 0 or _words(ours) != _words(theirs):
             return None
         ratio = float((one * two).sum() / (two * two).sum())
         if ratio == 0 or not same(one, ratio * two):
             return None
-        ratios.append((ratio, drill.sizes(cases[len(ratios)])))
-    if len(ratios) < 3 or len(ratios) < len(cases):
-        return None
-    names = list(drill.sizes(cases[0]))
+        ratios.append((ratio, drill.sizes(inputs.case(group, number))))
+    names = list(ratios[0][1])
     for number in (0, 1, 2):
         for chosen in itertools.combinations(names, number):
             for powers in itertools.product(POWERS, repeat=number):
@@ -116,6 +114,8 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "were divided by 4": lambda x: x / 4,
     "were doubled": lambda x: 2 * x,
     "had length 1 in each row": lambda x: torch.nn.functional.normalize(x, dim=1),
+    "were clipped to [-10, 10]": lambda x: x.clamp(-10, 10),
+    "had mean 0 over the batch": lambda x: x - x.mean(0),
     "had mean 0": lambda x: x - x.mean(-1, keepdim=True),
     "had mean 0 at each sample": lambda x: x - x.flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1)),
     "were those of the first row": lambda x: x[:1].expand_as(x),
@@ -127,46 +127,72 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What a solution may do to an argument that it should take as it is."""
 CONSTANTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
+FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "the square of {}": lambda x: x * x,
+    "the root of {}": lambda x: abs(x) ** 0.5,
+    "1 / {}": lambda x: 1 / x if x else x,
+    "1 - {}": lambda x: 1 - x,
+    "half of {}": lambda x: x / 2,
+    "twice {}": lambda x: 2 * x,
+    "{} + 1": lambda x: x + 1,
+}
+"""What a solution may make of a number that it should take as it is."""
 
 
-def _of_other_input(mine: Runs, right: Runs) -> list[str]:
-    """Whether the numbers are the right ones of an input that was changed first."""
+def _of_other_input(mine: Runs) -> list[str]:
+    """Whether the numbers are the right ones of an input that was changed first, or a multiple."""
     case = mine.inputs.ordinary[0]
     tensors = [n for n, v in case.items() if isinstance(v, Tensor) and v.is_floating_point()]
+    changes: dict[str, Callable[[Case], Case]] = {}
     for names in [[name] for name in tensors] + ([tensors] if len(tensors) > 1 else []):
         for what, change in CHANGES.items():
-            if _holds(mine, right, partial(_all_changed, names, change)):
-                return [f"your numbers are the right ones if {' and '.join(names)} {what} first."]
+            changes[f"if {' and '.join(names)} {what} first"] = partial(_changed_by, names, change)
     for name in [name for name, value in case.items() if isinstance(value, float)]:
         for constant in CONSTANTS:
-            if _holds(mine, right, partial(_set, name, constant)):
-                return [
-                    f"your numbers are the right ones of {name} = {constant:g}, whatever {name} is."
-                ]
+            told = f"of {name} = {constant:g}, whatever {name} is"
+            changes[told] = partial(_changed_by, [name], partial(_always, constant))
+        for what, function in FUNCTIONS.items():
+            told = f"of {what.format(name)} in place of {name}"
+            changes[told] = partial(_changed_by, [name], function)
+    for told, way in changes.items():
+        solution = _of_changed(mine, way)
+        if mine.does(solution, "ordinary"):
+            return [f"your numbers are the right ones {told}."]
+        times = factor(mine, solution)
+        if times:
+            return [f"your numbers are the right ones {told}, times {times}."]
     return []
 
 
-def _all_changed(names: list[str], change: Callable[[Tensor], Tensor], given: Case) -> Case:
+def _changed_by(names: list[str], change: Callable[[Any], Any], given: Case) -> Case:
     return {name: change(given[name]) for name in names}
 
 
-def _set(name: str, constant: float, given: Case) -> Case:
-    return {name: constant}
+def _always(constant: float, value: float) -> float:
+    return constant
 
 
-def _holds(mine: Runs, right: Runs, change: Callable[[Case], Case]) -> bool:
-    """Whether a solution gives, on all ordinary inputs, the right values and gradients of a changed input."""
+def _of_changed(mine: Runs, change: Callable[[Case], Case]) -> Solution:
+    """The reference, of inputs that are changed first."""
     drill = mine.drill
 
     def changed(*arguments: Any, **named: Any) -> Any:
         given = dict(zip(drill.positions, arguments, strict=True)) | named
         return drill.call(drill.reference, given | change(given))
 
-    for number, case in enumerate(mine.inputs.ordinary):
-        wanted = observe(drill, changed, case).numbers
-        if not same(mine.on("ordinary", number).numbers, wanted):
-            return False
-    return True
+    return changed
+
+
+def _where_it_plays_no_part(mine: Runs, right: Runs) -> list[str]:
+    """Which edges that leave something out are right, where others are wrong."""
+    found = []
+    for number, edge in enumerate(mine.inputs.edges):
+        wanted = right.on("edges", number).numbers
+        plain = numbers_of(wanted)
+        trivial = plain is not None and not plain.any()
+        if edge.without and not trivial and same(mine.on("edges", number).numbers, wanted):
+            found.append(f"your numbers are right for {edge.title}: look at {edge.without}.")
+    return found[:2]
 
 
 def _of_the_rows(mine: Runs, right: Runs) -> list[str]:
@@ -229,12 +255,14 @@ def _moved(mine: Runs, right: Runs) -> list[str]:
                 said.append(f"the {name}'s weights do not move.")
             elif ratios and max(ratios) - min(ratios) < 1e-6:
                 said.append(
-                    f"the {name} moves in the right direction, {ratios[0]:.3g} times as far as it should."
+                    f"the {name} moves in the right direction, {ratios[0]:.3g} times as far as it "
+                    "should."
                 )
             elif ratios:
                 said.append(
-                    f"the {name} moves in the right direction and another distance, {ratios[0]:.3g} times the right "
-                    "one in the first case: are gradients clipped or scaled?"
+                    f"the {name} moves in the right direction and another distance, "
+                    f"{ratios[0]:.3g} times the right one in the first case: are gradients clipped "
+                    "or scaled?"
                 )
     return said
 
@@ -253,8 +281,8 @@ def _nearly(mine: Runs, right: Runs) -> list[str]:
     if not 1e-9 < worst < 0.035:
         return []
     return [
-        f"your numbers are off by {100 * worst:.1g} % at most: look for a guard (eps, clamp) that is too large, for "
-        "rounding, or for a constant that is not exact."
+        f"your numbers are off by {100 * worst:.1g} % at most: look for a guard (eps, clamp) that "
+        "is too large, for rounding, or for a constant that is not exact."
     ]
 
 
@@ -283,11 +311,7 @@ def _right_and_wrong(mine: Runs, right: Runs) -> list[str]:
         vectors = [
             (numbers_of(a.numbers.get(name)), numbers_of(b.numbers.get(name))) for a, b in pairs
         ]
-        if (
-            name not in good
-            and len(names) > 1
-            and isinstance(pairs[0][1].numbers.get(name), str | list)
-        ):
+        if name not in good and len(names) > 1 and _is_words(pairs[0][1].numbers.get(name)):
             one, two = next(
                 (a, b) for a, b in pairs if not same(a.numbers.get(name), b.numbers.get(name))
             )
@@ -304,6 +328,11 @@ def _right_and_wrong(mine: Runs, right: Runs) -> list[str]:
         ):
             said.append(f"your {name} is the right one, rounded: leave all digits.")
     return said
+
+
+def _is_words(value: Any) -> bool:
+    parts = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) for part in parts)
 
 
 def _listed(given: Any, wanted: Any) -> str:
@@ -354,41 +383,71 @@ def _changed(value: Any) -> list[Any]:
     return []
 
 
-def _in_part(mine: Runs, right: Runs) -> list[str]:
-    """Which elements of a result are right."""
+def _tensors_that_differ(mine: Runs, right: Runs) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """By name, the results of one shape that differ in some case; gradients are left out."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for one, two in zip(mine.all("ordinary"), right.all("ordinary"), strict=True):
         for name, given in one.numbers.items():
-            if name.startswith("gradient"):
-                continue
             wanted = two.numbers.get(name)
-            if not isinstance(given, Tensor) or not isinstance(wanted, Tensor) or given.dim() == 0:
+            if not isinstance(given, Tensor) or not isinstance(wanted, Tensor) or not given.dim():
                 continue
-            if given.shape != wanted.shape or same(given, wanted):
-                continue
-            close = torch.isclose(given.double(), wanted.double(), rtol=1e-6, atol=1e-9)
-            if close.any():
-                places = (~close).nonzero()[:3].tolist()
+            alike = given.shape != wanted.shape or same(given, wanted)
+            if not alike and not name.startswith("gradient"):
+                found.setdefault(name, []).append((given.double(), wanted.double()))
+    return found
+
+
+def _as_a_whole(mine: Runs, right: Runs) -> list[str]:
+    """What a result is to the right one: turned round, moved, or scaled part by part."""
+    for name, pairs in _tensors_that_differ(mine, right).items():
+        dims = range(min(given.dim() for given, _ in pairs))
+        for one, two in itertools.combinations(dims, 2):
+            if all(same(given.transpose(one, two), wanted) for given, wanted in pairs):
+                return [f"your {name} is the right one with dimensions {one} and {two} exchanged."]
+        gaps = [(given - wanted).flatten() for given, wanted in pairs]
+        if all(same(gap, gap[:1].expand_as(gap)) for gap in gaps):
+            by = shown(float(gaps[0][0]))
+            return [f"your {name} differs from the right one by the same {by} everywhere."]
+        for dim in dims:
+            ways = {_moved_by(*(side.movedim(dim, 0) for side in pair)) for pair in pairs}
+            if all(ways):
+                way = max(ways, key=len)  # a shift may be 0 in some case
                 return [
-                    f"of the {close.numel()} entries of your {name} {int(close.sum())} are right; wrong are, in one "
-                    f"case, {', '.join(str(tuple(place)) for place in places)}{', ...' if (~close).sum() > 3 else ''}."
-                ]
-            for dims in itertools.combinations(range(given.dim()), 2):
-                if given.transpose(*dims).shape == wanted.shape and same(
-                    given.transpose(*dims), wanted
-                ):
-                    return [
-                        f"your {name} is the right one with dimensions {dims[0]} and {dims[1]} exchanged."
-                    ]
-            gap = given.double() - wanted.double()
-            if same(gap, gap.flatten()[:1].expand_as(gap).reshape(gap.shape)):
-                return [
-                    f"your {name} differs from the right one by the same {shown(float(gap.flatten()[0]))} everywhere."
+                    f"along dimension {dim}, each part of your {name} is the right one {way} of "
+                    "its own: look at what each is divided by, and at what is subtracted."
                 ]
     return []
 
 
-def _where(mine: Runs, right: Runs) -> list[str]:
-    """For which inputs the numbers are right."""
+def _in_part(mine: Runs, right: Runs) -> list[str]:
+    """Which elements of a result are right."""
+    for name, pairs in _tensors_that_differ(mine, right).items():
+        for given, wanted in pairs:
+            close = torch.isclose(given, wanted, rtol=1e-6, atol=1e-9)
+            if close.any():
+                places = (~close).nonzero().tolist()
+                told = ", ".join(str(tuple(place)) for place in places[:3])
+                return [
+                    f"of the {close.numel()} entries of your {name} {int(close.sum())} are right; "
+                    f"wrong are, in one case, {told}{', ...' if len(places) > 3 else ''}."
+                ]
+    return []
+
+
+def _moved_by(rows: Tensor, others: Tensor) -> str:
+    """How each row comes of another: by a factor, by a factor and a shift, or in no such way."""
+    rows, others = rows.flatten(1), others.flatten(1)
+    if rows.shape[1] < 4 or len(rows) < 2:
+        return ""
+    if same(rows, others * (rows * others).sum(1, True) / others.square().sum(1, True)):
+        return "times a number"
+    one, two = rows - rows.mean(1, True), others - others.mean(1, True)
+    close = same(one, two * (one * two).sum(1, True) / two.square().sum(1, True))
+    return "times a number, and moved by a number," if close else ""
+
+
+def _titles(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
+    """For which inputs the numbers are right, and for which they are wrong."""
     titles: dict[bool, list[str]] = {True: [], False: []}
     for number, edge in enumerate(mine.inputs.edges):
         good = same(mine.on("edges", number).numbers, right.on("edges", number).numbers)
@@ -399,10 +458,7 @@ def _where(mine: Runs, right: Runs) -> list[str]:
         told = ", ".join(f"{name} = {shown(value)}" for name, value in sizes(case).items())
         if told and number and (good or not titles[False]):
             titles[good].append(f"a case with {told}")
-    if not titles[True]:
-        return []
-    said = f"right for {'; '.join(titles[True])}."
-    return [said + (f" Wrong for {'; '.join(titles[False])}." if titles[False] else "")]
+    return titles[True], titles[False]
 
 
 def parts(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """What a reader has done, kept in one small file.
 
-The file is ``drills.json`` in the folder that the environment variable ``KDLEARN_HOME`` names, else ``~/.kdlearn``.
+The file is ``drills.json`` in the folder that the environment variable ``KDLEARN_HOME`` names, else
+``~/.kdlearn``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def path() -> Path:
 
 
 def read() -> dict[str, Record]:
-    """Give all records by drill; a file that cannot be read is put aside with a warning, never overwritten."""
+    """Give all records by drill; an unreadable file is put aside with a warning, not lost."""
     file = path()
     if not file.exists():
         return {}
@@ -54,7 +55,8 @@ def read() -> dict[str, Record]:
         except OSError:
             aside = file
         warnings.warn(
-            f"the progress in {file} cannot be read ({reason(error)}): it is kept as {aside}, and a new one begins.",
+            f"the progress in {file} cannot be read ({reason(error)}): it is kept as {aside}, and "
+            "a new one begins.",
             stacklevel=2,
         )
         return {}
@@ -71,7 +73,8 @@ def write(records: Mapping[str, Record]) -> None:
         partial.replace(file)
     except OSError as error:
         warnings.warn(
-            f"progress cannot be kept in {file} ({reason(error)}): set KDLEARN_HOME to a folder you can write.",
+            f"progress cannot be kept in {file} ({reason(error)}): set KDLEARN_HOME to a folder "
+            "you can write.",
             stacklevel=2,
         )
 
@@ -85,7 +88,7 @@ def checked(drill: str, *, passed: bool) -> None:
 
 
 def next_hint(drill: str, most: int) -> int:
-    """Note that one more hint was shown, and give its number from 1; after the last one that stays."""
+    """Note that one more hint was shown, and give its number from 1, or the last one's again."""
     records = read()
     old = records.get(drill, Record())
     number = min(old.hints + 1, most)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+FACTOR = "Besides, it is times"
+"""What is added to a name if the numbers are a multiple of those of the setting."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -41,7 +44,8 @@ class Report:
         drill: the drill's name.
         outcomes: every check, in order; none for a solution that is not written yet.
         diagnoses: what is wrong, causes first; none for a right solution.
-        smallest: the smallest input on which it is wrong, what came and what is right, line by line.
+        smallest: the smallest input on which it is wrong, what came and what is right, line by
+            line.
         notes: what does not count but should be known, such as printing.
         borrowed: whether a right solution only calls this package.
     """

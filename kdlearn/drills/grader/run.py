@@ -1,4 +1,4 @@
-"""Have solutions graded in a process of their own, so that nothing they do can hurt the reader's session."""
+"""Have solutions graded in a process of their own, where they cannot hurt the session."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ from kdlearn.drills.grader.report import Diagnosis, Report
 STARTUP_SECONDS = 180
 """How long Python and torch may take to start, on a slow machine."""
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+"""Inputs are small and on the CPU; where autograd sees a GPU, a fork cannot use autograd."""
+
 
 class Worker:
     """A process that grades; on Linux it stays for the next solution."""
@@ -37,7 +40,7 @@ class Worker:
         self._owner = os.getpid()
 
     def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Send a job and return the answer; after anything odd the process is ended, and made anew when needed."""
+        """Send a job and return the answer; after anything odd the process is made anew."""
         process = self._started()
         assert process.stdin is not None
         try:
@@ -81,7 +84,7 @@ class Worker:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kdlearn.drills.grader.worker"],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=os.environ | ENVIRONMENT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -119,17 +122,19 @@ def run(
     seconds: float = 20,
     megabytes: int = 2000,
 ) -> Report:
-    """Grade a solution with limits of time, computing time, memory, file size and processes, whatever it does.
+    """Grade a solution with limits of time, memory, file size and processes, whatever it does.
 
     Args:
         drill: the drill.
-        solution: a function; or a file with a function of the reference's name, which is then run in that process too.
+        solution: a function; or a file with a function of the reference's name, which is then run
+            in that process too.
         seed: of the inputs.
         seconds: time for all checks together.
         megabytes: memory beyond what Python and torch take; obeyed on Linux.
 
     Returns:
-        The report; a solution that ends the process, does not end or cannot be sent is a diagnosis too.
+        The report; a solution that ends the process, does not end or cannot be sent is a diagnosis
+        too.
     """
     solution = solution if isinstance(solution, Path) else unwrapped(solution)
     if not isinstance(solution, Path) and is_empty(solution):
@@ -169,7 +174,10 @@ def run(
             report.borrowed,
         )
     if "failed" in answer:
-        said = f"the grader itself failed: {answer['failed']}. Your function may be right; please report it."
+        said = (
+            f"the grader itself failed: {answer['failed']}. Your function may be right; please "
+            "report it."
+        )
         return Report(drill.id, diagnoses=(Diagnosis("grader-failed", said),))
     return Report(drill.id, diagnoses=(_no_answer(answer["ended"], seconds),))
 
@@ -205,13 +213,15 @@ def _no_answer(ended: int | None, seconds: float) -> Diagnosis:
     if ended is None or -ended == getattr(signal, "SIGXCPU", 0):
         return Diagnosis(
             "too-slow",
-            f"no answer after {seconds:g} seconds, and the run was stopped: an endless loop, or a loop over what one "
-            "tensor operation does at once? Try your function on a small input.",
+            f"no answer after {seconds:g} seconds, and the run was stopped: an endless loop, or a "
+            "loop over what one tensor operation does at once? Try your function on a small "
+            "input.",
         )
     how = f"signal {signal.Signals(-ended).name}" if ended < 0 else f"exit code {ended}"
     return Diagnosis(
         "process-ended",
-        f"your code ended the process that ran it ({how}): look for os._exit, os.kill, or more memory than there is.",
+        f"your code ended the process that ran it ({how}): look for os._exit, os.kill, or more "
+        "memory than there is.",
     )
 
 
@@ -225,8 +235,8 @@ def _notes(printed: str, *, borrowed: bool) -> tuple[str, ...]:
         )
     if borrowed:
         notes.append(
-            "it is right, and it calls kdlearn's own function: good to know that it is there. Now write it out, as "
-            "an "
-            "interviewer would ask you to; until then it does not count as solved."
+            "it is right, and it calls kdlearn's own function: good to know that it is there. Now "
+            "write it out, as an interviewer would ask you to; until then it does not count as "
+            "solved."
         )
     return tuple(notes)

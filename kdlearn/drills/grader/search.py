@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from torch import Generator
@@ -13,7 +14,7 @@ from kdlearn.drills.grader.compare import numbers_of, same
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Solution, Wrong
 from kdlearn.drills.grader.observe import Bench, Observation, alike, observe
 
-SECONDS = 4.0
+SECONDS = 2.0
 """A search ends after so long; what was not found by then is said to be unexplained."""
 
 
@@ -45,6 +46,10 @@ class Inputs:
         found: Case = chosen.case if isinstance(chosen, Edge) else chosen
         return found
 
+    def keys(self, *groups: str) -> list[tuple[str, int]]:
+        """Return where the inputs of these groups are."""
+        return [(group, number) for group in groups for number in range(len(getattr(self, group)))]
+
     def bench(self, drill: Drill, group: str, number: int) -> Bench:
         """Return one input as members of the family are run on it."""
         key = (group, number)
@@ -73,31 +78,25 @@ class Runs:
 
     def all(self, group: str) -> list[Observation]:
         """Return what was done with all inputs of a group."""
-        return [self.on(group, number) for number in range(len(getattr(self.inputs, group)))]
+        return [self.on(*key) for key in self.inputs.keys(group)]
 
     def agrees(self, other: Runs, *groups: str) -> bool:
         """Say whether two give the same numbers on all inputs of these groups."""
         return all(
-            same(self.on(group, number).numbers, other.on(group, number).numbers)
-            for group in groups
-            for number in range(len(getattr(self.inputs, group)))
+            same(self.on(*key).numbers, other.on(*key).numbers) for key in self.inputs.keys(*groups)
         )
 
     def does(self, solution: Solution, *groups: str) -> bool:
-        """Say whether a member of the family gives the same numbers on all inputs of these groups."""
-        for group in groups:
-            for number in range(len(getattr(self.inputs, group))):
-                mine, bench = (
-                    self.on(group, number).numbers,
-                    self.inputs.bench(self.drill, group, number),
-                )
-                # Values first: most members part there, and gradients cost more.
-                for gradients in (False, True) if self.drill.gradients else (True,):
-                    numbers = bench.numbers(solution, gradients=gradients)
-                    if not same({name: mine.get(name) for name in numbers}, numbers):
-                        return False
-                if len(numbers) != len(mine):
+        """Say whether a member of the family gives the same numbers on these groups."""
+        for key in self.inputs.keys(*groups):
+            mine, bench = self.on(*key).numbers, self.inputs.bench(self.drill, *key)
+            # Values first: most members part there, and gradients cost more.
+            for gradients in (False, True) if self.drill.gradients else (True,):
+                numbers = bench.numbers(solution, gradients=gradients)
+                if not same({name: mine.get(name) for name in numbers}, numbers):
                     return False
+            if len(numbers) != len(mine):
+                return False
         return True
 
 
@@ -116,11 +115,49 @@ class Found:
     others: tuple[Wrong, ...] = ()
 
 
-def explained(mine: Runs, right: Runs, seen: Iterable[str]) -> Found | None:
-    """Return the setting that gives a solution's values and gradients on all ordinary inputs, also on fresh ones.
+@lru_cache(maxsize=8)
+def _always(drill: Drill) -> tuple[Bench, list[Bench]]:
+    """The example and the edges, which are the same for all solutions."""
+    return Bench(drill, drill.example()), [Bench(drill, edge.case) for edge in drill.edges()]
 
-    Faults that were seen in how the solution works are taken as given; one and then two more are tried. Among settings
-    that agree there, the one counts that agrees at most edges; to explain an edge, one more fault may be added.
+
+@lru_cache(maxsize=20_000)
+def _on_example(drill: Drill, wrong: Wrong) -> Mapping[str, Any]:
+    """What a member gives for the example, without gradients."""
+    return _always(drill)[0].numbers(drill.member(wrong), gradients=False)
+
+
+@lru_cache(maxsize=20_000)
+def _on_edge(drill: Drill, wrong: Wrong, number: int) -> Mapping[str, Any]:
+    """What a member gives for an edge."""
+    return _always(drill)[1][number].numbers(drill.member(wrong))
+
+
+def prepared(drill: Drill) -> Iterator[None]:
+    """Work out ahead, step by step, what every search of a drill begins with.
+
+    Example:
+        >>> from kdlearn.drills import find
+        >>> sum(1 for _ in prepared(find("rapid-fire")))
+        78
+    """
+    for wrong in drill.settings(1) + drill.settings(2):
+        yield
+        _on_example(drill, wrong)
+
+
+def _fits(mine: Runs, wrong: Wrong) -> bool:
+    """Whether a setting agrees on the example, where most of them part."""
+    numbers, seen = _on_example(mine.drill, wrong), mine.on("ordinary", 0).numbers
+    return same({name: seen.get(name) for name in numbers}, numbers)
+
+
+def explained(mine: Runs, right: Runs, seen: Iterable[str]) -> Found | None:
+    """Return the setting that gives a solution's values and gradients, also on fresh inputs.
+
+    Faults that were seen in how the solution works are taken as given; one and then two more are
+    tried. Among settings that agree there, the one counts that agrees at most edges; to explain an
+    edge, one more fault may be added.
 
     Args:
         mine: the solution.
@@ -139,7 +176,7 @@ def explained(mine: Runs, right: Runs, seen: Iterable[str]) -> Found | None:
             for wrong in drill.settings(number, base):
                 if time.process_time() > ends:
                     return None
-                if mine.does(drill.member(wrong), "ordinary", "fresh"):
+                if _fits(mine, wrong) and mine.does(drill.member(wrong), "ordinary", "fresh"):
                     found.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))
             if found:
                 return _at_the_edges(mine, right, found, ends)
@@ -150,22 +187,17 @@ def _part_by_part(mine: Runs, right: Runs) -> Found | None:
     """The faults that explain one result each, if together they explain all: any number of them."""
     drill, parts = mine.drill, frozenset[str]()
     for wrong in drill.settings(1):
-        runs = Runs(drill, drill.member(wrong), mine.inputs, right)
-        triples = list(
-            zip(mine.all("ordinary"), runs.all("ordinary"), right.all("ordinary"), strict=True)
-        )
-        touched = {
-            name
-            for _, one, other in triples
-            for name in one.numbers
-            if not same(one.numbers[name], other.numbers.get(name))
-        }
-        if touched and all(
-            same(ours.numbers.get(name), one.numbers.get(name))
-            for ours, one, _ in triples
-            for name in touched
+        touched: set[str] = set()
+        for number, (one, other) in enumerate(
+            zip(mine.all("ordinary"), right.all("ordinary"), strict=True)
         ):
-            parts |= wrong
+            bench = mine.inputs.bench(drill, "ordinary", number)
+            given = bench.numbers(drill.member(wrong))
+            touched |= {name for name in given if not same(given[name], other.numbers.get(name))}
+            if not all(same(one.numbers.get(name), given.get(name)) for name in touched):
+                break
+        else:
+            parts |= wrong if touched else frozenset()
     if parts and mine.does(drill.member(parts), "ordinary", "fresh"):
         return Found(parts, Runs(drill, drill.member(parts), mine.inputs, right))
     return None
@@ -177,7 +209,7 @@ def _has_numbers(numbers: Mapping[str, Any]) -> bool:
 
 
 def misfit_explained(mine: Runs, right: Runs) -> Found | None:
-    """Return the setting whose results are a solution's where these are of another kind than the right ones."""
+    """Return the setting whose results are a solution's, where these are of a wrong kind."""
     drill, ends = mine.drill, time.process_time() + SECONDS
     for number in (1, 2):
         for wrong in drill.settings(number):
@@ -194,27 +226,26 @@ def misfit_explained(mine: Runs, right: Runs) -> Found | None:
 
 
 def _at_the_edges(mine: Runs, right: Runs, found: list[Found], ends: float) -> Found:
-    """Choose among settings that agree on ordinary inputs, with one or two faults more where an edge needs them."""
+    """Choose among settings that agree on ordinary inputs, adding faults where edges need them."""
+    drill = mine.drill
 
-    def departures(one: Found) -> int:
-        member = mine.drill.member(one.wrong)
-        return sum(
-            not same(seen.numbers, mine.inputs.bench(mine.drill, "edges", number).numbers(member))
-            for number, seen in enumerate(mine.all("edges"))
-        )
+    def agreeing(wrong: Wrong) -> Iterator[bool]:
+        for number, seen in enumerate(mine.all("edges")):
+            yield same(seen.numbers, _on_edge(drill, wrong, number))
 
-    drill, best = mine.drill, min(found, key=departures)
-    groups = ("edges", "ordinary", "fresh")
-    for number in (1, 2) if departures(best) else ():
+    good = {one.wrong: sum(agreeing(one.wrong)) for one in found}
+    best = max(found, key=lambda one: good[one.wrong])
+    for number in (1, 2) if good[best.wrong] < len(mine.inputs.edges) else ():
         more = []
         for wrong in drill.settings(number, best.wrong):
             if time.process_time() > ends:
                 return best
-            if mine.does(drill.member(wrong), *groups):
+            fits = _fits(mine, wrong) and all(agreeing(wrong))
+            if fits and mine.does(drill.member(wrong), "ordinary", "fresh"):
                 more.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))
         if more:
             return Found(more[0].wrong, more[0].runs, tuple(one.wrong for one in more[1:]))
         if best.wrong:
             return best
-    alike = [one for one in found if one is not best and departures(one) == departures(best)]
+    alike = [one for one in found if one is not best and good[one.wrong] == good[best.wrong]]
     return Found(best.wrong, best.runs, tuple(one.wrong for one in alike))

@@ -1,9 +1,10 @@
 """Grades solutions where they can do no harm: ``python -m kdlearn.drills.grader.worker``.
 
-Reads one job a line from its input and answers each with a line of its output, both JSON. On Linux the reader's code
-runs in a fork of this process, which has imported torch once for all, with limits of time, computing time, memory,
-file size and processes; whatever it started is ended with it, and all of it ends with this process, which ends with
-its parent. Elsewhere the code runs in this process itself, which its parent uses for one job only.
+Reads one job a line from its input and answers each with a line of its output, both JSON. On Linux
+the reader's code runs in a fork of this process, which has imported torch once for all, with limits
+of time, computing time, memory, file size and processes; whatever it started is ended with it, and
+all of it ends with this process, which ends with its parent. Elsewhere the code runs in this
+process itself, which its parent uses for one job only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import torch
 from kdlearn.drills.grader.drill import Drill, Solution
 from kdlearn.drills.grader.grade import grade
 from kdlearn.drills.grader.report import Diagnosis, Report
+from kdlearn.drills.grader.search import prepared
 
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -59,6 +61,15 @@ def main() -> None:
             job = json.loads(line)
             answer = forked(job, out.fileno()) if LINUX else done(job)
             print(json.dumps(answer), file=out, flush=True)
+            if LINUX:
+                _ahead(import_module(job["module"]).drill)
+
+
+def _ahead(drill: Drill) -> None:
+    """Use the time until the next job for what a search of the same drill begins with."""
+    for _ in prepared(drill):
+        if select.select([0], [], [], 0)[0]:
+            return
 
 
 def warm_up() -> None:
@@ -70,7 +81,7 @@ def warm_up() -> None:
 
 
 def forked(job: dict[str, Any], out: int) -> dict[str, Any]:
-    """Do a job in a fork of this process, which cannot write to ``out``: its answer, or how the fork ended."""
+    """Do a job in a fork, which cannot write to ``out``: its answer, or how the fork ended."""
     reading, writing = os.pipe()
     token = secrets.token_hex(16)
     child = os.fork()

@@ -12,10 +12,11 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def at_loss_over_layers(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """Return the attention-transfer loss, summed over pairs of layers.
 
-    student, teacher: features (B, C, H, W) of each layer, in order; channels and sizes may differ, and the teacher is a
-    constant. Raise a ValueError if there are not as many of one as of the other. In each dimension pool the larger
-    features to the smaller size by F.adaptive_avg_pool2d, before anything else. Then: squares summed over channels,
-    L2-normalized over space for each sample; mean over batch and positions of the squared difference.
+    student, teacher: features (B, C, H, W) of each layer, in order; channels and sizes may differ,
+    and the teacher is a constant. Raise a ValueError if there are not as many of one as of the
+    other. In each dimension pool the larger features to the smaller size by F.adaptive_avg_pool2d,
+    before anything else. Then: squares summed over channels, L2-normalized over space for each
+    sample; mean over batch and positions of the squared difference.
     """
     if len(student) != len(teacher):
         raise ValueError(f"{len(student)} student layers and {len(teacher)} teacher layers")
@@ -29,7 +30,7 @@ def at_loss_over_layers(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 
 def example() -> Case:
-    """One pair of layers; the student's is four by four with one channel, the teacher's two by two with two."""
+    """One pair of layers: the student's 4 x 4 with one channel, the teacher's 2 x 2 with two."""
     student = torch.tensor([[1.0, 0, 2, 0], [0, -1, 0, 1], [3, 0, 1, 0], [0, 2, 0, -2]])
     teacher = torch.tensor([[[1.0, 0.0], [2.0, 1.0]], [[0.0, 1.0], [-1.0, 3.0]]])
     return {"student": [student[None, None].double()], "teacher": [teacher[None].double()]}
@@ -52,7 +53,7 @@ def cases(generator: Generator) -> list[Case]:
 
 
 def edges() -> list[Edge]:
-    """Lists of different lengths, equal sizes, a single position, sizes that do not divide each other."""
+    """Lists of different lengths, equal sizes, one position, sizes that divide no other."""
     generator = Generator().manual_seed(0)
     plans = {
         "equal sizes": ((2, 4, 4), (3, 4, 4)),
@@ -71,6 +72,15 @@ def edges() -> list[Edge]:
         for title, (ours, theirs) in plans.items()
     ]
     three = [draws.normal(generator, 2, 3, 4, 4) for _ in range(3)]
+    both = example()
+    made += [
+        Edge("a batch of one image", {"student": [three[0][:1]], "teacher": [three[1][:1]]}),
+        Edge(
+            "activations of 1e-4",
+            both | {"student": [1e-4 * layer for layer in both["student"]]},
+            "A guard that is added is too large there.",
+        ),
+    ]
     hint = "zip stops at the shorter list: use strict=True, which raises one, or compare lengths."
     return [
         *made,
@@ -142,25 +152,27 @@ drill = Drill(
     id="at-layers",
     title="Attention transfer over layers",
     task=(
-        "A ResNet teaches a smaller one. Three groups of layers are matched, and the last group's maps have different "
-        "sizes. Write the whole attention-transfer loss."
+        "A ResNet teaches a smaller one. Three groups of layers are matched, and the last group's "
+        "maps have different sizes. Write the whole attention-transfer loss."
     ),
     minutes=12,
     level="core",
     hints=(
-        "Channels disappear when you make a map. What do you do about the sizes, and on what: features or maps?",
-        "A map must have length 1 when it is compared. So which comes first, pooling or normalizing? And which "
-        "side is pooled where one is higher and the other wider?",
-        "What does zip do with lists of different lengths? And what does a sum over layers mean for beta when you "
-        "add a layer?",
+        "Channels disappear when you make a map. What do you do about the sizes, and on what: "
+        "features or maps?",
+        "A map must have length 1 when it is compared. So which comes first, pooling or "
+        "normalizing? And which side is pooled where one is higher and the other wider?",
+        "What does zip do with lists of different lengths? And what does a sum over layers mean "
+        "for beta when you add a layer?",
     ),
     explanation=(
-        "One pass over the features: O(B C H W) for each layer and side. The order matters: pooling normalized "
-        "maps gives maps whose length is not 1, and pooling energies is not the energy of pooled features. The "
-        "sum over layers means that adding a layer adds to the loss; if you average instead, say so, as beta then "
-        "means something else. Unequal sizes usually crash, but a side of one pixel broadcasts in silence. zip "
-        "without strict=True drops the longer list's last layer. The interviewer listens for where you pool, and "
-        "for what the sizes do to the scale: the mean over positions makes small maps weigh more."
+        "One pass over the features: O(B C H W) for each layer and side. The order matters: "
+        "pooling normalized maps gives maps whose length is not 1, and pooling energies is not the "
+        "energy of pooled features. The sum over layers means that adding a layer adds to the "
+        "loss; if you average instead, say so, as beta then means something else. Unequal sizes "
+        "usually crash, but a side of one pixel broadcasts in silence. zip without strict=True "
+        "drops the longer list's last layer. The interviewer listens for where you pool, and for "
+        "what the sizes do to the scale: the mean over positions makes small maps weigh more."
     ),
     reference=at_loss_over_layers,
     example=example,
@@ -172,33 +184,39 @@ drill = Drill(
     | switches(
         """
         # layers
-        - mean-over-layers: the layers are averaged, not summed: each one's share of beta shrinks when you add
-          another.
+        - mean-over-layers: the layers are averaged, not summed: each one's share of beta shrinks
+          when you add another.
         - first-layer-only: only the first pair of layers counts: sum over all.
         - last-layer-only: only the last pair of layers counts: sum over all.
         # lengths
-        - layers-dropped: with three layers on one side and two on the other your function gives a number: zip stops
-          at the shorter list, and a layer is left out in silence. Raise a ValueError.
+        - layers-dropped: with three layers on one side and two on the other your function gives a
+          number: zip stops at the shorter list, and a layer is left out in silence. Raise a
+          ValueError.
         # sizes
-        - sizes-not-aligned: maps of different sizes are subtracted: that fails, or broadcasts if one side has a
-          single position. Pool the larger features to the smaller size first.
+        - sizes-not-aligned: maps of different sizes are subtracted: that fails, or broadcasts if
+          one side has a single position. Pool the larger features to the smaller size first.
           Seen in code: a widely copied attention-transfer exercise, which has no alignment
-        - only-teacher-pooled: the teacher is always brought to the student's size: where the teacher is the smaller
-          one, that repeats its pixels instead of pooling the student's.
-        - only-student-pooled: the student is always brought to the teacher's size: where the student is the smaller
-          one, that repeats its pixels instead of pooling the teacher's.
-        - one-side-chosen-by-height: the side with more rows is brought to the other's size in both dimensions: where
-          one is higher and the other wider, its columns are repeated. Take the smaller size in each dimension.
-        - pooled-after-normalizing: the maps are pooled after they were normalized: their length is no longer 1, and a
-          map that is spread out loses more than a sharp one. Pool the features first.
-        - energies-pooled: the energies are pooled, not the features: where neighboring activations have opposite
-          signs, the mean of squares is not the square of the mean. Both exist; this task asks for pooled features.
-        - max-pooled: the features are pooled by their maximum: the task asks for F.adaptive_avg_pool2d.
-        - interpolated: the features are resized by bilinear interpolation, which leaves pixels out where a size
-          shrinks by more than 2: the task asks for F.adaptive_avg_pool2d.
-        - nearest: the features are resized by taking every so many pixels: the task asks for the mean of each field,
+        - only-teacher-pooled: the teacher is always brought to the student's size: where the
+          teacher is the smaller one, that repeats its pixels instead of pooling the student's.
+        - only-student-pooled: the student is always brought to the teacher's size: where the
+          student is the smaller one, that repeats its pixels instead of pooling the teacher's.
+        - one-side-chosen-by-height: the side with more rows is brought to the other's size in both
+          dimensions: where one is higher and the other wider, its columns are repeated. Take the
+          smaller size in each dimension.
+        - pooled-after-normalizing: the maps are pooled after they were normalized: their length is
+          no longer 1, and a map that is spread out loses more than a sharp one. Pool the features
+          first.
+        - energies-pooled: the energies are pooled, not the features: where neighboring activations
+          have opposite signs, the mean of squares is not the square of the mean. Both exist; this
+          task asks for pooled features.
+        - max-pooled: the features are pooled by their maximum: the task asks for
           F.adaptive_avg_pool2d.
-        - cropped: the larger features are cropped, not pooled: what is at the right and below is lost.
+        - interpolated: the features are resized by bilinear interpolation, which leaves pixels out
+          where a size shrinks by more than 2: the task asks for F.adaptive_avg_pool2d.
+        - nearest: the features are resized by taking every so many pixels: the task asks for the
+          mean of each field, F.adaptive_avg_pool2d.
+        - cropped: the larger features are cropped, not pooled: what is at the right and below is
+          lost.
         """
     ),
     sizes=lambda case: {"layers": len(case["student"]), "B": len(case["student"][0])},

@@ -12,8 +12,8 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def attention_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean, over batch and positions, of the squared difference of attention maps.
 
-    student: features (B, Cs, H, W). teacher: (B, Ct, H, W), a constant. Map: squares summed over channels, then L2
-    length 1 over the positions of each sample.
+    student: features (B, Cs, H, W). teacher: (B, Ct, H, W), a constant. Map: squares summed over
+    channels, then L2 length 1 over the positions of each sample.
     """
     maps = [
         F.normalize(features.square().sum(dim=1).flatten(1), dim=1)
@@ -69,6 +69,7 @@ def edges() -> list[Edge]:
     return [
         Edge("a batch of one image", {"student": student[:1], "teacher": teacher[:1]}),
         Edge("student features three times as large", case | {"student": 3 * student}),
+        Edge("one channel", {"student": student[:, :1], "teacher": teacher[:, :1]}),
         Edge(
             "a student that equals its teacher",
             case | {"student": teacher.clone()},
@@ -98,25 +99,26 @@ drill = Drill(
     id="at-loss",
     title="The attention-transfer loss",
     task=(
-        "Write the loss of activation-based attention transfer for one pair of layers. The student has fewer "
-        "channels than the teacher; height and width are equal."
+        "Write the loss of activation-based attention transfer for one pair of layers. The student "
+        "has fewer channels than the teacher; height and width are equal."
     ),
     minutes=8,
     level="core",
     hints=(
         "What is compared: features, or something without channels?",
-        "A student with activations half as large should have the same loss. Which step sees to that, and for what "
-        "is it done one by one: images, rows, the batch?",
-        "Two maps of length 1 are compared by a squared difference. Over which two dimensions do you average, and "
-        "which side is a constant?",
+        "A student with activations half as large should have the same loss. Which step sees to "
+        "that, and for what is it done one by one: images, rows, the batch?",
+        "Two maps of length 1 are compared by a squared difference. Over which two dimensions do "
+        "you average, and which side is a constant?",
     ),
     explanation=(
-        "O(B (Cs + Ct) H W). The squared distance of two vectors of length 1 is 2 - 2 cos, so this is (2 - 2 cos) "
-        "/ (HW): between 0 and 2 / (HW), whatever the activations' size. The mean over positions makes it small, "
-        "which is why the official code multiplies by 1000; the paper's formula has an unsquared norm for each "
-        "sample and beta / 2. A beta without its reduction says nothing. The interviewer listens for: normalized "
-        "per sample, the teacher constant, a loss in every step and no copying. Source: Zagoruyko and Komodakis, "
-        "ICLR 2017, equation 2 and their code."
+        "O(B (Cs + Ct) H W). The squared distance of two vectors of length 1 is 2 - 2 cos, so this "
+        "is (2 - 2 cos) / (HW): between 0 and 2 / (HW), whatever the activations' size. The mean "
+        "over positions makes it small, which is why the official code multiplies by 1000; the "
+        "paper's formula has an unsquared norm for each sample and beta / 2. A beta without its "
+        "reduction says nothing. The interviewer listens for: normalized per sample, the teacher "
+        "constant, a loss in every step and no copying. Source: Zagoruyko and Komodakis, ICLR "
+        "2017, equation 2 and their code."
     ),
     reference=attention_transfer_loss,
     example=example,
@@ -128,15 +130,18 @@ drill = Drill(
     | switches(
         """
         # sides
-        - attention-copied: your loss is 0 whatever the student looks at: the teacher's map stands in the student's
-          place. Attention transfer compares the student's own map with the teacher's.
-          Seen claimed: a circulating article, which applies the teacher's attention to the student once
-        - teacher-not-normalized: the teacher's map is not normalized, and the student's is: no student can reach it.
-        - student-not-normalized: the student's map is not normalized, and the teacher's is: the student is asked for
-          activations of one size.
+        - attention-copied: your loss is 0 whatever the student looks at: the teacher's map stands
+          in the student's place. Attention transfer compares the student's own map with the
+          teacher's.
+          Seen claimed: a circulating article, which applies the teacher's attention to the student
+          once
+        - teacher-not-normalized: the teacher's map is not normalized, and the student's is: no
+          student can reach it.
+        - student-not-normalized: the student's map is not normalized, and the teacher's is: the
+          student is asked for activations of one size.
         # channels
-        - times-channels: your loss is multiplied by the student's channels, as if a sum over channels had to be made
-          up for: after normalizing, sum and mean are the same.
+        - times-channels: your loss is multiplied by the student's channels, as if a sum over
+          channels had to be made up for: after normalizing, sum and mean are the same.
           Seen claimed: szagoruyko/attention-transfer issue 34
         """
     ),

@@ -10,10 +10,10 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def attention_kl(student_maps: Tensor, teacher_maps: Tensor, mask: Tensor) -> Tensor:
     """Return KL(teacher || student) of attention rows, averaged over all real queries of the batch.
 
-    student_maps, teacher_maps: (B, heads, L, L) after the softmax, rows sum to 1; the numbers of heads differ, so
-    average the heads of each side first. The teacher is a constant. mask: bool, (B, L), True at real tokens; padded
-    queries do not count, and padded keys have probability 0 on both sides, where 0 · log 0 = 0. Guard the
-    logarithms by 1e-12.
+    student_maps, teacher_maps: (B, heads, L, L) after the softmax, rows sum to 1; the numbers of
+    heads differ, so average the heads of each side first. The teacher is a constant. mask: bool,
+    (B, L), True at real tokens; padded queries do not count, and padded keys have probability 0 on
+    both sides, where 0 · log 0 = 0. Guard the logarithms by 1e-12.
     """
     student = student_maps.mean(dim=1)
     teacher = teacher_maps.detach().mean(dim=1)
@@ -143,25 +143,27 @@ drill = Drill(
     id="attention-kl",
     title="Match attention maps",
     task=(
-        "Teacher and student are transformers with different numbers of heads. You have their attention maps, "
-        "after the softmax, for a padded batch. Write the loss that makes each query of the student look where "
-        "the teacher's looks."
+        "Teacher and student are transformers with different numbers of heads. You have their "
+        "attention maps, after the softmax, for a padded batch. Write the loss that makes each "
+        "query of the student look where the teacher's looks."
     ),
     minutes=10,
     level="core",
     hints=(
         "What is a row of such a map? Which distance fits two of them, and in which direction?",
-        "Padded keys have probability 0 on both sides. What is 0 times log 0 in floating point, and does masking "
-        "afterwards help?",
-        "Over which dimension do you sum, over which do you average, and by how many queries do you divide?",
+        "Padded keys have probability 0 on both sides. What is 0 times log 0 in floating point, "
+        "and does masking afterwards help?",
+        "Over which dimension do you sum, over which do you average, and by how many queries do "
+        "you divide?",
     ),
     explanation=(
-        "O(B h L²) time, the size of the maps. The maps are distributions already: no softmax here. Zeros at "
-        "padded keys need care, since 0 · log 0 is NaN in floating point and NaN · 0 stays NaN, so masking "
-        "afterwards does not help. Averaging heads throws away what single heads do; with equal numbers of heads "
-        "one would compare head with head, and MiniLM compares relations of values instead, which need no equal "
-        "widths. The interviewer listens for: dimension of the sum, padded queries, zeros, and that flash kernels "
-        "never form these maps."
+        "O(B h L²) time, the size of the maps. The maps are distributions already: no softmax "
+        "here. Zeros at padded keys need care, since 0 · log 0 is NaN in floating point and NaN · "
+        "0 stays NaN, so masking afterwards does not help. Averaging heads throws away what single "
+        "heads do; with equal numbers of heads one would compare head with head, and MiniLM "
+        "compares relations of values instead, which need no equal widths. The interviewer listens "
+        "for: dimension of the sum, padded queries, zeros, and that flash kernels never form these "
+        "maps."
     ),
     reference=attention_kl,
     example=example,
@@ -171,44 +173,47 @@ drill = Drill(
     knobs=switches(
         """
         # softmax
-        - softmax-twice: softmax is applied to maps that are softmaxed already: all rows become nearly uniform, padded
-          keys get weight, and the loss is far too small.
+        - softmax-twice: softmax is applied to maps that are softmaxed already: all rows become
+          nearly uniform, padded keys get weight, and the loss is far too small.
         - softmax-on-student: softmax is applied to the student's maps, which are softmaxed already.
         - softmax-on-teacher: softmax is applied to the teacher's maps, which are softmaxed already.
         # direction
-        - reversed: this is KL(student || teacher): the teacher's probabilities weigh the sum, so that the student
-          must look wherever the teacher looks.
-        - cross-entropy: this is the cross-entropy: the teacher's entropy is still in the value, so that it is not 0
-          for equal maps.
+        - reversed: this is KL(student || teacher): the teacher's probabilities weigh the sum, so
+          that the student must look wherever the teacher looks.
+        - cross-entropy: this is the cross-entropy: the teacher's entropy is still in the value, so
+          that it is not 0 for equal maps.
         - symmetric: both directions are added: only KL(teacher || student) is asked for.
-        - squared-gap: this is the squared difference of the maps: rows are distributions, and a KL is asked for.
-        - probabilities-as-input: F.kl_div wants the logarithms of the student's probabilities as its first argument,
-          and got probabilities.
+        - squared-gap: this is the squared difference of the maps: rows are distributions, and a KL
+          is asked for.
+        - probabilities-as-input: F.kl_div wants the logarithms of the student's probabilities as
+          its first argument, and got probabilities.
         # heads
         - first-head: only the first head of each side is used: average them.
         - heads-summed: the heads are summed, not averaged: rows no longer sum to 1.
         - strongest-head: the largest entry over the heads is taken, not the mean.
         # mask
-        - padding-counted: padded queries count: their rows mean nothing, and the loss depends on how long the longest
-          sentence of the batch is. Use the mask before the mean.
-        - padding-in-the-mean: padded queries are zeroed but still counted in the denominator: divide by the number of
-          real tokens, not by B · L.
+        - padding-counted: padded queries count: their rows mean nothing, and the loss depends on
+          how long the longest sentence of the batch is. Use the mask before the mean.
+        - padding-in-the-mean: padded queries are zeroed but still counted in the denominator:
+          divide by the number of real tokens, not by B · L.
         - mask-inverted: the mask is inverted: it is True at real tokens.
-        - mean-per-sequence: each sequence is averaged first, then the batch: a token of a short sentence weighs more.
-          Average over all real queries at once.
-        - divided-by-batch: the sum is divided by the B = {B} sequences, not by the number of real queries.
+        - mean-per-sequence: each sequence is averaged first, then the batch: a token of a short
+          sentence weighs more. Average over all real queries at once.
+        - divided-by-batch: the sum is divided by the B = {B} sequences, not by the number of real
+          queries.
         - summed-over-queries: the queries are summed, not averaged.
         # keys
-        - mean-over-keys: the sum over keys became a mean: the loss is L times too small, and it shrinks with the
-          padding. A KL divergence is a sum.
-        - wrong-dimension: the sum runs over queries, not over keys: a row of the last dimension is the distribution.
+        - mean-over-keys: the sum over keys became a mean: the loss is L times too small, and it
+          shrinks with the padding. A KL divergence is a sum.
+        - wrong-dimension: the sum runs over queries, not over keys: a row of the last dimension is
+          the distribution.
         # guard
-        - log-of-zero: 0 · log 0 is NaN in floating point: padded keys have probability 0 on both sides. Clamp before
-          the logarithm, or use torch.special.xlogy.
-        - guard-too-large: the guard of the logarithms is 1e-8 or more: the task says 1e-12, and a student that gives
-          a key nothing is let off.
-        - gradient-nan: the value is right and the gradient is NaN: the logarithm of 0 is repaired afterwards, and
-          backward() still multiplies by its slope.
+        - log-of-zero: 0 · log 0 is NaN in floating point: padded keys have probability 0 on both
+          sides. Clamp before the logarithm, or use torch.special.xlogy.
+        - guard-too-large: the guard of the logarithms is 1e-8 or more: the task says 1e-12, and a
+          student that gives a key nothing is let off.
+        - gradient-nan: the value is right and the gradient is NaN: the logarithm of 0 is repaired
+          afterwards, and backward() still multiplies by its slope.
         """
     ),
     sizes=lambda case: {

@@ -12,8 +12,9 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     """Return how much each query attends to each key, shape (B, heads, L, S).
 
-    queries: (B, heads, L, D). keys: (B, heads, S, D). mask: bool, (B, S), True at keys that may be attended. Each row
-    sums to 1 over the keys that may be attended, others have 0. Where no key may be attended, the row is all 0.
+    queries: (B, heads, L, D). keys: (B, heads, S, D), of any precision. mask: bool, (B, S), True at
+    keys that may be attended. Each row sums to 1 over the keys that may be attended, others have 0.
+    Where no key may be attended, the row is all 0.
     """
     scores = queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])
     allowed = mask[:, None, None, :]
@@ -53,7 +54,8 @@ def edges() -> list[Edge]:
     queries, keys, mask = case["queries"], case["keys"], case["mask"]
     none = mask.clone()
     none[0] = False
-    scores = {"queries": 5 * queries, "keys": 5 * keys}
+    scores = {"queries": 500 * queries, "keys": 500 * keys}
+    none_half = {"queries": queries.half(), "keys": keys.half(), "mask": none}
     return [
         Edge(
             "a sequence in which nothing may be attended",
@@ -70,10 +72,15 @@ def edges() -> list[Edge]:
         ),
         Edge(
             "large negative scores",
-            case | {"queries": -5 * queries.abs() - 5, "keys": 5 * keys.abs() + 5},
+            case | {"queries": -500 * queries.abs() - 500, "keys": 500 * keys.abs() + 500},
             "A hidden key needs a score far below every other: -inf, or the lowest number.",
         ),
         Edge("float32", case | {"queries": queries.float(), "keys": keys.float()}),
+        Edge(
+            "half precision",
+            none_half,
+            "Half precision ends at 65,504: take torch.finfo(scores.dtype).min, or -inf.",
+        ),
     ]
 
 
@@ -126,24 +133,27 @@ def family(wrong: Wrong, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
 drill = Drill(
     id="attention-weights",
     title="Attention weights",
-    task="Write the weights of scaled dot-product attention for a padded batch, without the values.",
+    task=(
+        "Write the weights of scaled dot-product attention for a padded batch, without the values."
+    ),
     minutes=6,
     level="warm-up",
     hints=(
-        "Which of the three dimensions B, L, S does the softmax run over, and where does the mask go: before or "
-        "after it?",
-        "The product of two vectors of D independent entries has which variance? That says by what a score is "
-        "divided.",
-        "What is the softmax of a row in which every score is -inf? The last sentence of the docstring is about "
-        "such a row.",
+        "Which of the three dimensions B, L, S does the softmax run over, and where does the mask "
+        "go: before or after it?",
+        "The product of two vectors of D independent entries has which variance? That says by "
+        "what a score is divided.",
+        "What is the softmax of a row in which every score is -inf? The last sentence of the "
+        "docstring is about such a row.",
     ),
     explanation=(
-        "O(B h L S D) time, O(B h L S) memory: the memory is why fast kernels never form this matrix, and why a "
-        "distillation that wants it must ask for the slow path. The root of D keeps the scores' variance at 1 for "
-        "independent entries; without it the softmax saturates as heads get wider. The mask goes before the "
-        "softmax, or rows no longer sum to 1. A row of nothing but -inf is NaN, and one NaN spoils the batch's "
-        "loss. The interviewer listens for the dimension, the root, and padded rows. Source: Vaswani et al., "
-        "NeurIPS 2017, section 3.2.1."
+        "O(B h L S D) time, O(B h L S) memory: the memory is why fast kernels never form this "
+        "matrix, and why a distillation that wants it must ask for the slow path. The root of D "
+        "keeps the scores' variance at 1 for independent entries; without it the softmax saturates "
+        "as heads get wider. The mask goes before the softmax, or rows no longer sum to 1. A row "
+        "of nothing but -inf is NaN, and one NaN spoils the batch's loss. The interviewer listens "
+        "for the dimension, the root, and padded rows. Source: Vaswani et al., NeurIPS 2017, "
+        "section 3.2.1."
     ),
     reference=attention_weights,
     example=example,
@@ -153,44 +163,49 @@ drill = Drill(
     knobs=switches(
         """
         # scale
-        - not-scaled: the scores are not divided by the root of the width: wide heads give large scores, and the
-          softmax puts everything on one key, where its gradient is 0.
-        - divided-by-width: the scores are divided by the width, not by its root: attention becomes nearly uniform.
+        - not-scaled: the scores are not divided by the root of the width: wide heads give large
+          scores, and the softmax puts everything on one key, where its gradient is 0.
+        - divided-by-width: the scores are divided by the width, not by its root: attention becomes
+          nearly uniform.
         - multiplied-by-root: the scores are multiplied by the root of the width, not divided.
-        - scaled-by-keys: the scores are divided by the root of the number of keys: it is the width of a head, the
-          last dimension of the queries.
-        - scaled-by-queries: the scores are divided by the root of the number of queries: it is the width of a head,
-          the last dimension.
-        - scaled-by-model: the scores are divided by the root of the whole model's width (heads times D): each head
-          has its own width D.
-        - scaled-afterwards: the root of the width divides the weights, not the scores: rows no longer sum to 1.
+        - scaled-by-keys: the scores are divided by the root of the number of keys: it is the width
+          of a head, the last dimension of the queries.
+        - scaled-by-queries: the scores are divided by the root of the number of queries: it is the
+          width of a head, the last dimension.
+        - scaled-by-model: the scores are divided by the root of the whole model's width (heads
+          times D): each head has its own width D.
+        - scaled-afterwards: the root of the width divides the weights, not the scores: rows no
+          longer sum to 1.
         # softmax
-        - softmax-over-queries: the softmax runs over the queries: columns sum to 1, so the queries compete for a key.
-          It belongs on the last dimension.
-        - softmax-over-heads: the softmax runs over the heads: it belongs on the last dimension, the keys.
-        - softmax-over-batch: the softmax runs over the batch: it belongs on the last dimension, the keys.
+        - softmax-over-queries: the softmax runs over the queries: columns sum to 1, so the queries
+          compete for a key. It belongs on the last dimension.
+        - softmax-over-heads: the softmax runs over the heads: it belongs on the last dimension, the
+          keys.
+        - softmax-over-batch: the softmax runs over the batch: it belongs on the last dimension, the
+          keys.
         - softmax-twice: softmax is applied twice: the second one makes the rows nearly uniform.
           Seen asked: mit-han-lab/once-for-all issue 5, for logits
         - softmax-missing: there is no softmax: these are scores, not weights.
         - sigmoid: a sigmoid stands in place of the softmax: rows do not sum to 1.
-        - energy-map: this is an activation map, the energy of the keys: it is the same for every query.
-          Self-attention compares each query with each key.
+        - energy-map: this is an activation map, the energy of the keys: it is the same for every
+          query. Self-attention compares each query with each key.
         # mask
-        - masked-after-softmax: the mask is applied after the softmax: what hidden keys got is lost, and the rows sum
-          to less than 1.
-        - mask-inverted: the mask is inverted: True marks keys that may be attended here. Libraries differ in this;
-          look it up each time.
+        - masked-after-softmax: the mask is applied after the softmax: what hidden keys got is lost,
+          and the rows sum to less than 1.
+        - mask-inverted: the mask is inverted: True marks keys that may be attended here. Libraries
+          differ in this; look it up each time.
         - mask-ignored: the mask is not used: padded keys are attended to.
-        - hidden-scores-zero: hidden keys get the score 0, which is no small one: exp(0) is 1. Give them the lowest
-          number there is.
-        - hidden-scores-small: hidden keys get a score such as -1 or -10: they keep a part of the weight.
-        - mask-added: the mask is added to the scores as 0 and 1: it raises the score of seen keys by 1, and hides
-          nothing.
+        - hidden-scores-zero: hidden keys get the score 0, which is no small one: exp(0) is 1. Give
+          them the lowest number there is.
+        - hidden-scores-small: hidden keys get a score such as -1 or -10: they keep a part of the
+          weight.
+        - mask-added: the mask is added to the scores as 0 and 1: it raises the score of seen keys
+          by 1, and hides nothing.
         # empty rows
-        - nan-rows: a row in which nothing may be attended is NaN: the softmax of nothing but -inf. One such row makes
-          the loss of the whole batch NaN; return zeros there.
-        - uniform-rows: a row in which nothing may be attended is uniform, the softmax of equal scores: the task asks
-          for zeros there.
+        - nan-rows: a row in which nothing may be attended is NaN: the softmax of nothing but -inf.
+          One such row makes the loss of the whole batch NaN; return zeros there.
+        - uniform-rows: a row in which nothing may be attended is uniform, the softmax of equal
+          scores: the task asks for zeros there.
         """
     ),
     sizes=lambda case: {"S": case["keys"].shape[2], "D": case["keys"].shape[3]},

@@ -11,8 +11,9 @@ from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Fault, Network,
 def capture_features(model: nn.Module, name: str, images: Tensor) -> Tensor:
     """Run the model once on the images and return the output of the submodule of that name.
 
-    The value is the one that the submodule gave, also where a later layer works in place on it, and gradients flow back
-    through it. No hook is left on the model, also if the model raises an exception.
+    The value is the one that the submodule gave, also where a later layer works in place on it, and
+    gradients flow back through it. No hook is left on the model, also if the model raises an
+    exception.
     """
     captured = []
 
@@ -114,25 +115,26 @@ drill = Drill(
     id="capture-features",
     title="Read a layer",
     task=(
-        "You need the output of an inner layer of a model that you may not edit. Write the function that runs the "
-        "model and returns it."
+        "You need the output of an inner layer of a model that you may not edit. Write the "
+        "function that runs the model and returns it."
     ),
     minutes=8,
     level="core",
     hints=(
-        "Modules can call a function of yours when they have run. Who removes it afterwards, also if the model "
-        "raises?",
+        "Modules can call a function of yours when they have run. Who removes it afterwards, also "
+        "if the model raises?",
         "Which three arguments does a forward hook get, and which of them is the layer's value?",
-        "A later layer may work in place on the very tensor that you keep. What must you keep, so that it stays as "
-        "it was and a gradient still flows through it?",
+        "A later layer may work in place on the very tensor that you keep. What must you keep, so "
+        "that it stays as it was and a gradient still flows through it?",
     ),
     explanation=(
-        "One forward pass, and one copy of the features. Three traps. A hook that stays is called in every later "
-        "run, keeps tensors alive and slows the model, so it is removed in finally. A detached output gives a "
-        "loss without a gradient for the student. And nn.ReLU(inplace=True) after the layer overwrites what was "
-        "captured, in silence: the clone keeps the layer's value and stays in the graph. The interviewer listens "
-        "for finally, and for why not to edit the model. For many layers a context manager over one pass is "
-        "better: kdlearn's Taps."
+        "One forward pass, and one copy of the features. Three traps. A hook that stays is called "
+        "in every later run, keeps tensors alive and slows the model, so it is removed in finally. "
+        "A detached output gives a loss without a gradient for the student. And "
+        "nn.ReLU(inplace=True) after the layer overwrites what was captured, in silence: the clone "
+        "keeps the layer's value and stays in the graph. The interviewer listens for finally, and "
+        "for why not to edit the model. For many layers a context manager over one pass is better: "
+        "kdlearn's Taps."
     ),
     reference=capture_features,
     example=example,
@@ -142,18 +144,18 @@ drill = Drill(
     knobs=switches(
         """
         # kept
-        - detached: the captured features carry no gradient: a loss on them would not train the student. Clone, do not
-          detach.
-        - overwritten: the features are those after the next layer: nn.ReLU(inplace=True) wrote into the tensor that
-          you kept. Keep a clone.
+        - detached: the captured features carry no gradient: a loss on them would not train the
+          student. Clone, do not detach.
+        - overwritten: the features are those after the next layer: nn.ReLU(inplace=True) wrote into
+          the tensor that you kept. Keep a clone.
         # what
-        - input-captured: this is the input of the submodule, not its output: a forward hook gets (module, inputs,
-          output).
+        - input-captured: this is the input of the submodule, not its output: a forward hook gets
+          (module, inputs, output).
         - model-output: this is the output of the whole model, not of the layer that was asked for.
         - next-layer: this is the output of the layer after the one that was asked for.
         - first-layer: this is the output of the first layer, whatever name says.
-        - layer-alone: the submodule alone ran on the images: its input in the model is what the layers before it
-          give.
+        - layer-alone: the submodule alone ran on the images: its input in the model is what the
+          layers before it give.
         """
     ),
     effects=(

@@ -20,9 +20,9 @@ def decoupled_kd_loss(
 ) -> Tensor:
     """Return T² · (alpha · TCKD + beta · NCKD), averaged over the batch; the teacher is a constant.
 
-    student_logits, teacher_logits: (B, C); labels: (B,). TCKD: KL(teacher || student) of two events, "the label" and
-    "any other class", at temperature T. NCKD: KL(teacher || student) of the distributions over the C - 1 other classes,
-    each of which sums to 1, at temperature T.
+    student_logits, teacher_logits: (B, C); labels: (B,). TCKD: KL(teacher || student) of two
+    events, "the label" and "any other class", at temperature T. NCKD: KL(teacher || student) of the
+    distributions over the C - 1 other classes, each of which sums to 1, at temperature T.
     """
     parts = []
     for logits in (student_logits, teacher_logits.detach()):
@@ -70,15 +70,25 @@ def edges() -> list[Edge]:
     """One part alone, one row, no temperature."""
     case = example()
     return [
-        Edge("beta = 0, the label's part alone", case | {"beta": 0.0}),
-        Edge("alpha = 0, the other classes alone", case | {"alpha": 0.0}),
-        Edge("T = 1", case | {"temperature": 1.0}),
-        *logits_edges(case, rows=("labels",), sure=0),
+        Edge(
+            "beta = 0, the label's part alone",
+            case | {"beta": 0.0},
+            without="the part about the other classes",
+        ),
+        Edge(
+            "alpha = 0, the other classes alone",
+            case | {"alpha": 0.0},
+            without="the part about the label",
+        ),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
+        *logits_edges(
+            case, rows=("labels",), far=("student_logits", "teacher_logits"), sure=0, size=1e3
+        ),
     ]
 
 
 def _logs(logits: Tensor, y: Tensor, wrong: Wrong) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of all classes, of the two events, and of the other classes with 0 at the label."""
+    """Log-probabilities of all classes, of the two events, of the others with 0 at the label."""
     label = F.one_hot(y, logits.shape[1]).bool()
     log = logits.log_softmax(1)
     inside = log.gather(1, y[:, None])
@@ -164,26 +174,28 @@ drill = Drill(
     id="decoupled-kd",
     title="Decoupled distillation",
     task=(
-        "The distillation loss hides a product: the sure teacher silences what it knows about the other classes. "
-        "Split it into the part about the label and the part about the rest, and give each a weight of its own."
+        "The distillation loss hides a product: the sure teacher silences what it knows about the "
+        "other classes. Split it into the part about the label and the part about the rest, and "
+        "give each a weight of its own."
     ),
     minutes=15,
     level="hard",
     hints=(
-        "Write KL over C classes as KL over two events, plus p(other) times a KL over the other classes. Which "
-        "factor does the method remove?",
-        "The distribution over the other classes sums to 1 by itself. What must happen to the label before its "
-        "softmax, not after?",
-        'The probability of "any other class" is a sum of probabilities. How do you add probabilities whose '
+        "Write KL over C classes as KL over two events, plus p(other) times a KL over the other "
+        "classes. Which factor does the method remove?",
+        "The distribution over the other classes sums to 1 by itself. What must happen to the "
+        "label before its softmax, not after?",
+        'The probability of "any other class" is a sum of probabilities. How do you add '
+        "probabilities whose "
         "logarithms you have?",
     ),
     explanation=(
-        "O(BC), like plain distillation. The identity is KD = TCKD + (1 - p_y) NCKD, with the teacher's p_y: "
-        "where the teacher is sure, 1 - p_y is near 0 and the dark knowledge has no weight. DKD replaces that "
-        "factor by beta. Keep everything in logarithms: 1 - p_y rounds to 0, logsumexp of the others does not. "
-        "Masking by adding -1000 to the label's logit, as published code does, is the same up to rounding. The "
-        "interviewer listens for the identity and for which factor was removed. Source: Zhao et al., CVPR 2022, "
-        "section 3."
+        "O(BC), like plain distillation. The identity is KD = TCKD + (1 - p_y) NCKD, with the "
+        "teacher's p_y: where the teacher is sure, 1 - p_y is near 0 and the dark knowledge has no "
+        "weight. DKD replaces that factor by beta. Keep everything in logarithms: 1 - p_y rounds "
+        "to 0, logsumexp of the others does not. Masking by adding -1000 to the label's logit, as "
+        "published code does, is the same up to rounding. The interviewer listens for the identity "
+        "and for which factor was removed. Source: Zhao et al., CVPR 2022, section 3."
     ),
     reference=decoupled_kd_loss,
     example=example,
@@ -193,26 +205,29 @@ drill = Drill(
     knobs=switches(
         """
         # second part
-        - still-coupled: the second part is still multiplied by 1 - p_y, the teacher's probability of not being the
-          label: with both weights 1 this is plain distillation. Leaving that factor out is the point of the method.
-        - coupled-by-student: the second part is multiplied by the student's 1 - q_y: it has no factor but beta.
-        - label-not-excluded: the softmax of the second part runs over all classes and the label is dropped
-          afterwards: what is left does not sum to 1. Leave the label out before the softmax.
+        - still-coupled: the second part is still multiplied by 1 - p_y, the teacher's probability
+          of not being the label: with both weights 1 this is plain distillation. Leaving that
+          factor out is the point of the method.
+        - coupled-by-student: the second part is multiplied by the student's 1 - q_y: it has no
+          factor but beta.
+        - label-not-excluded: the softmax of the second part runs over all classes and the label is
+          dropped afterwards: what is left does not sum to 1. Leave the label out before the
+          softmax.
         - plain-second-part: the second part is the KL over all classes, the label included.
-        - label-zeroed: the label's logit is set to 0 in the second part, which leaves it a probability: leave it out,
-          or set it to -inf.
+        - label-zeroed: the label's logit is set to 0 in the second part, which leaves it a
+          probability: leave it out, or set it to -inf.
         # first part
-        - one-event: the first part has one event, not two: KL of "the label" alone is no divergence and can be
-          negative. The event "any other class" belongs to it.
-        - first-part-is-cross-entropy: the first part is the cross-entropy with the labels: it compares the teacher's
-          probability of the label with the student's, as a KL of two events.
-        - first-part-entropy: the first part is the cross-entropy of the two events: the teacher's entropy is still in
-          it.
+        - one-event: the first part has one event, not two: KL of "the label" alone is no divergence
+          and can be negative. The event "any other class" belongs to it.
+        - first-part-is-cross-entropy: the first part is the cross-entropy with the labels: it
+          compares the teacher's probability of the label with the student's, as a KL of two events.
+        - first-part-entropy: the first part is the cross-entropy of the two events: the teacher's
+          entropy is still in it.
         # label
         - argmax-as-labels: the teacher's most probable class stands in place of the label.
         # weights
-        - weights-swapped: alpha and beta are swapped: alpha weighs the part about the label, beta the part about the
-          other classes.
+        - weights-swapped: alpha and beta are swapped: alpha weighs the part about the label, beta
+          the part about the other classes.
         - weights-missing: alpha and beta are not used: each part has its weight.
         - alpha-missing: alpha is not used: it weighs the part about the label.
         - beta-missing: beta is not used: it weighs the part about the other classes.
@@ -220,11 +235,12 @@ drill = Drill(
         - second-part-missing: the part about the other classes is missing.
         - one-minus-alpha: the second part is weighed by 1 - alpha, not by beta.
         # factor
-        - t-squared-missing: T² is missing: the gradient shrinks as 1/T², and the weights would mean something else at
-          each T.
+        - t-squared-missing: T² is missing: the gradient shrinks as 1/T², and the weights would mean
+          something else at each T.
         - t-not-squared: the factor is T, not T².
         - t-squared-on-first: T² multiplies the part about the label alone: it stands before both.
-        - t-squared-on-second: T² multiplies the part about the other classes alone: it stands before both.
+        - t-squared-on-second: T² multiplies the part about the other classes alone: it stands
+          before both.
         # temperature
         - temperature-ignored: the logits are not divided by T.
         - multiplied: the logits are multiplied by T, not divided.
@@ -233,17 +249,21 @@ drill = Drill(
         - first-part-not-softened: the part about the label is taken at T = 1: both parts are at T.
         # direction
         - reversed: both parts are KL(student || teacher): the teacher comes first.
-        - second-reversed: the part about the other classes is KL(student || teacher): the teacher comes first.
-        - first-reversed: the part about the label is KL(student || teacher): the teacher comes first.
+        - second-reversed: the part about the other classes is KL(student || teacher): the teacher
+          comes first.
+        - first-reversed: the part about the label is KL(student || teacher): the teacher comes
+          first.
         # reduction
-        - sum-reduction: the loss is summed over the batch, not averaged: it is B = {B} times too large.
-        - mean-reduction: each part is averaged over its events too, as reduction='mean' does: sum over events,
-          average over the batch.
-        - mean-over-events: each part is averaged over its events too, two and C - 1: sum over events, average over
-          the batch.
-        - second-mean-of-others: the part about the other classes is averaged over the C - 1 classes too: sum over
+        - sum-reduction: the loss is summed over the batch, not averaged: it is B = {B} times too
+          large.
+        - mean-reduction: each part is averaged over its events too, as reduction='mean' does: sum
+          over events, average over the batch.
+        - mean-over-events: each part is averaged over its events too, two and C - 1: sum over
+          events, average over the batch.
+        - second-mean-of-others: the part about the other classes is averaged over the C - 1 classes
+          too: sum over them.
+        - second-mean: the part about the other classes is averaged over the classes too: sum over
           them.
-        - second-mean: the part about the other classes is averaged over the classes too: sum over them.
         - first-mean: the part about the label is averaged over its two events too: sum over them.
         """
     ),

@@ -16,9 +16,10 @@ def fidelity_report(
 ) -> dict[str, float]:
     """Return what a distilled student should be judged by, as Python numbers.
 
-    student_logits, teacher_logits: (N, C); labels: (N,). "accuracy": share of rows where the student's class is the
-    label. "agreement": share of rows where student and teacher give the same class, right or wrong. "kl":
-    KL(teacher || student) at T = 1 in nats, averaged over rows. Shares are from 0 to 1.
+    student_logits, teacher_logits: (N, C); labels: (N,). "accuracy": share of rows where the
+    student's class is the label. "agreement": share of rows where student and teacher give the same
+    class, right or wrong. "kl": KL(teacher || student) at T = 1 in nats, averaged over rows. Shares
+    are from 0 to 1.
     """
     student, teacher = student_logits.argmax(dim=1), teacher_logits.argmax(dim=1)
     log_q, log_p = student_logits.log_softmax(dim=1), teacher_logits.log_softmax(dim=1)
@@ -110,22 +111,26 @@ drill = Drill(
     id="fidelity-report",
     title="More than accuracy",
     task=(
-        "Your student reaches the teacher's accuracy. Did it learn the teacher's function? Write the report that tells."
+        "Your student reaches the teacher's accuracy. Did it learn the teacher's function? Write "
+        "the report that tells."
     ),
     minutes=5,
     level="warm-up",
     hints=(
-        "Two models with the same accuracy can be wrong on different images. Which number shows that?",
-        "Which two of the three arguments does each of the three numbers compare? Labels stand in only one of them.",
-        "A divergence has a direction and a unit. Whose probabilities weigh the sum, over what is it averaged, and "
-        "what kind of number does the docstring ask for?",
+        "Two models with the same accuracy can be wrong on different images. Which number shows "
+        "that?",
+        "Which two of the three arguments does each of the three numbers compare? Labels stand in "
+        "only one of them.",
+        "A divergence has a direction and a unit. Whose probabilities weigh the sum, over what is "
+        "it averaged, and what kind of number does the docstring ask for?",
     ),
     explanation=(
-        "O(NC). Accuracy says how good the student is, fidelity how much it is the teacher: Stanton et al. "
-        "(NeurIPS 2021) find students that generalize well and agree with their teachers on far from all inputs. "
-        "Agreement looks at the largest logit alone; the divergence sees all classes, in the direction in which "
-        "the teacher's classes count. Use T = 1: it is the distribution that is used. The interviewer listens for "
-        "test data, not training data, and for why you would want fidelity at all (calibration, safety reviews, a "
+        "O(NC). Accuracy says how good the student is, fidelity how much it is the teacher: "
+        "Stanton et al. (NeurIPS 2021) find students that generalize well and agree with their "
+        "teachers on far from all inputs. Agreement looks at the largest logit alone; the "
+        "divergence sees all classes, in the direction in which the teacher's classes count. Use T "
+        "= 1: it is the distribution that is used. The interviewer listens for test data, not "
+        "training data, and for why you would want fidelity at all (calibration, safety reviews, a "
         "drop-in replacement)."
     ),
     reference=fidelity_report,
@@ -147,17 +152,18 @@ drill = Drill(
     | switches(
         """
         # keys
-        - accuracy-only: only the accuracy is reported: it does not tell whether the student follows its teacher.
-          Agreement and divergence are missing.
+        - accuracy-only: only the accuracy is reported: it does not tell whether the student follows
+          its teacher. Agreement and divergence are missing.
           Seen in code: most published reports; Stanton et al. 2021 measure what they miss
         # agreement
-        - agreement-with-labels: the agreement compares the teacher with the labels: that is the teacher's accuracy.
-          Compare the student's class with the teacher's.
-        - agreement-where-right: rows count as agreement only where both are right: a student that shares its
-          teacher's errors agrees with it there too.
-        - agreement-both-right-or-both-wrong: two rows count as agreement where both are right or both wrong: they may
-          be wrong in different ways.
-        - agreement-among-right: the agreement is taken among the rows that the teacher has right: all rows count.
+        - agreement-with-labels: the agreement compares the teacher with the labels: that is the
+          teacher's accuracy. Compare the student's class with the teacher's.
+        - agreement-where-right: rows count as agreement only where both are right: a student that
+          shares its teacher's errors agrees with it there too.
+        - agreement-both-right-or-both-wrong: two rows count as agreement where both are right or
+          both wrong: they may be wrong in different ways.
+        - agreement-among-right: the agreement is taken among the rows that the teacher has right:
+          all rows count.
         - agreement-is-accuracy: the agreement is the student's accuracy once more.
         # accuracy
         - error-rate: the accuracy is the share of wrong rows: it is one minus that.
@@ -168,15 +174,17 @@ drill = Drill(
         - counts: the shares are counts: divide by the number of rows.
         - rounded: the numbers are rounded: a report may be, what it is computed from may not.
         # nats
-        - in-bits: the divergence is in bits: log2 in place of the natural logarithm. Losses are in nats.
+        - in-bits: the divergence is in bits: log2 in place of the natural logarithm. Losses are in
+          nats.
         # softened
-        - softened: the divergence is taken at T = 4: that is the training loss. At T = 1 it tells about the
-          distribution that is used.
-        - softened-by-2: the divergence is taken at T = 2: at T = 1 it tells about the distribution that is used.
-        - softened-with-factor: the divergence is taken at T = 4 and multiplied by T²: that is the training loss. At T
-          = 1 it tells about the distribution that is used.
-        - softened-by-2-with-factor: the divergence is taken at T = 2 and multiplied by T²: that is the training loss.
-          At T = 1 it tells about the distribution that is used.
+        - softened: the divergence is taken at T = 4: that is the training loss. At T = 1 it tells
+          about the distribution that is used.
+        - softened-by-2: the divergence is taken at T = 2: at T = 1 it tells about the distribution
+          that is used.
+        - softened-with-factor: the divergence is taken at T = 4 and multiplied by T²: that is the
+          training loss. At T = 1 it tells about the distribution that is used.
+        - softened-by-2-with-factor: the divergence is taken at T = 2 and multiplied by T²: that is
+          the training loss. At T = 1 it tells about the distribution that is used.
         """
     ),
     sizes=lambda case: {"B": len(case["labels"]), "C": case["student_logits"].shape[1]},

@@ -11,8 +11,8 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def hint_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     """Return the mean squared error, over all elements, of the projected student and the teacher.
 
-    student: features (B, Cs, H, W). teacher: features (B, Ct, H, W), a constant. weight: (Ct, Cs), a trainable
-    projection of the student's channels at each position, without a bias.
+    student: features (B, Cs, H, W). teacher: features (B, Ct, H, W), a constant. weight: (Ct, Cs),
+    a trainable projection of the student's channels at each position, without a bias.
     """
     projected = F.conv2d(student, weight[:, :, None, None])
     return F.mse_loss(projected, teacher.detach())
@@ -30,7 +30,7 @@ def example() -> Case:
 
 
 def cases(generator: Generator) -> list[Case]:
-    """Several sizes; in one both sides have the same channels, so that a transposed weight still runs."""
+    """Several sizes; in one both sides have equal channels, so that a transposed weight runs."""
     sizes = ((4, 3, 6, 5, 7), (2, 5, 5, 4, 3), (3, 2, 9, 6, 2), (5, 4, 3, 2, 8))
     return [
         {
@@ -96,24 +96,25 @@ drill = Drill(
     id="hint-loss",
     title="The hint of FitNets",
     task=(
-        "A student's layer has fewer channels than the teacher's. Write the hint loss of FitNets: a trainable 1 x 1 "
-        "projection, then a squared distance."
+        "A student's layer has fewer channels than the teacher's. Write the hint loss of FitNets: "
+        "a trainable 1 x 1 projection, then a squared distance."
     ),
     minutes=6,
     level="core",
     hints=(
-        "Which of the two sides may be changed by the projection, and what would happen if it were the other?",
-        "A 1 x 1 convolution multiplies the vector of channels at each position by one matrix. Which shape must "
-        "that matrix have as a kernel?",
+        "Which of the two sides may be changed by the projection, and what would happen if it "
+        "were the other?",
+        "A 1 x 1 convolution multiplies the vector of channels at each position by one matrix. "
+        "Which shape must that matrix have as a kernel?",
         "Which of the three arguments must get a gradient, and which must not?",
     ),
     explanation=(
-        "The projection costs O(B H W Cs Ct), like a 1 x 1 layer; the loss itself is one pass. The student is "
-        "projected, never the teacher: a trainable projection of the teacher could go to zero and the loss with "
-        "it. The weight must reach the optimizer, else the student is matched through a fixed random map. The "
-        "interviewer listens for both, and for the question that you ask back: which layer, and does the "
-        "projection stay in the shipped model? It does not. Source: Romero et al., FitNets, ICLR 2015, section "
-        "2.2."
+        "The projection costs O(B H W Cs Ct), like a 1 x 1 layer; the loss itself is one pass. The "
+        "student is projected, never the teacher: a trainable projection of the teacher could go "
+        "to zero and the loss with it. The weight must reach the optimizer, else the student is "
+        "matched through a fixed random map. The interviewer listens for both, and for the "
+        "question that you ask back: which layer, and does the projection stay in the shipped "
+        "model? It does not. Source: Romero et al., FitNets, ICLR 2015, section 2.2."
     ),
     reference=hint_loss,
     example=example,
@@ -123,37 +124,41 @@ drill = Drill(
     knobs=switches(
         """
         # projection
-        - teacher-projected: the teacher is projected, not the student: a trainable projection can then make the
-          teacher small and the loss with it. The student moves toward the teacher's space.
-        - projection-transposed: the projection is transposed: weight has a row for each channel of the teacher.
-        - projection-missing: the projection is not used: the student's channels are compared as they are.
+        - teacher-projected: the teacher is projected, not the student: a trainable projection can
+          then make the teacher small and the loss with it. The student moves toward the teacher's
+          space.
+        - projection-transposed: the projection is transposed: weight has a row for each channel of
+          the teacher.
+        - projection-missing: the projection is not used: the student's channels are compared as
+          they are.
         # gradient
-        - frozen-projector: the projection gets no gradient: the student is matched through a map that never learns.
-          Leave weight in the graph, and give it to the optimizer.
+        - frozen-projector: the projection gets no gradient: the student is matched through a map
+          that never learns. Leave weight in the graph, and give it to the optimizer.
         - student-detached: the student gets no gradient: only the projection learns.
         # after
-        - relu-after-projection: a ReLU follows the projection: the teacher's negative values can never be reached,
-          and where the projection is negative no gradient flows.
-        - pooled-first: both sides are averaged over the positions before they are compared: the hint no longer says
-          where. Compare position with position.
-        - normalized-first: both sides' channels are normalized to length 1 before they are compared: FitNets compares
-          the values.
+        - relu-after-projection: a ReLU follows the projection: the teacher's negative values can
+          never be reached, and where the projection is negative no gradient flows.
+        - pooled-first: both sides are averaged over the positions before they are compared: the
+          hint no longer says where. Compare position with position.
+        - normalized-first: both sides' channels are normalized to length 1 before they are
+          compared: FitNets compares the values.
         # distance
         - absolute-error: the differences are not squared: this is the mean absolute error.
         - smooth-error: this is the smooth L1 loss: large differences are not squared.
         # reduction
-        - sum-reduction: the squares are summed, not averaged: the loss grows with the layer's size and with the
-          batch, and its weight would have to shrink with them.
-        - mean-over-batch-only: the squares are averaged over the batch and summed over all else: asked for is the
-          mean over all elements.
-        - sum-over-channels: the squares are summed over channels, averaged over batch and positions: asked for is the
-          mean over all elements.
-        - sum-over-positions: the squares are summed over positions, averaged over batch and channels: asked for is
-          the mean over all elements.
+        - sum-reduction: the squares are summed, not averaged: the loss grows with the layer's size
+          and with the batch, and its weight would have to shrink with them.
+        - mean-over-batch-only: the squares are averaged over the batch and summed over all else:
+          asked for is the mean over all elements.
+        - sum-over-channels: the squares are summed over channels, averaged over batch and
+          positions: asked for is the mean over all elements.
+        - sum-over-positions: the squares are summed over positions, averaged over batch and
+          channels: asked for is the mean over all elements.
         # root
-        - not-squared: the distance is not squared: a root is taken of the squares, and its gradient does not shrink
-          near the teacher.
-        - halved: the loss is halved, as in the paper's equation: the task asks for the mean squared error.
+        - not-squared: the distance is not squared: a root is taken of the squares, and its gradient
+          does not shrink near the teacher.
+        - halved: the loss is halved, as in the paper's equation: the task asks for the mean squared
+          error.
         """
     ),
     sizes=lambda case: {

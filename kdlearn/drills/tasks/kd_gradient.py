@@ -8,9 +8,10 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def kd_gradient(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Return the gradient of T² · KL(teacher || student), averaged over the batch, by the student's logits.
+    """Return the gradient of the batch's mean T² · KL(teacher || student) by the student's logits.
 
-    student_logits, teacher_logits: (B, C), softened by T on both sides. Do not use autograd. Result: (B, C).
+    student_logits, teacher_logits: (B, C), softened by T on both sides. Do not use autograd.
+    Result: (B, C).
     """
     q = (student_logits / temperature).softmax(dim=1)
     p = (teacher_logits / temperature).softmax(dim=1)
@@ -39,7 +40,7 @@ def edges() -> list[Edge]:
     """No temperature, one row, large logits."""
     case = example()
     return [
-        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
         *logits_edges(case, sure=0),
     ]
 
@@ -86,23 +87,26 @@ drill = Drill(
     id="kd-gradient",
     title="The gradient by hand",
     task=(
-        "On the whiteboard: what is the gradient of $T^2 \\,\\mathrm{KL}(p_t^T \\| p_s^T)$ with respect to a "
-        "logit of the student? Then program it, without autograd, and say what becomes of it for large T."
+        "On the whiteboard: what is the gradient of $T^2 \\,\\mathrm{KL}(p_t^T \\| p_s^T)$ with "
+        "respect to a logit of the student? Then program it, without autograd, and say what "
+        "becomes of it for large T."
     ),
     minutes=8,
     level="core",
     hints=(
         "For T = 1 it is the gradient of cross-entropy with a soft target. Which one is that?",
-        "The chain rule through z / T gives one factor. Which stands in front already, and what is left of both?",
-        "The loss is averaged over the batch: what does that do to the gradient of one row? And to what must each "
-        "row of the gradient sum?",
+        "The chain rule through z / T gives one factor. Which stands in front already, and what "
+        "is left of both?",
+        "The loss is averaged over the batch: what does that do to the gradient of one row? And "
+        "to what must each row of the gradient sum?",
     ),
     explanation=(
-        "O(BC). The gradient of the KL with respect to z_s / T is q - p; the inner derivative is 1/T; T² in front "
-        "leaves T (q - p). For large T, q - p is about (z_s - z_t) / (C T) where each row of logits has mean 0, "
-        "so the whole tends to (z_s - z_t) / C: matching logits. Without T² it would vanish as 1/T². The rows sum "
-        "to 0, because adding a constant to all logits changes nothing: a check that you can say aloud. Source: "
-        "Hinton et al. 2015, section 2.1."
+        "O(BC). The gradient of the KL with respect to z_s / T is q - p; the inner derivative is "
+        "1/T; T² in front leaves T (q - p). For large T, q - p is about (z_s - z_t) / (C T) where "
+        "each row of logits has mean 0, so the whole tends to (z_s - z_t) / C: matching logits. "
+        "Without T² it would vanish as 1/T². The rows sum to 0, because adding a constant to all "
+        "logits changes nothing: a check that you can say aloud. Source: Hinton et al. 2015, "
+        "section 2.1."
     ),
     reference=kd_gradient,
     example=example,
@@ -112,38 +116,44 @@ drill = Drill(
     knobs=switches(
         """
         # sign
-        - sign: the sign is wrong: this is the step of gradient descent, not the gradient. It is student minus
-          teacher.
+        - sign: the sign is wrong: this is the step of gradient descent, not the gradient. It is
+          student minus teacher.
         # factor
-        - t-squared-missing: T² is missing: this is the gradient of the KL alone, (q - p) / T, and it shrinks as 1/T²
-          when T grows.
-        - inner-derivative-missing: the inner derivative 1/T is missing: T² (q - p) is the gradient with respect to z
-          / T, not to z.
+        - t-squared-missing: T² is missing: this is the gradient of the KL alone, (q - p) / T, and
+          it shrinks as 1/T² when T grows.
+        - inner-derivative-missing: the inner derivative 1/T is missing: T² (q - p) is the gradient
+          with respect to z / T, not to z.
         - no-factor: there is no factor: T² in front and 1/T from the inside leave T (q - p).
         - t-cubed: the factor is T³: the inner derivative divides by T, it does not multiply.
         # reduction
-        - batch-not-averaged: the loss is averaged over the batch, and so is its gradient: divide by B = {B}.
-        - divided-by-classes: the gradient is divided by the classes: the KL is summed over them, and only averaged
-          over the batch.
-        - divided-by-everything: the gradient is divided by B · C: the KL is summed over classes, and only averaged
-          over the batch.
+        - batch-not-averaged: the loss is averaged over the batch, and so is its gradient: divide by
+          B = {B}.
+        - divided-by-classes: the gradient is divided by the classes: the KL is summed over them,
+          and only averaged over the batch.
+        - divided-by-everything: the gradient is divided by B · C: the KL is summed over classes,
+          and only averaged over the batch.
         # softmax
-        - not-softened: the distributions are those at T = 1: both softmaxes run over logits divided by T.
+        - not-softened: the distributions are those at T = 1: both softmaxes run over logits divided
+          by T.
         - multiplied: the logits are multiplied by T: softened distributions come of a division.
-        - student-alone-softened: only the student's logits are divided by T: both sides are softened.
-        - teacher-alone-softened: only the teacher's logits are divided by T: both sides are softened.
+        - student-alone-softened: only the student's logits are divided by T: both sides are
+          softened.
+        - teacher-alone-softened: only the teacher's logits are divided by T: both sides are
+          softened.
         - wrong-dimension: the softmax runs over the batch, dim=0: the classes are dim=1.
-        - logits-matched: this is (z_s - z_t) / (C B), the limit for large T: at this T the softmaxes are not linear
-          yet.
-        - logits-subtracted: logits are subtracted, not probabilities: the gradient of a KL is q - p.
-        - logs-subtracted: log-probabilities are subtracted, not probabilities: the gradient of a KL is q - p.
+        - logits-matched: this is (z_s - z_t) / (C B), the limit for large T: at this T the
+          softmaxes are not linear yet.
+        - logits-subtracted: logits are subtracted, not probabilities: the gradient of a KL is q -
+          p.
+        - logs-subtracted: log-probabilities are subtracted, not probabilities: the gradient of a KL
+          is q - p.
         # direction
-        - reversed: this is the gradient of KL(student || teacher), in which the log-ratio is weighed by q and
-          centered: for KL(teacher || student) it is just q - p.
-        - weighted: q - p is multiplied by q, as if the softmax's derivative had no terms between classes: they cancel
-          to leave q - p alone.
-        - mean-squared: this is the gradient of the squared difference of probabilities, through the softmax's
-          derivative.
+        - reversed: this is the gradient of KL(student || teacher), in which the log-ratio is
+          weighed by q and centered: for KL(teacher || student) it is just q - p.
+        - weighted: q - p is multiplied by q, as if the softmax's derivative had no terms between
+          classes: they cancel to leave q - p alone.
+        - mean-squared: this is the gradient of the squared difference of probabilities, through the
+          softmax's derivative.
         """
     ),
     sizes=lambda case: {

@@ -9,7 +9,7 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Return T² · KL(teacher || student) of the distributions softened by T, averaged over the batch.
+    """Return T² · KL(teacher || student), both sides softened by T, averaged over the batch.
 
     student_logits, teacher_logits: shape (B, C). The teacher is a constant.
     """
@@ -46,25 +46,27 @@ drill = Drill(
     id="kd-loss",
     title="The distillation loss",
     task=(
-        "Write the soft-target loss of knowledge distillation: the KL divergence from the student's to the teacher's "
-        "softened distribution, scaled so that its gradient keeps its size when T changes."
+        "Write the soft-target loss of knowledge distillation: the KL divergence from the "
+        "student's to the teacher's softened distribution, scaled so that its gradient keeps its "
+        "size when T changes."
     ),
     minutes=8,
     level="core",
     hints=(
-        "Write KL(teacher || student) as a sum over classes first. Which of the two distributions stands in front "
-        "of the logarithm, and what does T do to each?",
-        "F.kl_div(log q, p) is KL(p || q). Over how many numbers does its default reduction divide, and over how "
-        "many does the task?",
-        "How does the gradient of the KL at temperature T shrink when T grows? The factor in front makes up for "
-        "just that. And which side may not get a gradient?",
+        "Write KL(teacher || student) as a sum over classes first. Which of the two distributions "
+        "stands in front of the logarithm, and what does T do to each?",
+        "F.kl_div(log q, p) is KL(p || q). Over how many numbers does its default reduction "
+        "divide, and over how many does the task?",
+        "How does the gradient of the KL at temperature T shrink when T grows? The factor in "
+        "front makes up for just that. And which side may not get a gradient?",
     ),
     explanation=(
-        "Two log-softmaxes and one sum: O(BC) time and memory, nothing beside the forward pass of a network. "
-        "The logarithms are taken inside log_softmax, which subtracts the maximum first; `softmax(...).log()` gives "
-        "-inf as soon as a probability underflows. The factor T² is there because the gradient of the KL with "
-        "respect to a logit is (q - p) / T, and q - p itself shrinks like 1/T at high T. The interviewer listens for: "
-        "the order of the arguments, 'batchmean', T on both sides, T², and a teacher that gets no gradient."
+        "Two log-softmaxes and one sum: O(BC) time and memory, nothing beside the forward pass of "
+        "a network. The logarithms are taken inside log_softmax, which subtracts the maximum "
+        "first; `softmax(...).log()` gives -inf as soon as a probability underflows. The factor T² "
+        "is there because the gradient of the KL with respect to a logit is (q - p) / T, and q - p "
+        "itself shrinks like 1/T at high T. The interviewer listens for: the order of the "
+        "arguments, 'batchmean', T on both sides, T², and a teacher that gets no gradient."
     ),
     reference=kd_loss,
     example=example,

@@ -24,10 +24,10 @@ def distillation_loss(
     temperature: float,
     weight: float,
 ) -> Tensor:
-    """Return (1 - weight) · cross-entropy with the labels + weight · T² · KL(teacher || student) at temperature T.
+    """Return (1 - weight) · cross-entropy + weight · T² · KL(teacher || student) at temperature T.
 
-    student_logits, teacher_logits: (B, C); labels: (B,), class numbers. Both terms are averaged over the batch. The
-    teacher is a constant.
+    student_logits, teacher_logits: (B, C); labels: (B,), class numbers. Both terms are averaged
+    over the batch. The teacher is a constant.
     """
     hard = F.cross_entropy(student_logits, labels)
     logs = F.log_softmax(student_logits / temperature, dim=1)
@@ -66,9 +66,9 @@ def edges() -> list[Edge]:
     """One of the two terms alone, and no temperature."""
     case = example()
     return [
-        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
-        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
-        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}, without="the soft term"),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}, without="the labels' term"),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
         *logits_edges(case, rows=("labels",)),
     ]
 
@@ -77,24 +77,25 @@ drill = Drill(
     id="kd-total",
     title="The whole loss",
     task=(
-        "Write the loss that a student is trained with: labels and the teacher's soft targets. Where does the "
-        "temperature go, and where does it not?"
+        "Write the loss that a student is trained with: labels and the teacher's soft targets. "
+        "Where does the temperature go, and where does it not?"
     ),
     minutes=8,
     level="core",
     hints=(
         "The labels' term is what you would use without a teacher. Does anything in it know of T?",
-        "T divides logits in one of the terms, on both of its sides. What does the gradient of that term do when T "
-        "grows, and what makes up for it?",
-        "Try your loss at weight = 0 and at weight = 1: which well-known loss must come out, and over what is each "
-        "averaged?",
+        "T divides logits in one of the terms, on both of its sides. What does the gradient of "
+        "that term do when T grows, and what makes up for it?",
+        "Try your loss at weight = 0 and at weight = 1: which well-known loss must come out, and "
+        "over what is each averaged?",
     ),
     explanation=(
-        "O(BC). T² keeps the soft term's gradient comparable with the labels' when T changes, so weight means the "
-        "same at each T. The labels' term is at T = 1, as the student is used. With weight = 1 no labels are "
-        "needed. In papers the weight has many names and sides: Hinton et al. call the soft term's weight the "
-        "considerably larger one, libraries differ in what alpha multiplies. Say which one you mean; the "
-        "interviewer listens for that, and for labels that are not replaced by anything."
+        "O(BC). T² keeps the soft term's gradient comparable with the labels' when T changes, so "
+        "weight means the same at each T. The labels' term is at T = 1, as the student is used. "
+        "With weight = 1 no labels are needed. In papers the weight has many names and sides: "
+        "Hinton et al. call the soft term's weight the considerably larger one, libraries differ "
+        "in what alpha multiplies. Say which one you mean; the interviewer listens for that, and "
+        "for labels that are not replaced by anything."
     ),
     reference=distillation_loss,
     example=example,

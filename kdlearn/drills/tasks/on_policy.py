@@ -18,17 +18,20 @@ def on_policy_step(
     optimizer: Optimizer,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Do one step of on-policy distillation; return the sequences, shape (B, P + new_tokens), and the detached loss.
+    """Do one step of on-policy distillation; return the sequences and the detached loss.
 
-    student, teacher: causal models from tokens (B, L) to logits (B, L, V), position i predicting token i + 1. The
-    teacher is a constant: it is used in evaluation mode, whatever its mode is, and gets no gradient.
+    Sequences: shape (B, P + new_tokens).
+    student, teacher: causal models from tokens (B, L) to logits (B, L, V), position i predicting
+    token i + 1. The teacher is a constant: it is used in evaluation mode, whatever its mode is,
+    and gets no gradient.
     prompts: tokens, shape (B, P).
-    Sampling: the student writes new_tokens tokens at T = 1, one position after the other for the whole batch, each by
-    torch.multinomial(probabilities, 1, generator=generator) with probabilities of shape (B, V). No gradient goes
-    through the choice of tokens.
-    Loss: KL(student || teacher) over the vocabulary at the positions that predict the new tokens, averaged over
-    those positions and the batch; of the models as they are before the step.
-    Step: one of optimizer, which holds the student's parameters; gradients that they had before do not count.
+    Sampling: the student writes new_tokens tokens at T = 1, one position after the other for the
+    whole batch, each by torch.multinomial(probabilities, 1, generator=generator) with probabilities
+    of shape (B, V). No gradient goes through the choice of tokens.
+    Loss: KL(student || teacher) over the vocabulary at the positions that predict the new tokens,
+    averaged over those positions and the batch; of the models as they are before the step.
+    Step: one of optimizer, which holds the student's parameters; gradients that they had before do
+    not count.
     """
     tokens, start = prompts, prompts.shape[1] - 1
     teacher.eval()
@@ -97,12 +100,12 @@ def example() -> Case:
 
 
 def cases(generator: Generator) -> list[Case]:
-    """Several batches and lengths; the teacher is wider than the student, has dropout, and is in evaluation mode."""
+    """Several batches and lengths; the teacher is wider, has dropout, and is in evaluation mode."""
     return [_case(generator, *s) for s in ((4, 3, 4, 7), (3, 5, 2, 6), (6, 2, 3, 5), (2, 4, 3, 8))]
 
 
 def edges() -> list[Edge]:
-    """One new token, one prompt of one token, a teacher in training mode, gradients of an earlier step."""
+    """One new token, a prompt of one token, a teacher in training mode, earlier gradients."""
     noisy, old = example(), example()
     noisy["teacher"].train()
     for weight in old["student"].parameters():
@@ -222,29 +225,32 @@ drill = Drill(
     id="on-policy",
     title="One step of on-policy distillation",
     task=(
-        "Write one training step of on-policy distillation: the student continues the prompts with $N$ tokens of its "
-        "own, the teacher scores what the student wrote, and the student takes one optimizer step on the reverse KL "
-        "$\\mathrm{KL}(p_s \\,\\|\\, p_t)$ of the positions that it wrote."
+        "Write one training step of on-policy distillation: the student continues the prompts with "
+        "$N$ tokens of its own, the teacher scores what the student wrote, and the student takes "
+        "one optimizer step on the reverse KL $\\mathrm{KL}(p_s \\,\\|\\, p_t)$ of the positions "
+        "that it wrote."
     ),
     minutes=20,
     level="hard",
     hints=(
-        "Three parts: writing, scoring, a step. Whose distribution do you draw from, in which of the parts is no "
-        "graph needed, and in which mode is the teacher?",
-        "Logits at position i predict token i + 1. With P prompt tokens, which position predicts the first new "
-        "token, and what does the last position predict?",
-        "The sum of the loss runs over the vocabulary, its mean over which two dimensions? And what may be in "
-        ".grad when your function begins?",
+        "Three parts: writing, scoring, a step. Whose distribution do you draw from, in which of "
+        "the parts is no graph needed, and in which mode is the teacher?",
+        "Logits at position i predict token i + 1. With P prompt tokens, which position predicts "
+        "the first new token, and what does the last position predict?",
+        "The sum of the loss runs over the vocabulary, its mean over which two dimensions? And "
+        "what may be in .grad when your function begins?",
     ),
     explanation=(
-        "Sampling costs N forward passes of the student (N steps with a cache of keys and values), scoring one pass of "
-        "each model and one backward pass: the teacher never generates. The student learns where its own prefixes "
-        "lead, mistakes included, which is what it meets at inference; on the teacher's text it would never see "
-        "its own errors. The whole KL over the vocabulary is used at each position: far less variance than the "
-        "log-ratio of the drawn token. The choice of tokens gets no gradient: the step treats the prefixes as "
-        "given data, so it does not learn that one token leads to worse prefixes; that part needs REINFORCE. One "
-        "sampled log-ratio, differentiated directly, has a mean gradient of zero. The interviewer listens for: who "
-        "samples, the shift by one, prompt left out, eval() and no_grad() on the teacher, zero_grad, the direction."
+        "Sampling costs N forward passes of the student (N steps with a cache of keys and values), "
+        "scoring one pass of each model and one backward pass: the teacher never generates. The "
+        "student learns where its own prefixes lead, mistakes included, which is what it meets at "
+        "inference; on the teacher's text it would never see its own errors. The whole KL over the "
+        "vocabulary is used at each position: far less variance than the log-ratio of the drawn "
+        "token. The choice of tokens gets no gradient: the step treats the prefixes as given data, "
+        "so it does not learn that one token leads to worse prefixes; that part needs REINFORCE. "
+        "One sampled log-ratio, differentiated directly, has a mean gradient of zero. The "
+        "interviewer listens for: who samples, the shift by one, prompt left out, eval() and "
+        "no_grad() on the teacher, zero_grad, the direction."
     ),
     reference=on_policy_step,
     example=example,
@@ -254,71 +260,78 @@ drill = Drill(
     knobs=switches(
         """
         # writer
-        - off-policy: your tokens are the teacher's: that is distillation on its text, in which the student never
-          meets its own mistakes. On-policy means that the student samples, and the teacher only scores.
+        - off-policy: your tokens are the teacher's: that is distillation on its text, in which the
+          student never meets its own mistakes. On-policy means that the student samples, and the
+          teacher only scores.
         # draw
-        - greedy: your tokens are the most probable ones: argmax is no sample, and the student would be trained on one
-          prefix per prompt that it hardly ever writes at T = 1. Draw with torch.multinomial.
-        - global-state: your tokens come from the global random state: nobody can repeat the step. Pass
-          generator=generator to torch.multinomial.
-        - sampled-at-half: the tokens are drawn at T = 1/2 or from squared probabilities: the student is sampled at T
-          = 1.
+        - greedy: your tokens are the most probable ones: argmax is no sample, and the student would
+          be trained on one prefix per prompt that it hardly ever writes at T = 1. Draw with
+          torch.multinomial.
+        - global-state: your tokens come from the global random state: nobody can repeat the step.
+          Pass generator=generator to torch.multinomial.
+        - sampled-at-half: the tokens are drawn at T = 1/2 or from squared probabilities: the
+          student is sampled at T = 1.
         - sampled-at-two: the tokens are drawn at T = 2: the student is sampled at T = 1.
         - uniform: the tokens are drawn evenly: they are the student's, by its probabilities.
-        - first-position: the next token is drawn from the logits of the first position: the last one predicts what
-          follows.
-        - drawn-all-at-once: all new tokens are drawn from the prompt's last position: each follows from those before
-          it.
+        - first-position: the next token is drawn from the logits of the first position: the last
+          one predicts what follows.
+        - drawn-all-at-once: all new tokens are drawn from the prompt's last position: each follows
+          from those before it.
         - one-token-short: one token too few is written: new_tokens are asked for.
         - one-token-more: one token too many is written: new_tokens are asked for.
         # positions
-        - prompt-counted: positions inside the prompt are in the loss: the student did not write those tokens. Begin
-          at P - 1, the position that predicts the first new token.
-        - not-shifted: your positions are late by one: logits at position i predict token i + 1. You leave out the
-          first new token, and count the last position, which predicts a token that nobody wrote. Slice [:, P - 1 :
-          -1].
-        - last-position-counted: the last position is in the loss: it predicts a token that nobody wrote.
-        - first-token-left-out: the position that predicts the first new token is left out: begin at P - 1.
-        - every-position: every position counts, the prompt's and the last one: only those that predict the new tokens
-          do.
+        - prompt-counted: positions inside the prompt are in the loss: the student did not write
+          those tokens. Begin at P - 1, the position that predicts the first new token.
+        - not-shifted: your positions are late by one: logits at position i predict token i + 1. You
+          leave out the first new token, and count the last position, which predicts a token that
+          nobody wrote. Slice [:, P - 1 : -1].
+        - last-position-counted: the last position is in the loss: it predicts a token that nobody
+          wrote.
+        - first-token-left-out: the position that predicts the first new token is left out: begin at
+          P - 1.
+        - every-position: every position counts, the prompt's and the last one: only those that
+          predict the new tokens do.
         - last-token-only: only the last new token counts: average over all of them.
         # step
-        - no-step: the student's weights did not change: optimizer.step() or backward() is missing, or the gradients
-          were cleared between backward() and step().
-        - zero-grad-missing: gradients that the student had before your step are in your step: backward() adds to
-          them. Call optimizer.zero_grad() before loss.backward().
+        - no-step: the student's weights did not change: optimizer.step() or backward() is missing,
+          or the gradients were cleared between backward() and step().
+        - zero-grad-missing: gradients that the student had before your step are in your step:
+          backward() adds to them. Call optimizer.zero_grad() before loss.backward().
         - two-steps: the optimizer steps twice.
         - sign: the loss has the wrong sign: the step leads away from the teacher.
         # loss
-        - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q). On the student's own
-          text the reverse KL is asked for, in which the student's probabilities come first.
+        - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q). On
+          the student's own text the reverse KL is asked for, in which the student's probabilities
+          come first.
           Seen in code: siyan-zhao/OPSD issue 14
-        - drawn-tokens-only: your loss holds the log-ratio of the drawn tokens only. As a value it is right on
-          average, but its gradient is zero on average, for the weight of each token is missing. Sum over the
-          vocabulary, or use REINFORCE.
+        - drawn-tokens-only: your loss holds the log-ratio of the drawn tokens only. As a value it
+          is right on average, but its gradient is zero on average, for the weight of each token is
+          missing. Sum over the vocabulary, or use REINFORCE.
         - likelihood: your loss is the likelihood of the drawn tokens: the teacher is not asked.
-        - constant-weight: the student's probabilities before the log-ratio are held constant: the gradient of what is
-          left is zero.
-        - entropy-missing: the student's entropy is missing: this is the cross-entropy of the student against the
-          teacher.
-        - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the direction nor the
-          entropy is that of the reverse KL.
+        - constant-weight: the student's probabilities before the log-ratio are held constant: the
+          gradient of what is left is zero.
+        - entropy-missing: the student's entropy is missing: this is the cross-entropy of the
+          student against the teacher.
+        - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the
+          direction nor the entropy is that of the reverse KL.
         - symmetric: both directions are added: only KL(student || teacher) is asked for.
         # reduction
-        - mean-reduction: the loss is V = {V} times too small: the mean runs over the vocabulary too. Sum over it,
-          average over positions.
-        - divided-by-batch: the sum is divided by the batch alone, as 'batchmean' does: average over positions too.
+        - mean-reduction: the loss is V = {V} times too small: the mean runs over the vocabulary
+          too. Sum over it, average over positions.
+        - divided-by-batch: the sum is divided by the batch alone, as 'batchmean' does: average over
+          positions too.
         - sum-reduction: the loss is summed over positions and batch, not averaged.
         # temperature
         - softened: both sides are divided by T = 2 and the loss is multiplied by 4: here T is 1.
         - softened-without-factor: both sides are divided by T = 2: here T is 1.
         # returned
-        - loss-after-step: the loss that you return is that after the step: asked for is that of the models as they
-          are before it.
-        - new-tokens-only: you return the new tokens alone: asked for are the sequences, the prompts included.
+        - loss-after-step: the loss that you return is that after the step: asked for is that of the
+          models as they are before it.
+        - new-tokens-only: you return the new tokens alone: asked for are the sequences, the prompts
+          included.
         # teacher
-        - teacher-in-train-mode: a teacher that arrives in training mode gives you another loss: its dropout is on, so
-          its answers are noisy. Call teacher.eval() before you use it.
+        - teacher-in-train-mode: a teacher that arrives in training mode gives you another loss: its
+          dropout is on, so its answers are noisy. Call teacher.eval() before you use it.
         """
     ),
     watch=watch,
@@ -328,6 +341,8 @@ drill = Drill(
         "V": case["student"].head.shape[1],
     },
     changes=("student", "optimizer", "generator"),
-    free=frozenset({"requires_grad of the teacher", "gradients of the student"}),
+    free=frozenset(
+        {"requires_grad of the teacher", "gradients of the student", "mode of the student"}
+    ),
     observe=observe,
 )

@@ -9,11 +9,11 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean Huber loss (smooth L1 with beta 1) between the cosines of all B³ triplet angles.
+    """Return the mean Huber loss (smooth L1, beta 1) between the cosines of all B³ triplet angles.
 
-    student: embeddings (B, Ds). teacher: (B, Dt), a constant. The angle of (j, i, k) is at sample i, between the
-    directions to j and to k. Triplets with equal members count; where two samples are equal, there is no direction
-    and the cosine is 0.
+    student: embeddings (B, Ds). teacher: (B, Dt), a constant. The angle of (j, i, k) is at sample
+    i, between the directions to j and to k. Triplets with equal members count; where two samples
+    are equal, there is no direction and the cosine is 0.
     """
     cosines = []
     for embeddings in (student, teacher.detach()):
@@ -49,8 +49,8 @@ def edges() -> list[Edge]:
     double = student.clone()
     double[1] = double[0]
     hint = (
-        "The direction between equal samples is 0, and a plain norm has no derivative there: F.normalize guards "
-        "it."
+        "The direction between equal samples is 0, and a plain norm has no derivative there: "
+        "F.normalize guards it."
     )
     return [
         Edge("two equal samples", case | {"student": double}, hint),
@@ -118,24 +118,26 @@ drill = Drill(
     id="rkd-angle",
     title="Angles between samples",
     task=(
-        "The student's embedding has another width than the teacher's, and you may not add a projection. Write "
-        "the loss of relational distillation that compares the angles which triplets of samples form."
+        "The student's embedding has another width than the teacher's, and you may not add a "
+        "projection. Write the loss of relational distillation that compares the angles which "
+        "triplets of samples form."
     ),
     minutes=12,
     level="hard",
     hints=(
         "An angle needs three samples. Which vectors form it, and where do they start?",
-        "All difference vectors of a batch fit into one tensor of shape (B, B, D). Which two axes do you add to "
-        "get it by broadcasting?",
-        "A cosine is a product of two directions of length 1. What is the direction from a sample to itself, and "
-        "what does a norm's gradient do there?",
+        "All difference vectors of a batch fit into one tensor of shape (B, B, D). Which two axes "
+        "do you add to get it by broadcasting?",
+        "A cosine is a product of two directions of length 1. What is the direction from a sample "
+        "to itself, and what does a norm's gradient do there?",
     ),
     explanation=(
-        "O(B³ + B² D) memory and O(B³ D) time: keep the batch small. Angles do not change when one side is "
-        "scaled, moved or rotated, so the widths may differ. The matrix of cosines between samples is another "
-        "method: it has two samples, not three, and changes when all embeddings move. Normalize with an eps: the "
-        "vector from a sample to itself is 0, and the gradient of a plain norm is NaN there. The interviewer "
-        "listens for the shape (B, B, B) and its cost. Source: Park et al., CVPR 2019, section 3.2.2."
+        "O(B³ + B² D) memory and O(B³ D) time: keep the batch small. Angles do not change when one "
+        "side is scaled, moved or rotated, so the widths may differ. The matrix of cosines between "
+        "samples is another method: it has two samples, not three, and changes when all embeddings "
+        "move. Normalize with an eps: the vector from a sample to itself is 0, and the gradient of "
+        "a plain norm is NaN there. The interviewer listens for the shape (B, B, B) and its cost. "
+        "Source: Park et al., CVPR 2019, section 3.2.2."
     ),
     reference=rkd_angle_loss,
     example=example,
@@ -145,38 +147,40 @@ drill = Drill(
     knobs=switches(
         """
         # what
-        - gram-matrix: these are cosines between samples, a B x B matrix: two samples form no angle of a triplet. Take
-          differences to a third sample first.
+        - gram-matrix: these are cosines between samples, a B x B matrix: two samples form no angle
+          of a triplet. Take differences to a third sample first.
           Seen in code: a circulating implementation called AngleWiseDistillation
-        - distances: pairwise distances are compared: that is the other loss of the paper. An angle needs three
-          samples.
+        - distances: pairwise distances are compared: that is the other loss of the paper. An angle
+          needs three samples.
         - angles-not-cosines: the angles themselves are compared: asked for are their cosines.
-        - centered-gram-matrix: these are cosines of samples around the batch's mean: the vertex of an angle is a
-          sample, not the mean.
+        - centered-gram-matrix: these are cosines of samples around the batch's mean: the vertex of
+          an angle is a sample, not the mean.
         # normalization
-        - not-normalized: the difference vectors are not normalized: the products are lengths as well as angles, and
-          grow with the square of the scale.
-        - samples-normalized: the samples are normalized, their differences are not: the directions must have length
-          1.
+        - not-normalized: the difference vectors are not normalized: the products are lengths as
+          well as angles, and grow with the square of the scale.
+        - samples-normalized: the samples are normalized, their differences are not: the directions
+          must have length 1.
         - wrong-dimension: the differences are normalized over samples, not over the embedding.
-        - samples-normalized-too: the samples are normalized before the differences are taken: that moves them, and
-          their angles are others.
+        - samples-normalized-too: the samples are normalized before the differences are taken: that
+          moves them, and their angles are others.
         # guard
-        - nan-gradient: the gradient is NaN: the vector from a sample to itself is 0, and a norm has no gradient
-          there. F.normalize guards the division by eps.
-        - guard-in-norm: a guard is added to the length of the differences: between near samples it is as large as the
-          length. F.normalize guards only below 1e-12.
+        - nan-gradient: the gradient is NaN: the vector from a sample to itself is 0, and a norm has
+          no gradient there. F.normalize guards the division by eps.
+        - guard-in-norm: a guard is added to the length of the differences: between near samples it
+          is as large as the length. F.normalize guards only below 1e-12.
         # distance
-        - squared-error: the differences of cosines are squared, without Huber's straight part and its half: large
-          differences pull more than the paper's loss lets them.
-        - half-squared: the differences are squared and halved everywhere: beyond 1 the Huber loss goes on as a line.
+        - squared-error: the differences of cosines are squared, without Huber's straight part and
+          its half: large differences pull more than the paper's loss lets them.
+        - half-squared: the differences are squared and halved everywhere: beyond 1 the Huber loss
+          goes on as a line.
         - absolute-error: the absolute differences are taken, without Huber's round part below 1.
         # reduction
-        - distinct-triplets: the mean runs over triplets of three different samples: the task counts all B³, those
-          with equal members too, as the official code does.
+        - distinct-triplets: the mean runs over triplets of three different samples: the task counts
+          all B³, those with equal members too, as the official code does.
         - sum-reduction: the loss is summed over the triplets, not averaged.
         - divided-by-batch: the sum is divided by B: there are B³ triplets.
-        - each-once: each pair at a vertex counts once (an upper triangle): the task counts all B³ triplets.
+        - each-once: each pair at a vertex counts once (an upper triangle): the task counts all B³
+          triplets.
         """
     ),
     sizes=lambda case: {"B": len(case["student"])},

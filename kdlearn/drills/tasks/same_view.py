@@ -20,8 +20,9 @@ def distill_batch(
 ) -> Tensor:
     """Return the distillation loss of one batch under random augmentation.
 
-    augment(images, generator) draws a random change; call it once. The loss is KL(teacher || student) at T = 1, summed
-    over classes and averaged over the batch. The teacher is a constant and in eval mode already.
+    augment(images, generator) draws a random change; call it once. The loss is KL(teacher ||
+    student) at T = 1, summed over classes and averaged over the batch. The teacher is a constant
+    and in eval mode already.
     """
     view = augment(images, generator)
     with torch.no_grad():
@@ -135,24 +136,26 @@ drill = Drill(
     id="same-view",
     title="One view for both",
     task=(
-        "You distill with random crops. Write the step for one batch: augment, ask the teacher, compare. What must "
-        "be the same for both networks, and what must not be stored?"
+        "You distill with random crops. Write the step for one batch: augment, ask the teacher, "
+        "compare. What must be the same for both networks, and what must not be stored?"
     ),
     minutes=6,
     level="core",
     hints=(
         "The teacher's answer is about an image. Which one?",
         "How often may augment be called in one step, and who must get what it returns?",
-        "Which of the two networks needs a graph, and which of the two outputs is a probability and which a "
-        "logarithm in F.kl_div?",
+        "Which of the two networks needs a graph, and which of the two outputs is a probability "
+        "and which a logarithm in F.kl_div?",
     ),
     explanation=(
-        "The teacher's soft target belongs to pixels, not to an index in the data set. With two draws, the "
-        "student is told what another crop shows. With a clean image for the teacher, it is told to be sure about "
-        "pixels that it does not see. Stored targets have the same trap: they are right only for the views they "
-        "were computed on. Beyer et al. (CVPR 2022) call the same view for both the consistent teacher, and find "
-        "that it needs long training to pay."
-        'The cost is one forward pass of the teacher a step. The interviewer listens for "one draw" and for the '
+        "The teacher's soft target belongs to pixels, not to an index in the data set. With two "
+        "draws, the student is told what another crop shows. With a clean image for the teacher, "
+        "it is told to be sure about pixels that it does not see. Stored targets have the same "
+        "trap: they are right only for the views they were computed on. Beyer et al. (CVPR 2022) "
+        "call the same view for both the consistent teacher, and find that it needs long training "
+        "to pay."
+        'The cost is one forward pass of the teacher a step. The interviewer listens for "one '
+        'draw" and for the '
         "consequence for caching."
     ),
     reference=distill_batch,
@@ -171,27 +174,29 @@ drill = Drill(
     | switches(
         """
         # view
-        - two-draws: the augmentation is drawn twice: the teacher judges one crop and the student is trained on
-          another. Draw once, and give both the same tensor.
-        - two-draws-teacher-first: the augmentation is drawn twice, first for the teacher: it judges one crop and the
-          student is trained on another. Draw once, and give both the same tensor.
-        - clean-teacher: the teacher sees the clean images and the student the augmented ones: so do stored targets
-          with fresh augmentation. Ask the teacher about what the student sees.
-        - clean-student: the student sees the clean images and only the teacher the augmented ones: the student learns
-          noise about the images it has.
-        - no-augmentation: nothing is augmented: both see the clean images, and the few training images are soon
-          learned by heart.
+        - two-draws: the augmentation is drawn twice: the teacher judges one crop and the student is
+          trained on another. Draw once, and give both the same tensor.
+        - two-draws-teacher-first: the augmentation is drawn twice, first for the teacher: it judges
+          one crop and the student is trained on another. Draw once, and give both the same tensor.
+        - clean-teacher: the teacher sees the clean images and the student the augmented ones: so do
+          stored targets with fresh augmentation. Ask the teacher about what the student sees.
+        - clean-student: the student sees the clean images and only the teacher the augmented ones:
+          the student learns noise about the images it has.
+        - no-augmentation: nothing is augmented: both see the clean images, and the few training
+          images are soon learned by heart.
         - augmented-twice: the view is augmented once more: call augment once.
-        - first-draw-lost: augment is called twice and the first result is thrown away: call it once.
+        - first-draw-lost: augment is called twice and the first result is thrown away: call it
+          once.
         # sides
-        - sides-swapped: the student's output is the target and the teacher is what would learn: the target side is
-          the teacher's, and carries no gradient.
+        - sides-swapped: the student's output is the target and the teacher is what would learn: the
+          target side is the teacher's, and carries no gradient.
         - student-only: the student is its own teacher: its loss is 0 and nothing is learned.
         # teacher
-        - teacher-gradient: the teacher's weights received a gradient: run it under torch.no_grad(), or detach its
-          logits.
+        - teacher-gradient: the teacher's weights received a gradient: run it under torch.no_grad(),
+          or detach its logits.
         # student
-        - student-without-gradient: the loss sends no gradient to the student: no_grad() or detach() is around it too.
+        - student-without-gradient: the loss sends no gradient to the student: no_grad() or detach()
+          is around it too.
         """
     ),
     sizes=lambda case: {"B": len(case["images"]), "C": case["student"][1].out_features},

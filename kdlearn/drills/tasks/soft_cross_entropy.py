@@ -36,7 +36,7 @@ def cases(generator: Generator) -> list[Case]:
 
 
 def edges() -> list[Edge]:
-    """Among others, rows that are labels, and a student so sure that a probability is 0 in floating point."""
+    """Among others, rows that are labels, and a student so sure that a probability rounds to 0."""
     case = example()
     labels = torch.eye(3, dtype=torch.float64)[:2]
     sides = ("student_logits", "target_probabilities")
@@ -102,21 +102,27 @@ def family(wrong: Wrong, z: Tensor, targets: Tensor) -> Tensor:
 drill = Drill(
     id="soft-cross-entropy",
     title="Cross-entropy with soft targets",
-    task="Labels are one-hot rows; a teacher gives whole rows. Write the cross-entropy for such targets.",
+    task=(
+        "Labels are one-hot rows; a teacher gives whole rows. Write the cross-entropy for such "
+        "targets."
+    ),
     minutes=4,
     level="warm-up",
     hints=(
         "Which of the two rows is inside the logarithm, and which weighs it?",
-        "With one-hot rows your formula must become what you know from labels. Which sum disappears then?",
-        "A probability of the student can round to 0. Which function of PyTorch goes from logits to logarithms "
-        "without passing through the probability?",
+        "With one-hot rows your formula must become what you know from labels. Which sum "
+        "disappears then?",
+        "A probability of the student can round to 0. Which function of PyTorch goes from logits "
+        "to logarithms without passing through the probability?",
     ),
     explanation=(
-        "O(BC). It differs from KL(target || student) by the target's entropy, which is constant for the student: "
-        'the same gradient, another number. A KL of 0 means "equal", a cross-entropy of its minimum does not '
-        "say so; report the KL. F.cross_entropy accepts probabilities as targets and gives the same. The "
-        "interviewer listens for log_softmax in place of log(softmax), for the sum over classes, and for targets "
-        "that are probabilities already."
+        "O(BC). It differs from KL(target || student) by the target's entropy, which is constant "
+        "for the student: "
+        'the same gradient, another number. A KL of 0 means "equal", a cross-entropy of its '
+        "minimum does not "
+        "say so; report the KL. F.cross_entropy accepts probabilities as targets and gives the "
+        "same. The interviewer listens for log_softmax in place of log(softmax), for the sum over "
+        "classes, and for targets that are probabilities already."
     ),
     reference=soft_cross_entropy,
     example=example,
@@ -135,24 +141,25 @@ drill = Drill(
     | switches(
         """
         # input
-        - probabilities-as-input: the student's probabilities stand where their logarithms belong: there is no
-          logarithm in it.
-        - logits-as-input: the student's logits stand where the logarithms of its probabilities belong: take
-          log_softmax.
+        - probabilities-as-input: the student's probabilities stand where their logarithms belong:
+          there is no logarithm in it.
+        - logits-as-input: the student's logits stand where the logarithms of its probabilities
+          belong: take log_softmax.
         # targets
-        - softmax-on-targets: softmax is applied to targets that are probabilities already: they become nearly
-          uniform, and the student is taught that all classes are alike.
+        - softmax-on-targets: softmax is applied to targets that are probabilities already: they
+          become nearly uniform, and the student is taught that all classes are alike.
           Seen asked: mit-han-lab/once-for-all issue 5
-        - argmax-targets: only the most probable class of the target counts: that is hard distillation. The
-          probabilities of the other classes are lost.
-        - targets-left-out: the logarithms are summed without their weights, the target's probabilities.
+        - argmax-targets: only the most probable class of the target counts: that is hard
+          distillation. The probabilities of the other classes are lost.
+        - targets-left-out: the logarithms are summed without their weights, the target's
+          probabilities.
         # what
-        - divergence: this is KL(target || student): the target's entropy was subtracted. The gradient is the same,
-          the number is not.
-        - divergence-unguarded: this is KL(target || student), and its p · log p is NaN where a target is 0. A
-          cross-entropy needs no logarithm of the target.
-        - sides-swapped: the logarithm is of the target, and the student's probabilities weigh it: cross-entropy has
-          the target outside and the student inside the logarithm.
+        - divergence: this is KL(target || student): the target's entropy was subtracted. The
+          gradient is the same, the number is not.
+        - divergence-unguarded: this is KL(target || student), and its p · log p is NaN where a
+          target is 0. A cross-entropy needs no logarithm of the target.
+        - sides-swapped: the logarithm is of the target, and the student's probabilities weigh it:
+          cross-entropy has the target outside and the student inside the logarithm.
         - squared-gap: this is the squared difference of probabilities: there is no logarithm in it.
         """
     ),

@@ -10,7 +10,8 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def softmax_with_temperature(logits: Tensor, *, temperature: float) -> Tensor:
     """Return the probabilities of logits softened by T, over the last dimension.
 
-    logits: any shape (..., C); finite, but as large as floating point allows. Do not call torch's softmax or logsumexp.
+    logits: any shape (..., C); finite, but as large as floating point allows. Do not call torch's
+    softmax or logsumexp.
     """
     scaled = logits / temperature
     scaled = scaled - scaled.amax(dim=-1, keepdim=True)
@@ -53,9 +54,10 @@ def edges() -> list[Edge]:
             },
         ),
         Edge("one class", {"logits": logits[:, :1], "temperature": 2.0}),
-        Edge("T = 1", {"logits": logits, "temperature": 1.0}),
+        Edge("T = 1", {"logits": logits, "temperature": 1.0}, without="the temperature"),
         Edge("a whole number as T", {"logits": logits, "temperature": 4}),
         Edge("float32 logits", {"logits": logits.float(), "temperature": 2.0}),
+        Edge("logits in half precision", {"logits": logits.half(), "temperature": 2.0}, hint),
     ]
 
 
@@ -100,23 +102,25 @@ drill = Drill(
     id="softmax-temperature",
     title="Softmax with temperature",
     task=(
-        "Write softmax with a temperature from exponentials and sums. It must not fail for large logits."
+        "Write softmax with a temperature from exponentials and sums. It must not fail for large "
+        "logits."
     ),
     minutes=4,
     level="warm-up",
     hints=(
-        "What does T do to the differences between logits? And what may be added to all logits without changing "
-        "the result?",
-        "exp(1000) is infinite. Which constant, subtracted from a row, keeps every exponent at or below 0?",
-        "logits may have one dimension or three: which dimension do the maximum and the sum run over, and which "
-        "shape must they keep?",
+        "What does T do to the differences between logits? And what may be added to all logits "
+        "without changing the result?",
+        "exp(1000) is infinite. Which constant, subtracted from a row, keeps every exponent at or "
+        "below 0?",
+        "logits may have one dimension or three: which dimension do the maximum and the sum run "
+        "over, and which shape must they keep?",
     ),
     explanation=(
-        "O(C) for each row. Softmax does not change when a constant is added to all logits, so the maximum can be "
-        "subtracted: every exponent is then at most 0, nothing overflows, and the sum is at least 1. T > 1 brings "
-        "probabilities nearer to each other and keeps their order; T to infinity gives 1/C, T to 0 the largest "
-        "class alone. The interviewer listens for division (not multiplication) by T, for the dimension, and for "
-        "the maximum."
+        "O(C) for each row. Softmax does not change when a constant is added to all logits, so the "
+        "maximum can be subtracted: every exponent is then at most 0, nothing overflows, and the "
+        "sum is at least 1. T > 1 brings probabilities nearer to each other and keeps their order; "
+        "T to infinity gives 1/C, T to 0 the largest class alone. The interviewer listens for "
+        "division (not multiplication) by T, for the dimension, and for the maximum."
     ),
     reference=softmax_with_temperature,
     example=example,
@@ -126,34 +130,35 @@ drill = Drill(
     knobs=switches(
         """
         # temperature
-        - multiplied: the logits are multiplied by T, not divided: the distribution gets sharper with T, not softer.
+        - multiplied: the logits are multiplied by T, not divided: the distribution gets sharper
+          with T, not softer.
           Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da)
-        - softmax-twice: softmax is applied twice: probabilities lie between 0 and 1, so the second one makes them
-          nearly uniform.
+        - softmax-twice: softmax is applied twice: probabilities lie between 0 and 1, so the second
+          one makes them nearly uniform.
           Seen proposed: haitongli/knowledge-distillation-pytorch issue 10
-        - divided-afterwards: T divides the probabilities, not the logits: they sum to 1/T, and their ratios are as
-          they were.
+        - divided-afterwards: T divides the probabilities, not the logits: they sum to 1/T, and
+          their ratios are as they were.
         - temperature-ignored: T changes nothing: these are the probabilities at T = 1.
         - divided-by-t-squared: the logits are divided by T², not by T.
         - divided-by-root: the logits are divided by the root of T, not by T.
         # dimension
-        - wrong-dimension: the probabilities sum to 1 over the first dimension, the batch: classes are in the last
-          one.
-        - second-dimension: the probabilities sum to 1 over dimension 1: classes are in the last one, whatever its
-          number.
+        - wrong-dimension: the probabilities sum to 1 over the first dimension, the batch: classes
+          are in the last one.
+        - second-dimension: the probabilities sum to 1 over dimension 1: classes are in the last
+          one, whatever its number.
         - over-everything: all probabilities together sum to 1: each row has a sum of its own.
         # maximum
-        - overflow: exp overflows for large logits, and infinity over infinity is NaN: subtract the maximum of each
-          row first.
-        - one-maximum-for-all: the maximum of the whole tensor is subtracted: in a row far below it every exponential
-          is 0, and 0 over 0 is NaN. Take each row's own.
-        - maximum-before-temperature: the maximum is subtracted from logits that were divided by T, but it is that of
-          the logits before.
+        - overflow: exp overflows for large logits, and infinity over infinity is NaN: subtract the
+          maximum of each row first.
+        - one-maximum-for-all: the maximum of the whole tensor is subtracted: in a row far below it
+          every exponential is 0, and 0 over 0 is NaN. Take each row's own.
+        - maximum-before-temperature: the maximum is subtracted from logits that were divided by T,
+          but it is that of the logits before.
         # result
         - logarithm: these are the logarithms of the probabilities.
         - not-normalized: the exponentials are not divided by their sum.
-        - guard: a guard is added to the sum: the probabilities sum to less than 1. After the maximum was subtracted
-          the sum is at least 1, and needs none.
+        - guard: a guard is added to the sum: the probabilities sum to less than 1. After the
+          maximum was subtracted the sum is at least 1, and needs none.
         - divided-by-norm: the exponentials are divided by their L2 norm, not by their sum.
         # gradient
         - detached: the result carries no gradient: .detach(), .data or no_grad() cuts the graph.

@@ -8,10 +8,10 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
 
 def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both sets with the mean and standard deviation of each channel of the training images removed.
+    """Return both sets, each channel standardized by the training images' mean and deviation.
 
-    train: (N, C, H, W); test: (M, C, H, W). The deviation is over all N · H · W values of a channel, with division by
-    their number (correction=0).
+    train: (N, C, H, W); test: (M, C, H, W). The deviation is over all N · H · W values of a
+    channel, with division by their number (correction=0).
     """
     mean = train.mean(dim=(0, 2, 3), keepdim=True)
     deviation = train.std(dim=(0, 2, 3), correction=0, keepdim=True)
@@ -78,6 +78,8 @@ def family(wrong: Wrong, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         mean, deviation = _statistics(wrong, test)
     if "test-mean-of-its-own" in wrong:
         mean = _statistics(wrong, test)[0]
+    if "mean-left-in-test" in wrong:
+        mean = torch.zeros_like(mean)
     theirs = test if "test-untouched" in wrong else _apply(wrong, test, mean, deviation)
     return (theirs, ours) if "order" in wrong else (ours, theirs)
 
@@ -128,23 +130,26 @@ drill = Drill(
     id="standardize",
     title="Whose mean is it?",
     task=(
-        "Before training, color images are standardized by channel. Write it for a training and a test set. "
-        "Whose statistics do you use for the test images, and whose would you use with a teacher from elsewhere?"
+        "Before training, color images are standardized by channel. Write it for a training and a "
+        "test set. Whose statistics do you use for the test images, and whose would you use with a "
+        "teacher from elsewhere?"
     ),
     minutes=4,
     level="warm-up",
     hints=(
-        "What would the model see in use, one image at a time, if the test set used statistics of its own?",
-        "One mean and one deviation for each channel. Over which dimensions of (N, C, H, W) is that, and which "
-        "shape divides an image again?",
+        "What would the model see in use, one image at a time, if the test set used statistics of "
+        "its own?",
+        "One mean and one deviation for each channel. Over which dimensions of (N, C, H, W) is "
+        "that, and which shape divides an image again?",
         "std() has a default that the docstring does not ask for. By which number does it divide?",
     ),
     explanation=(
-        "One pass over the data. All decisions come from the training set; a test set with its own statistics "
-        "hides that it is darker, which is what it should reveal. The three numbers of ImageNet that float around "
-        "belong to ImageNet: on other data they do little harm to training and make the text beside them false. A "
-        "pretrained teacher is another matter: it wants the statistics it was trained with, so a student with "
-        "others needs a second copy of the batch. The interviewer listens for the leak and for that last point."
+        "One pass over the data. All decisions come from the training set; a test set with its own "
+        "statistics hides that it is darker, which is what it should reveal. The three numbers of "
+        "ImageNet that float around belong to ImageNet: on other data they do little harm to "
+        "training and make the text beside them false. A pretrained teacher is another matter: it "
+        "wants the statistics it was trained with, so a student with others needs a second copy of "
+        "the batch. The interviewer listens for the leak and for that last point."
     ),
     reference=standardize,
     example=example,
@@ -154,41 +159,49 @@ drill = Drill(
     knobs=switches(
         """
         # whose
-        - another-data-set: these are the statistics of another data set, ImageNet's: they neither center nor scale
-          these images. Compute them from train.
-          Seen in code: a PyTorch tutorial on distillation, which calls such numbers those of its own data
-        - test-by-itself: the test images are standardized by their own statistics: whatever differs between the sets
-          is hidden, and a single image could not be treated so.
-        - sets-pooled: the statistics are of both sets together: that is a leak, as the test images take part in what
-          the model is trained on.
-        - statistics-of-test: both sets are standardized by the statistics of the test set: they come from the
-          training set.
-        - test-untouched: the test images are left as they are: they get the training set's statistics.
-        - test-mean-of-its-own: the test images lose their own mean, and are divided by the training set's deviation:
-          both numbers come from the training set.
+        - another-data-set: these are the statistics of another data set, ImageNet's: they neither
+          center nor scale these images. Compute them from train.
+          Seen in code: a PyTorch tutorial on distillation, which calls such numbers those of its
+          own data
+        - test-by-itself: the test images are standardized by their own statistics: whatever differs
+          between the sets is hidden, and a single image could not be treated so.
+        - sets-pooled: the statistics are of both sets together: that is a leak, as the test images
+          take part in what the model is trained on.
+        - statistics-of-test: both sets are standardized by the statistics of the test set: they
+          come from the training set.
+        - test-untouched: the test images are left as they are: they get the training set's
+          statistics.
+        - test-mean-of-its-own: the test images lose their own mean, and are divided by the training
+          set's deviation: both numbers come from the training set.
         # over
-        - one-for-all-channels: one mean and one deviation serve all channels: a channel with larger values stays so.
-          Leave the channel's dimension out of the mean.
-        - by-pixel: each position has statistics of its own: the same pattern is scaled differently at each place.
-          Average over positions too.
-        - by-image: each image is standardized by its own statistics: how bright an image is against the others is
-          lost.
-        - deviation-for-all-channels: each channel has its own mean, and all share one deviation: take the deviation
-          of each channel.
-        - deviations-averaged: the deviation is the mean of each image's: the deviation over all values of a channel
-          is larger, as images differ.
+        - one-for-all-channels: one mean and one deviation serve all channels: a channel with larger
+          values stays so. Leave the channel's dimension out of the mean.
+        - by-pixel: each position has statistics of its own: the same pattern is scaled differently
+          at each place. Average over positions too.
+        - by-image: each image is standardized by its own statistics: how bright an image is against
+          the others is lost.
+        - deviation-for-all-channels: each channel has its own mean, and all share one deviation:
+          take the deviation of each channel.
+        - deviations-averaged: the deviation is the mean of each image's: the deviation over all
+          values of a channel is larger, as images differ.
         # deviation
-        - variance: the images are divided by the variance: their deviation afterwards is 1/σ, not 1. Take its root.
-        - sample-deviation: the deviation divides by n - 1, the default of std(): the task asks for division by the
-          number of values, correction=0.
+        - variance: the images are divided by the variance: their deviation afterwards is 1/σ, not
+          1. Take its root.
+        - sample-deviation: the deviation divides by n - 1, the default of std(): the task asks for
+          division by the number of values, correction=0.
         - not-divided: the mean is removed and nothing is divided.
-        - guard: a guard is added to the deviation: in a channel with small values it is as large as the deviation.
-        - mean-absolute: the images are divided by the mean absolute deviation: asked for is the standard deviation.
-        - root-mean-square: the images are divided by the root of the mean square, from which the mean was not
-          removed.
+        - guard: a guard is added to the deviation: in a channel with small values it is as large as
+          the deviation.
+        - mean-absolute: the images are divided by the mean absolute deviation: asked for is the
+          standard deviation.
+        - root-mean-square: the images are divided by the root of the mean square, from which the
+          mean was not removed.
         # mean
         - mean-left: the mean is not removed: the images are only divided.
-        - mean-after-division: the mean of the values as they were is removed after the division: subtract first.
+        - mean-left-in-test: the test images are only divided: they lose the training set's mean as
+          well.
+        - mean-after-division: the mean of the values as they were is removed after the division:
+          subtract first.
         - mean-added: the mean is added, not subtracted.
         - median: the median is removed, not the mean.
         # returned
@@ -196,4 +209,5 @@ drill = Drill(
         """
     ),
     sizes=lambda case: {"N": len(case["train"]), "M": len(case["test"])},
+    observe=lambda case, result: dict(zip(("training set", "test set"), result, strict=True)),
 )

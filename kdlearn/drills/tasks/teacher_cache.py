@@ -10,8 +10,9 @@ from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Fault, Network,
 def store_teacher(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
     """Return the teacher's logits for all images, shape (N, C), in the order of the images.
 
-    Run batch_size images at a time, without gradients and in evaluation mode; each module of the teacher has the mode
-    afterwards that it had before. Store logits, so that any temperature can be used later.
+    Run batch_size images at a time, without gradients and in evaluation mode; each module of the
+    teacher has the mode afterwards that it had before. Store logits, so that any temperature can be
+    used later.
     """
     modes = {module: module.training for module in teacher.modules()}
     teacher.eval()
@@ -51,13 +52,13 @@ def example() -> Case:
 
 
 def cases(generator: Generator) -> list[Case]:
-    """Numbers of images that no batch divides; teachers in either mode, one of them frozen in part."""
+    """Numbers of images that no batch divides; teachers in either mode, one frozen in part."""
     plans = ((11, 3, 4, True), (13, 4, 5, False), (10, 5, 4, True))
     return [_case(generator, *plan) for plan in plans]
 
 
 def edges() -> list[Edge]:
-    """Batches of one, one batch for all, a whole number of batches, modes that differ within the teacher."""
+    """Batches of one, one batch for all, whole batches, modes that differ within the teacher."""
     case, training, resting = example(), example(), example()
     training["teacher"].train()
     resting["teacher"].eval()
@@ -125,25 +126,26 @@ drill = Drill(
     id="teacher-cache",
     title="The teacher, computed once",
     task=(
-        "The images are not augmented, and the teacher is expensive. Compute its answers once, so that every "
-        "epoch can use them. What do you store, and what must not change?"
+        "The images are not augmented, and the teacher is expensive. Compute its answers once, so "
+        "that every epoch can use them. What do you store, and what must not change?"
     ),
     minutes=6,
     level="warm-up",
     hints=(
         "What would make the stored answer of an image depend on its neighbors, or on chance?",
-        "What does the last batch look like when batch_size does not divide N? And what keeps each batch's "
-        "activations alive?",
-        "A teacher may be frozen in part: one number says too little about its mode. What must you remember before "
-        "eval(), and for which modules?",
+        "What does the last batch look like when batch_size does not divide N? And what keeps "
+        "each batch's activations alive?",
+        "A teacher may be frozen in part: one number says too little about its mode. What must "
+        "you remember before eval(), and for which modules?",
     ),
     explanation=(
-        "One forward pass over the data instead of one for each epoch: the teacher's cost is divided by the "
-        "number of epochs. Logits take N · C numbers. Store logits, not probabilities: softmax loses nothing but "
-        "a constant, but probabilities at T = 1 round to 0 what a higher T would have brought up. In training "
-        "mode batch normalization would mix the images of a batch. Put back each module's mode: a part that was "
-        "frozen in evaluation mode must stay so. The interviewer listens for order, the last batch, and the "
-        "limit: with random augmentation the stored answers belong to other pixels."
+        "One forward pass over the data instead of one for each epoch: the teacher's cost is "
+        "divided by the number of epochs. Logits take N · C numbers. Store logits, not "
+        "probabilities: softmax loses nothing but a constant, but probabilities at T = 1 round to "
+        "0 what a higher T would have brought up. In training mode batch normalization would mix "
+        "the images of a batch. Put back each module's mode: a part that was frozen in evaluation "
+        "mode must stay so. The interviewer listens for order, the last batch, and the limit: with "
+        "random augmentation the stored answers belong to other pixels."
     ),
     reference=store_teacher,
     example=example,
@@ -153,41 +155,44 @@ drill = Drill(
     knobs=switches(
         """
         # mode
-        - train-mode: the teacher runs in training mode: its answers depend on the other images of the batch and on
-          dropout, and its running statistics drift. Call eval().
-        - mode-left: the teacher runs in the mode in which it comes: where that is training mode, its answers depend on
-          the other images of the batch and on dropout, and its running statistics drift. Call eval().
+        - train-mode: the teacher runs in training mode: its answers depend on the other images of
+          the batch and on dropout, and its running statistics drift. Call eval().
+        - mode-left: the teacher runs in the mode in which it comes: where that is training mode,
+          its answers depend on the other images of the batch and on dropout, and its running
+          statistics drift. Call eval().
         # order
-        - shuffled: the answers are in another order than the images: a shuffled loader was stored. Row i must be the
-          answer to image i.
+        - shuffled: the answers are in another order than the images: a shuffled loader was stored.
+          Row i must be the answer to image i.
         - reversed: the answers are in the reverse order of the images.
         # rows
-        - last-batch-lost: the last images are missing: the final batch is shorter than the others, and was dropped.
+        - last-batch-lost: the last images are missing: the final batch is shorter than the others,
+          and was dropped.
         - first-batch-only: only the first batch is stored.
         - last-batch-only: only the last batch is stored: each one overwrites the one before.
         - not-joined: the answers are stacked by batch: join them along the first dimension.
         # stored
-        - probabilities-stored: probabilities are stored, not logits: what rounded to 0 at T = 1 cannot be softened
-          later.
-        - log-probabilities-stored: log-probabilities are stored, not logits: softened they give the same, but the
-          task asks for logits.
+        - probabilities-stored: probabilities are stored, not logits: what rounded to 0 at T = 1
+          cannot be softened later.
+        - log-probabilities-stored: log-probabilities are stored, not logits: softened they give the
+          same, but the task asks for logits.
         - classes-stored: only the most probable class is stored: no temperature can soften that.
         - half-precision: the logits were rounded to half precision: the task does not allow it.
         # images
-        - fresh-augmentation: the images are changed at random before they are stored: training then shows other
-          pixels than the teacher judged. Store what the student will see.
+        - fresh-augmentation: the images are changed at random before they are stored: training then
+          shows other pixels than the teacher judged. Store what the student will see.
           Seen claimed: described in Beyer et al., CVPR 2022
         """
     ),
     effects=(
         Fault(
             "graph-recorded",
-            "the teacher runs with a graph: every batch keeps its activations until the graph is let go. Run it "
-            "under torch.no_grad().",
+            "the teacher runs with a graph: every batch keeps its activations until the graph is "
+            "let go. Run it under torch.no_grad().",
         ),
         Fault(
             "all-at-once",
-            "more than batch_size images run at a time: a data set does not fit into memory at once.",
+            "more than batch_size images run at a time: a data set does not fit into memory at "
+            "once.",
         ),
         Fault(
             "run-twice",

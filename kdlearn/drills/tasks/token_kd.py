@@ -14,9 +14,11 @@ def token_kd_loss(
 ) -> Tensor:
     """Return T² · KL(teacher || student), averaged over the tokens that count.
 
-    student_logits, teacher_logits: shape (B, L, V). The teacher is a constant. Softened by T on both sides.
-    mask: torch.bool, shape (B, L), True where a token counts. All tokens of the batch that count weigh the same.
-    What stands at the other positions must not matter: their logits may be infinite or NaN, and their gradient is 0.
+    student_logits, teacher_logits: shape (B, L, V). The teacher is a constant. Softened by T on
+    both sides.
+    mask: torch.bool, shape (B, L), True where a token counts. All tokens of the batch that count
+    weigh the same. What stands at the other positions must not matter: their logits may be infinite
+    or NaN, and their gradient is 0.
     """
     log_student = F.log_softmax(student_logits[mask] / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher_logits.detach()[mask] / temperature, dim=-1)
@@ -25,7 +27,7 @@ def token_kd_loss(
 
 
 def answer_mask(generator: Generator, batch: int, length: int) -> Tensor:
-    """Answers of different lengths, each after a prompt and before padding; the first has no padding."""
+    """Answers of different lengths, after a prompt and before padding; the first has none."""
     start = draws.whole(generator, 0, length // 3, batch, 1)
     end = start + 1 + draws.whole(generator, 0, length // 2, batch, 1)
     end[0] = length
@@ -71,7 +73,7 @@ def cases(generator: Generator) -> list[Case]:
 
 
 def edges() -> list[Edge]:
-    """Padding whose logits are no numbers, as an attention mask over everything leaves them; one token; no padding."""
+    """Padding whose logits are no numbers, as attention masks leave it; one token; no padding."""
     case = example()
     student, teacher, mask = case["student_logits"], case["teacher_logits"], case["mask"]
     padding = ~mask[..., None]
@@ -100,7 +102,7 @@ def edges() -> list[Edge]:
             "one sequence",
             case | {"student_logits": student[:1], "teacher_logits": teacher[:1], "mask": mask[:1]},
         ),
-        Edge("T = 1", case | {"temperature": 1.0}),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
         Edge(
             "float32 logits",
             case | {"student_logits": student.float(), "teacher_logits": teacher.float()},
@@ -185,27 +187,31 @@ drill = Drill(
     id="token-kd",
     title="Distillation of a language model, token by token",
     task=(
-        "Student and teacher are language models that read the same tokens: logits of shape $(B, L, V)$. Write the "
-        "soft-target loss at temperature $T$ over the tokens of the answers; `mask` says which these are. Sequences "
-        "have different lengths, and nobody promises what the models say about padding."
+        "Student and teacher are language models that read the same tokens: logits of shape $(B, "
+        "L, V)$. Write the soft-target loss at temperature $T$ over the tokens of the answers; "
+        "`mask` says which these are. Sequences have different lengths, and nobody promises what "
+        "the models say about padding."
     ),
     minutes=8,
     level="core",
     hints=(
-        "The mean goes over tokens, not over sequences: by what does 'batchmean' divide when the input has three "
-        "dimensions?",
-        "NaN times 0 is NaN, so multiplying by the mask comes too late. What can a mask do besides multiplying?",
-        "Once only the tokens that count are left, which loss of a classifier is it, and with how many samples?",
+        "The mean goes over tokens, not over sequences: by what does 'batchmean' divide when the "
+        "input has three dimensions?",
+        "NaN times 0 is NaN, so multiplying by the mask comes too late. What can a mask do "
+        "besides multiplying?",
+        "Once only the tokens that count are left, which loss of a classifier is it, and with how "
+        "many samples?",
     ),
     explanation=(
-        "`logits[mask]` makes one row of each token that counts, and the rest is the loss of a classifier with N "
-        "samples: O(NV) time and memory instead of O(BLV), which matters as V is 50,000 or more. Selecting first is "
-        "also what is safe: a NaN under a zero is still a NaN, and `torch.where` after the loss repairs the value but "
-        "not the gradient. 'batchmean' divides by the first dimension whatever follows, so on $(B, L, V)$ the loss "
-        "grows with the length. A mean per sequence and then over sequences is another loss: tokens of short answers "
-        "weigh more. Each is used; say which one you mean, since over several devices N must be summed before "
-        "dividing. The interviewer listens for: the denominator, padding, and whether the logits need a shift (no: "
-        "both models predict the same next token)."
+        "`logits[mask]` makes one row of each token that counts, and the rest is the loss of a "
+        "classifier with N samples: O(NV) time and memory instead of O(BLV), which matters as V is "
+        "50,000 or more. Selecting first is also what is safe: a NaN under a zero is still a NaN, "
+        "and `torch.where` after the loss repairs the value but not the gradient. 'batchmean' "
+        "divides by the first dimension whatever follows, so on $(B, L, V)$ the loss grows with "
+        "the length. A mean per sequence and then over sequences is another loss: tokens of short "
+        "answers weigh more. Each is used; say which one you mean, since over several devices N "
+        "must be summed before dividing. The interviewer listens for: the denominator, padding, "
+        "and whether the logits need a shift (no: both models predict the same next token)."
     ),
     reference=token_kd_loss,
     example=example,
@@ -224,36 +230,40 @@ drill = Drill(
     | switches(
         """
         # denominator
-        - divided-by-batch: your sum is divided by the B = {B} sequences, not by the N = {N} tokens that count, as
-          'batchmean' does on three dimensions: the loss grows with the length of the answers. Divide by mask.sum().
+        - divided-by-batch: your sum is divided by the B = {B} sequences, not by the N = {N} tokens
+          that count, as 'batchmean' does on three dimensions: the loss grows with the length of the
+          answers. Divide by mask.sum().
           Seen in code: neuralmagic/sparseml pull request 592
-        - mean-per-sequence: you take the mean of each sequence, then the mean of those: a token of a short answer
-          weighs more than one of a long answer. Sum over all tokens that count, then divide by their number.
-        - divided-by-all: the sum goes over the N = {N} tokens that count, but you divide by all B · L positions: the
-          more padding a batch has, the smaller its loss. Divide by mask.sum() instead of calling .mean().
-        - divided-by-length: the sum is divided by L, the length of the batch: divide by the N = {N} tokens that
-          count.
+        - mean-per-sequence: you take the mean of each sequence, then the mean of those: a token of
+          a short answer weighs more than one of a long answer. Sum over all tokens that count, then
+          divide by their number.
+        - divided-by-all: the sum goes over the N = {N} tokens that count, but you divide by all B ·
+          L positions: the more padding a batch has, the smaller its loss. Divide by mask.sum()
+          instead of calling .mean().
+        - divided-by-length: the sum is divided by L, the length of the batch: divide by the N = {N}
+          tokens that count.
         - summed: the tokens are summed, not averaged: divide by their number N = {N}.
-        - mean-reduction: your loss is V = {V} times too small: the mean runs over the vocabulary too. Sum over it,
-          average over tokens.
-        - divided-by-everything: the sum is divided by B · L · V, as .mean() of a masked tensor does: divide by the N
-          = {N} tokens that count.
+        - mean-reduction: your loss is V = {V} times too small: the mean runs over the vocabulary
+          too. Sum over it, average over tokens.
+        - divided-by-everything: the sum is divided by B · L · V, as .mean() of a masked tensor
+          does: divide by the N = {N} tokens that count.
         # mask
-        - padding-counted: the mask is not used: prompt and padding are trained on as well. Select the tokens with
-          logits[mask].
+        - padding-counted: the mask is not used: prompt and padding are trained on as well. Select
+          the tokens with logits[mask].
           Seen in code: jxiw/MambaInLlama issue 11
-        - mask-inverted: you average over the positions where the mask is False: here True means that a token counts.
-          Padding masks of nn.MultiheadAttention are the other way round.
-        - shifted: the positions are shifted by one against the mask: student and teacher both predict the same next
-          token, so nothing is to be shifted.
+        - mask-inverted: you average over the positions where the mask is False: here True means
+          that a token counts. Padding masks of nn.MultiheadAttention are the other way round.
+        - shifted: the positions are shifted by one against the mask: student and teacher both
+          predict the same next token, so nothing is to be shifted.
         - shifted-mask: the mask is shifted by one: it belongs to the positions as they stand.
         - first-row-mask: the mask of the first sequence is used for all.
         # padding
-        - nan-times-zero: the loss is not finite as soon as a padded position holds NaN or only -inf: 0 · NaN is NaN,
-          so multiplying by the mask comes too late. Select with logits[mask] before the softmax.
-        - nan-gradient: the loss is right, but its gradient is NaN where padding holds NaN: dropping the losses of
-          padding afterwards repairs the value, and backward() still multiplies their NaN by 0. Select the logits
+        - nan-times-zero: the loss is not finite as soon as a padded position holds NaN or only
+          -inf: 0 · NaN is NaN, so multiplying by the mask comes too late. Select with logits[mask]
           before the softmax.
+        - nan-gradient: the loss is right, but its gradient is NaN where padding holds NaN: dropping
+          the losses of padding afterwards repairs the value, and backward() still multiplies their
+          NaN by 0. Select the logits before the softmax.
         # dimension
         - over-positions: the softmax runs over the positions: the vocabulary is the last dimension.
         - over-batch: the softmax runs over the batch: the vocabulary is the last dimension.

@@ -11,11 +11,12 @@ from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 def top_k_kd_loss(student_logits: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
     """Return KL(teacher || student) over K + 1 events, averaged over the batch, at T = 1.
 
-    Of the teacher only the K largest log-probabilities were stored, from a softmax over all V classes. The first K
-    events are these classes; the last one, the tail, is "any other class", with what is left of the probability on
-    either side.
+    Of the teacher only the K largest log-probabilities were stored, from a softmax over all V
+    classes. The first K events are these classes; the last one, the tail, is "any other class",
+    with what is left of the probability on either side.
     student_logits: shape (B, V), V > K.
-    teacher_log_probs: shape (B, K), a constant. Their probabilities sum to at most 1; a tail of 0 costs nothing.
+    teacher_log_probs: shape (B, K), a constant. Their probabilities sum to at most 1; a tail of 0
+    costs nothing.
     indices: torch.int64, shape (B, K), the classes they belong to; different within a row.
     """
     log_student = F.log_softmax(student_logits, dim=1)
@@ -48,7 +49,7 @@ def cases(generator: Generator) -> list[Case]:
 
 
 def edges() -> list[Edge]:
-    """A sure student, a teacher that left nothing, one stored class, all but one, indices in any order."""
+    """A sure student, a teacher that left nothing, one stored class, all but one, any order."""
     case = example()
     student, log_probs, indices = (case[name] for name in case)
     sure = student + torch.zeros_like(student).scatter(1, indices, 500.0)
@@ -147,29 +148,33 @@ drill = Drill(
     id="top-k-kd",
     title="Distillation from stored top-K logits",
     task=(
-        "A vocabulary has 100,000 tokens, so of the teacher only the $K$ largest log-probabilities and their token "
-        "numbers were stored. Write the forward KL against the student that does not pretend that these are all: "
-        "$K$ classes, and one more event that holds the rest on both sides."
+        "A vocabulary has 100,000 tokens, so of the teacher only the $K$ largest log-probabilities "
+        "and their token numbers were stored. Write the forward KL against the student that does "
+        "not pretend that these are all: $K$ classes, and one more event that holds the rest on "
+        "both sides."
     ),
     minutes=12,
     level="core",
     hints=(
-        "The student has a probability for each of V classes. Which comes first for it: the softmax, or picking "
-        "the K stored classes?",
-        "The student's tail is a sum of many small probabilities, in logarithms. Why does log(1 - sum) fail where "
-        "the stored classes have nearly everything, and what adds logarithms instead?",
-        "The teacher's tail can be 0. What should 0 · log 0 add to the loss, and which function of torch knows that?",
+        "The student has a probability for each of V classes. Which comes first for it: the "
+        "softmax, or picking the K stored classes?",
+        "The student's tail is a sum of many small probabilities, in logarithms. Why does log(1 - "
+        "sum) fail where the stored classes have nearly everything, and what adds logarithms "
+        "instead?",
+        "The teacher's tail can be 0. What should 0 · log 0 add to the loss, and which function "
+        "of torch knows that?",
     ),
     explanation=(
-        "O(BV) for the student's softmax, O(BK) to store: at K = 64 of 100,000 that is over a thousand times "
-        "less. Merging events can only lower a KL, so the loss is a lower bound of the full one, is 0 at the "
-        "right student, and never negative. Renormalizing the K probabilities tells the student that nothing else "
-        "is possible: it becomes over-confident, the more the flatter the teacher was. Renormalizing both sides "
-        "leaves the rest of the vocabulary free, and with K = 1 the loss is 0 for every student. The plain sum "
-        "over K can be negative, and its minimum gives the tail nothing. Sampling tokens from the teacher instead "
-        "of cutting gives an estimate without bias. Numerics: the student's tail in logarithms, the teacher's as "
-        "a probability with xlogy, so that an empty tail is 0 · log 0 = 0. The interviewer listens for: what "
-        "happens to the rest, and softmax before gather."
+        "O(BV) for the student's softmax, O(BK) to store: at K = 64 of 100,000 that is over a "
+        "thousand times less. Merging events can only lower a KL, so the loss is a lower bound of "
+        "the full one, is 0 at the right student, and never negative. Renormalizing the K "
+        "probabilities tells the student that nothing else is possible: it becomes over-confident, "
+        "the more the flatter the teacher was. Renormalizing both sides leaves the rest of the "
+        "vocabulary free, and with K = 1 the loss is 0 for every student. The plain sum over K can "
+        "be negative, and its minimum gives the tail nothing. Sampling tokens from the teacher "
+        "instead of cutting gives an estimate without bias. Numerics: the student's tail in "
+        "logarithms, the teacher's as a probability with xlogy, so that an empty tail is 0 · log 0 "
+        "= 0. The interviewer listens for: what happens to the rest, and softmax before gather."
     ),
     reference=top_k_kd_loss,
     example=example,
@@ -179,52 +184,61 @@ drill = Drill(
     knobs=switches(
         """
         # events
-        - renormalized: the K probabilities were divided by their sum, as if the teacher had said nothing else: the
-          student learns to give the tail no probability, and becomes over-confident. Keep them as they are, and add
-          the tail.
+        - renormalized: the K probabilities were divided by their sum, as if the teacher had said
+          nothing else: the student learns to give the tail no probability, and becomes
+          over-confident. Keep them as they are, and add the tail.
           Seen claimed: ACL 2025, long paper 885, which describes it
-        - renormalized-both: both sides were divided by their sum over the K classes: what the student gives to all
-          other classes costs nothing, and with K = 1 every student has loss 0. Add the tail as one more event.
-        - gathered-first: the student's softmax goes over the K gathered logits only, so its probabilities sum to 1
-          there and the tail is out of sight, while the teacher's do not. log_softmax over all V classes first, gather
-          then.
-        - tail-ignored: the tail is missing: the sum over the K stored classes alone is no divergence. It can be
-          negative, and its minimum gives the other classes nothing. Add the event that holds the rest on both sides.
-        - tail-spread: the teacher's tail is spread evenly over the V - K other classes, and each is compared: that
-          teaches the student a uniform tail, which nobody said. Compare the sums of the tails as one event.
+        - renormalized-both: both sides were divided by their sum over the K classes: what the
+          student gives to all other classes costs nothing, and with K = 1 every student has loss 0.
+          Add the tail as one more event.
+        - gathered-first: the student's softmax goes over the K gathered logits only, so its
+          probabilities sum to 1 there and the tail is out of sight, while the teacher's do not.
+          log_softmax over all V classes first, gather then.
+        - tail-ignored: the tail is missing: the sum over the K stored classes alone is no
+          divergence. It can be negative, and its minimum gives the other classes nothing. Add the
+          event that holds the rest on both sides.
+        - tail-spread: the teacher's tail is spread evenly over the V - K other classes, and each is
+          compared: that teaches the student a uniform tail, which nobody said. Compare the sums of
+          the tails as one event.
         - tail-alone: only the tail is compared: the K stored classes are missing.
-        - tail-without-teacher: the tail of the teacher has no logarithm of its own: its entropy is missing, so the
-          loss is not 0 for the right student.
+        - tail-without-teacher: the tail of the teacher has no logarithm of its own: its entropy is
+          missing, so the loss is not 0 for the right student.
         # classes
-        - own-top-k: the student's own K largest are compared with the teacher's, rank by rank: these are different
-          classes. Take the student's values at the stored indices.
+        - own-top-k: the student's own K largest are compared with the teacher's, rank by rank:
+          these are different classes. Take the student's values at the stored indices.
         - first-k: the first K classes of the student are taken: take those of the stored indices.
         # direction
-        - reversed: this is KL(student || teacher) over the K + 1 events: the teacher comes first. F.kl_div(log q, p)
-          is KL(p || q).
-        - cross-entropy: this is the cross-entropy over the K + 1 events: the teacher's entropy is still in it.
+        - reversed: this is KL(student || teacher) over the K + 1 events: the teacher comes first.
+          F.kl_div(log q, p) is KL(p || q).
+        - cross-entropy: this is the cross-entropy over the K + 1 events: the teacher's entropy is
+          still in it.
         # reduction
-        - mean-reduction: your loss is K + 1 times too small (K = {K}): it is averaged over the events as well. Sum
-          over the events of a sample, then take the mean over samples.
+        - mean-reduction: your loss is K + 1 times too small (K = {K}): it is averaged over the
+          events as well. Sum over the events of a sample, then take the mean over samples.
         - mean-over-k: the K stored terms are averaged, not summed.
-        - sum-reduction: your loss is B = {B} times too large: it is summed over the batch, not averaged.
+        - sum-reduction: your loss is B = {B} times too large: it is summed over the batch, not
+          averaged.
         # dimension
-        - wrong-dimension: the student's softmax runs over the batch, dim=0: the vocabulary is dim=1.
+        - wrong-dimension: the student's softmax runs over the batch, dim=0: the vocabulary is
+          dim=1.
         # teacher
-        - logs-as-probabilities: the stored log-probabilities are used as probabilities: exp() is missing.
-        - exp-of-softmax: softmax is applied to the stored log-probabilities: that renormalizes them. exp() gives the
-          probabilities.
+        - logs-as-probabilities: the stored log-probabilities are used as probabilities: exp() is
+          missing.
+        - exp-of-softmax: softmax is applied to the stored log-probabilities: that renormalizes
+          them. exp() gives the probabilities.
         # student
         - softmax-twice: softmax is applied to the student before log_softmax.
         - tail-detached: the student's tail sends no gradient: it belongs to the graph.
         # numbers
-        - log-of-one-minus: log(1 - sum) of the student is -inf when the stored classes have nearly all of its
-          probability: 1 - sum rounds to 0 long before the tail is 0. Take the logsumexp of the log-probabilities that
-          were not stored.
-        - guarded-one-minus: log(1 - sum + guard) of the student is wrong when the stored classes have nearly all of
-          its probability: take the logsumexp of the log-probabilities that were not stored.
-        - empty-tail: where the teacher's stored probabilities sum to 1, its tail is 0, and 0 · log 0 is NaN when
-          written out: the limit is 0. Use torch.xlogy, or F.kl_div with probabilities as target.
+        - log-of-one-minus: log(1 - sum) of the student is -inf when the stored classes have nearly
+          all of its probability: 1 - sum rounds to 0 long before the tail is 0. Take the logsumexp
+          of the log-probabilities that were not stored.
+        - guarded-one-minus: log(1 - sum + guard) of the student is wrong when the stored classes
+          have nearly all of its probability: take the logsumexp of the log-probabilities that were
+          not stored.
+        - empty-tail: where the teacher's stored probabilities sum to 1, its tail is 0, and 0 · log
+          0 is NaN when written out: the limit is 0. Use torch.xlogy, or F.kl_div with probabilities
+          as target.
         """
     ),
     sizes=lambda case: {

@@ -22,10 +22,10 @@ def train_step(
 ) -> float:
     """Take one step of distillation and return the loss.
 
-    Both networks give logits (B, C). The student is in training mode, the teacher in evaluation mode, whatever mode
-    they come in. Loss: (1 - weight) · cross-entropy with the labels + weight · T² · KL(teacher || student) at
-    temperature T, both averaged over the batch. The optimizer holds the student's parameters; nothing of the
-    teacher changes but its mode.
+    Both networks give logits (B, C). The student is in training mode, the teacher in evaluation
+    mode, whatever mode they come in. Loss: (1 - weight) · cross-entropy with the labels + weight ·
+    T² · KL(teacher || student) at temperature T, both averaged over the batch. The optimizer holds
+    the student's parameters; nothing of the teacher changes but its mode.
     """
     student.train()
     teacher.eval()
@@ -93,8 +93,8 @@ def edges() -> list[Edge]:
         Edge("both networks in training mode", training),
         Edge("both networks in evaluation mode", resting),
         Edge("an optimizer with momentum", momentum),
-        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
-        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}, without="the soft term"),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}, without="the labels' term"),
     ]
 
 
@@ -158,23 +158,26 @@ drill = Drill(
     id="train-step",
     title="One training step",
     task=(
-        "Write one step of the training loop: the teacher answers, the student learns from labels and soft "
-        "targets. Assume nothing about the modes in which you get the networks."
+        "Write one step of the training loop: the teacher answers, the student learns from labels "
+        "and soft targets. Assume nothing about the modes in which you get the networks."
     ),
     minutes=10,
     level="core",
     hints=(
-        "What in a network behaves differently in training mode, and for which of the two do you want that? Assume "
-        "nothing about how they arrive.",
-        "Three calls belong to the optimizer and to backward. What is in .grad when your function begins?",
-        "The teacher needs no graph, and no_grad() is not eval(). Where does T stand in the loss, and where not?",
+        "What in a network behaves differently in training mode, and for which of the two do you "
+        "want that? Assume nothing about how they arrive.",
+        "Three calls belong to the optimizer and to backward. What is in .grad when your function "
+        "begins?",
+        "The teacher needs no graph, and no_grad() is not eval(). Where does T stand in the loss, "
+        "and where not?",
     ),
     explanation=(
-        "A live teacher adds its forward pass to each step, and no memory for a backward one: that is what "
-        "no_grad saves. eval() is another matter: it stops dropout and makes batch normalization use its running "
-        "statistics; no_grad does neither. A teacher left in training mode gives other targets for the same image "
-        "in each batch, and its running statistics drift toward the student's data, in silence. The labels' term "
-        "has no T and no T². The interviewer listens for the difference of eval and no_grad, and for what is in "
+        "A live teacher adds its forward pass to each step, and no memory for a backward one: that "
+        "is what no_grad saves. eval() is another matter: it stops dropout and makes batch "
+        "normalization use its running statistics; no_grad does neither. A teacher left in "
+        "training mode gives other targets for the same image in each batch, and its running "
+        "statistics drift toward the student's data, in silence. The labels' term has no T and no "
+        "T². The interviewer listens for the difference of eval and no_grad, and for what is in "
         "the optimizer."
     ),
     reference=train_step,
@@ -212,31 +215,33 @@ drill = Drill(
     | switches(
         """
         # teacher's mode
-        - teacher-in-train-mode: the teacher runs in training mode: its batch statistics, and dropout if it has any,
-          make its answers depend on the batch, and its running statistics drift. no_grad() does not change that; call
-          teacher.eval().
-        - teacher-mode-left: the teacher runs in the mode in which it comes: where that is training mode, its batch
-          statistics make its answers depend on the batch, and its running statistics drift. no_grad() does not change
-          that; call teacher.eval().
+        - teacher-in-train-mode: the teacher runs in training mode: its batch statistics, and
+          dropout if it has any, make its answers depend on the batch, and its running statistics
+          drift. no_grad() does not change that; call teacher.eval().
+        - teacher-mode-left: the teacher runs in the mode in which it comes: where that is training
+          mode, its batch statistics make its answers depend on the batch, and its running
+          statistics drift. no_grad() does not change that; call teacher.eval().
         # student's mode
-        - student-mode-left: the student trains in the mode in which it comes: where that is evaluation mode, batch
-          normalization uses running statistics that never follow. Call student.train().
-        - student-in-eval-mode: the student trains in evaluation mode: batch normalization uses running statistics
-          that never follow. Call student.train().
+        - student-mode-left: the student trains in the mode in which it comes: where that is
+          evaluation mode, batch normalization uses running statistics that never follow. Call
+          student.train().
+        - student-in-eval-mode: the student trains in evaluation mode: batch normalization uses
+          running statistics that never follow. Call student.train().
         # step
-        - old-gradients: the gradients of an earlier batch are still there and are added to yours: call
-          optimizer.zero_grad() before backward.
-        - step-before-backward: the optimizer steps before backward: it uses the gradients of an earlier batch, and
-          yours wait for the next call.
-        - no-step: the student's weights do not move: optimizer.step() or backward() is missing, or the gradients are
-          cleared between backward() and step().
+        - old-gradients: the gradients of an earlier batch are still there and are added to yours:
+          call optimizer.zero_grad() before backward.
+        - step-before-backward: the optimizer steps before backward: it uses the gradients of an
+          earlier batch, and yours wait for the next call.
+        - no-step: the student's weights do not move: optimizer.step() or backward() is missing, or
+          the gradients are cleared between backward() and step().
         - two-steps: the optimizer steps twice on one batch.
         # sides
-        - sides-swapped: teacher and student are swapped: the loss trains on the teacher's logits, and the student's
-          are the targets.
+        - sides-swapped: teacher and student are swapped: the loss trains on the teacher's logits,
+          and the student's are the targets.
           Seen in code: keras-team/keras-io commit 1da2fde
         # returned
-        - loss-after-step: what you return is the loss after the step: the step's own loss is asked for.
+        - loss-after-step: what you return is the loss after the step: the step's own loss is asked
+          for.
         """
     ),
     watch=watch,

@@ -13,8 +13,8 @@ def parameters_to_train(
 ) -> list[nn.Parameter]:
     """Return the parameters that an optimizer must hold for distillation through projectors.
 
-    Those of the student and of the projectors that require a gradient, in any order, each once, also where two layers
-    share it. Nothing of the teacher. Change nothing. Result: a list.
+    Those of the student and of the projectors that require a gradient, in any order, each once,
+    also where two layers share it. Nothing of the teacher. Change nothing. Result: a list.
     """
     both = nn.ModuleList([student, projectors])
     return [parameter for parameter in both.parameters() if parameter.requires_grad]
@@ -122,24 +122,26 @@ drill = Drill(
     id="trainable-parameters",
     title="What trains?",
     task=(
-        "A student is matched to a teacher through projectors. Which parameters do you hand to the optimizer? "
-        "Write the function that collects them."
+        "A student is matched to a teacher through projectors. Which parameters do you hand to the "
+        "optimizer? Write the function that collects them."
     ),
     minutes=4,
     level="warm-up",
     hints=(
-        "Three modules. Which of them change during training, and which of their parameters are frozen?",
-        "parameters() of one module names a shared weight once; joining two lists may not. What could hold both "
-        "modules, so that one call is enough?",
-        "What would become of a matched layer if its projector never learned? And who else could use up what you "
-        "return?",
+        "Three modules. Which of them change during training, and which of their parameters are "
+        "frozen?",
+        "parameters() of one module names a shared weight once; joining two lists may not. What "
+        "could hold both modules, so that one call is enough?",
+        "What would become of a matched layer if its projector never learned? And who else could "
+        "use up what you return?",
     ),
     explanation=(
-        "Linear in the number of parameters. A projector that is left out stays a random map: the loss has a "
-        "gradient, the student learns to please it, and nothing fails. A teacher that is let in learns to be easy "
-        "to follow. Frozen parameters get no gradient, but weight decay in some optimizers would still need them "
-        "left out for clarity. A generator would be used up by the first reader. The interviewer listens for the "
-        "projectors; it is the error that published code has."
+        "Linear in the number of parameters. A projector that is left out stays a random map: the "
+        "loss has a gradient, the student learns to please it, and nothing fails. A teacher that "
+        "is let in learns to be easy to follow. Frozen parameters get no gradient, but weight "
+        "decay in some optimizers would still need them left out for clarity. A generator would be "
+        "used up by the first reader. The interviewer listens for the projectors; it is the error "
+        "that published code has."
     ),
     reference=parameters_to_train,
     example=example,
@@ -149,38 +151,42 @@ drill = Drill(
     knobs=switches(
         """
         # projectors
-        - projectors-forgotten: the projectors are missing: they stay the random maps they are at the start, and the
-          student is matched through them. Nothing fails, which is why it is published so often.
-          Seen in code: a circulating class KnowledgeDistiller, which gives the optimizer the student's parameters
-          alone
+        - projectors-forgotten: the projectors are missing: they stay the random maps they are at
+          the start, and the student is matched through them. Nothing fails, which is why it is
+          published so often.
+          Seen in code: a circulating class KnowledgeDistiller, which gives the optimizer the
+          student's parameters alone
         - first-projector-only: only the first projector's parameters are there: take those of all.
         # student
         - student-forgotten: the student's parameters are missing: only the projectors would learn.
-        - biases-forgotten: the biases are missing: every parameter that requires a gradient is trained, also those of
-          one dimension.
+        - biases-forgotten: the biases are missing: every parameter that requires a gradient is
+          trained, also those of one dimension.
         # teacher
-        - teacher-included: the teacher's parameters are among them: it would learn to be easy to follow. The
-          optimizer must not hold them, and the teacher is run under no_grad.
-        - teacher-instead: these are the teacher's parameters and not the student's: the big model would be trained.
+        - teacher-included: the teacher's parameters are among them: it would learn to be easy to
+          follow. The optimizer must not hold them, and the teacher is run under no_grad.
+        - teacher-instead: these are the teacher's parameters and not the student's: the big model
+          would be trained.
           Seen in code: keras-team/keras-io commit 1da2fde, which mixes the two up
         # frozen
-        - frozen-included: frozen parameters are among them: the task asks for those that require a gradient.
-        - frozen-projector-included: frozen parameters of the projectors are among them: the task asks for those that
-          require a gradient.
+        - frozen-included: frozen parameters are among them: the task asks for those that require a
+          gradient.
+        - frozen-projector-included: frozen parameters of the projectors are among them: the task
+          asks for those that require a gradient.
         - frozen-alone: these are the frozen parameters: the condition is the wrong way round.
         # shared
-        - shared-twice: a shared parameter is there twice: optimizers refuse it or step twice. Collect by identity,
-          not by name or layer.
-        - shared-left-out: of two layers that share a parameter it is missing altogether: each parameter is there
-          once.
+        - shared-twice: a shared parameter is there twice: optimizers refuse it or step twice.
+          Collect by identity, not by name or layer.
+        - shared-left-out: of two layers that share a parameter it is missing altogether: each
+          parameter is there once.
         # kind
-        - generator: the result is a generator or an iterator: it is used up after one look, so a second optimizer or
-          a count finds nothing. Return a list.
+        - generator: the result is a generator or an iterator: it is used up after one look, so a
+          second optimizer or a count finds nothing. Return a list.
         - tuple: the result is a tuple: the task asks for a list.
-        - set: the result is a set: its order differs from run to run, and so would an optimizer's state. Return a
-          list.
+        - set: the result is a set: its order differs from run to run, and so would an optimizer's
+          state. Return a list.
         - dict: the result is a dict: the task asks for a list of the parameters alone.
-        - groups: the result is a list of groups or lists: the task asks for one flat list of parameters.
+        - groups: the result is a list of groups or lists: the task asks for one flat list of
+          parameters.
         """
     ),
     any_kind=True,

@@ -21,12 +21,14 @@ def distill(
     temperature: float,
     weight: float,
 ) -> Tensor:
-    """Train the teacher, then the student with it; return the student's probabilities for the images as it is used.
+    """Train the teacher, then the student with it; return the student's probabilities.
 
-    Both networks come untrained and give logits (B, C); each keeps the initial weights it has. First train the
-    teacher on labels by cross-entropy. Then train the student on (1 - weight) · cross-entropy with the labels +
-    weight · T² · KL(teacher || student) at temperature T, both averaged over the batch, with a teacher that no
-    longer changes. Each is trained by torch.optim.SGD without momentum, for `steps` steps on all images at once.
+    They are for the images, from the student as it is used.
+    Both networks come untrained and give logits (B, C); each keeps the initial weights it has.
+    First train the teacher on labels by cross-entropy. Then train the student on (1 - weight) ·
+    cross-entropy with the labels + weight · T² · KL(teacher || student) at temperature T, both
+    averaged over the batch, with a teacher that no longer changes. Each is trained by
+    torch.optim.SGD without momentum, for `steps` steps on all images at once.
     """
     optimizer = torch.optim.SGD(teacher.parameters(), lr=learning_rate)
     for _ in range(steps):
@@ -70,24 +72,24 @@ def _case(generator: Generator, rows: int, classes: int, ours: int, theirs: int)
 
 
 def example() -> Case:
-    """Four images, three classes, two steps."""
+    """Four images, three classes, one step."""
     case = _case(Generator().manual_seed(1), 4, 3, 3, 4)
-    return case | {"steps": 2, "learning_rate": 0.5, "temperature": 2.0, "weight": 0.75}
+    return case | {"steps": 1, "learning_rate": 0.5, "temperature": 2.0, "weight": 0.75}
 
 
 def cases(generator: Generator) -> list[Case]:
-    """Students of the teacher's shape, so that copying its weights would work, and a smaller one."""
+    """Students of the teacher's shape, to which its weights can be copied, and a smaller one."""
     return [_case(generator, *sizes) for sizes in ((12, 3, 6, 6), (15, 4, 7, 7), (10, 3, 3, 8))]
 
 
 def edges() -> list[Edge]:
-    """One of the two terms alone, one step."""
+    """One of the two terms alone, two steps."""
     case = example()
     return [
-        Edge("weight = 0, the labels alone", case | {"weight": 0.0}),
-        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}),
-        Edge("T = 1", case | {"temperature": 1.0}),
-        Edge("one step", case | {"steps": 1}),
+        Edge("weight = 0, the labels alone", case | {"weight": 0.0}, without="the soft term"),
+        Edge("weight = 1, the soft term alone", case | {"weight": 1.0}, without="the labels' term"),
+        Edge("T = 1", case | {"temperature": 1.0}, without="the temperature and its factor"),
+        Edge("two steps", case | {"steps": 2}),
     ]
 
 
@@ -151,23 +153,28 @@ drill = Drill(
     id="whole-process",
     title="The whole process",
     task=(
-        "Two untrained networks and a labeled set. Program distillation from the beginning to the end: what is "
-        "trained first, on what, where the student starts, what it learns from, and how it is used."
+        "Two untrained networks and a labeled set. Program distillation from the beginning to the "
+        "end: what is trained first, on what, where the student starts, what it learns from, and "
+        "how it is used."
     ),
     minutes=15,
     level="core",
     hints=(
         "Three stages. In which of them does each network change, and what is the target in each?",
-        "After the first stage the teacher no longer changes. How often must it be asked about the same images?",
-        "Each stage has an optimizer of its own. Where does T stand, and is it still there when the student is used?",
+        "After the first stage the teacher no longer changes. How often must it be asked about "
+        "the same images?",
+        "Each stage has an optimizer of its own. Where does T stand, and is it still there when "
+        "the student is used?",
     ),
     explanation=(
-        "The teacher's training usually costs most, and its soft targets, on fixed images, are computed once: "
-        "O(NC) numbers. The student starts where it starts: at random, as a rule. Copying weights needs equal "
-        "shapes and is another method (it can be combined). The labels stay; what replaces them in a circulating "
-        "answer, the student's own output, holds nothing to learn. T belongs to the soft term in training and to "
-        'nothing else: the shipped student answers at T = 1. The interviewer listens for the order, and for "the '
-        'teacher must know the task": a teacher that was never trained teaches noise, and the student still '
+        "The teacher's training usually costs most, and its soft targets, on fixed images, are "
+        "computed once: O(NC) numbers. The student starts where it starts: at random, as a rule. "
+        "Copying weights needs equal shapes and is another method (it can be combined). The labels "
+        "stay; what replaces them in a circulating answer, the student's own output, holds nothing "
+        "to learn. T belongs to the soft term in training and to "
+        "nothing else: the shipped student answers at T = 1. The interviewer listens for the "
+        'order, and for "the teacher must know the task": a teacher that was never trained teaches '
+        "noise, and the student still "
         "improves a little, from the labels."
     ),
     reference=distill,
@@ -205,44 +212,61 @@ drill = Drill(
     | switches(
         """
         # teacher
-        - teacher-untrained: the teacher is never trained on the task: its soft targets are noise. The student still
-          improves a little, from the labels, which is why this goes unnoticed.
-          Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da), where the head is new
-        - teacher-goes-on: the teacher goes on training while the student learns: the targets move in every step, and
-          cannot be computed once. Freeze it after the first stage.
-        - teacher-one-step-short: the teacher is trained for one step too few: it takes `steps` steps.
-        - teacher-one-step-more: the teacher is trained for one step too many: it takes `steps` steps.
-        - targets-before-training: the soft targets are computed before the teacher was trained: they are noise.
+        - teacher-untrained: the teacher is never trained on the task: its soft targets are noise.
+          The student still improves a little, from the labels, which is why this goes unnoticed.
+          Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da), where
+          the head is new
+        - teacher-goes-on: the teacher goes on training while the student learns: the targets move
+          in every step, and cannot be computed once. Freeze it after the first stage.
+        - teacher-one-step-short: the teacher is trained for one step too few: it takes `steps`
+          steps.
+        - teacher-one-step-more: the teacher is trained for one step too many: it takes `steps`
+          steps.
+        - targets-before-training: the soft targets are computed before the teacher was trained:
+          they are noise.
         # student
-        - started-from-the-teacher: the student starts from a copy of the teacher's weights: that needs the same
-          shapes, and distillation needs neither. The student keeps its own initial weights.
-          Seen claimed: a circulating answer that says the student must be initialized from the teacher
-        - own-output-as-labels: the targets are replaced by the student's own output: its loss then tells it to stay
-          as it is, only surer. The targets are the labels and the teacher's softened output.
+        - started-from-the-teacher: the student starts from a copy of the teacher's weights: that
+          needs the same shapes, and distillation needs neither. The student keeps its own initial
+          weights.
+          Seen claimed: a circulating answer that says the student must be initialized from the
+          teacher
+        - own-output-as-labels: the targets are replaced by the student's own output: its loss then
+          tells it to stay as it is, only surer. The targets are the labels and the teacher's
+          softened output.
           Seen claimed: a circulating answer
-        - student-one-step-short: the student is trained for one step too few: it takes `steps` steps.
-        - student-one-step-more: the student is trained for one step too many: it takes `steps` steps.
-        - student-untrained: the student's weights do not move: is its own optimizer made, and stepped?
+        - student-one-step-short: the student is trained for one step too few: it takes `steps`
+          steps.
+        - student-one-step-more: the student is trained for one step too many: it takes `steps`
+          steps.
+        - student-untrained: the student's weights do not move: is its own optimizer made, and
+          stepped?
         # sides
-        - sides-swapped: teacher and student are swapped: the student is trained on labels first, and the large
-          network learns from it.
+        - sides-swapped: teacher and student are swapped: the student is trained on labels first,
+          and the large network learns from it.
         # gradients
-        - never-cleared: the gradients are never cleared: each step adds those of all before. Call zero_grad() in
-          every step.
+        - never-cleared: the gradients are never cleared: each step adds those of all before. Call
+          zero_grad() in every step.
         - momentum: there is momentum in the optimizers: the task says SGD without.
         # end
-        - softened-at-the-end: the student answers at temperature T: T belongs to the soft term in training. In use it
-          is 1, or every answer is less sure than the student is.
+        - softened-at-the-end: the student answers at temperature T: T belongs to the soft term in
+          training. In use it is 1, or every answer is less sure than the student is.
         - logits-returned: logits are returned: the task asks for probabilities.
-        - teacher-returned: the teacher's probabilities are returned: the task asks for the student's.
-        - last-before-step: the probabilities are those before the last step: run the student again when it is
-          trained.
+        - teacher-returned: the teacher's probabilities are returned: the task asks for the
+          student's.
+        - last-before-step: the probabilities are those before the last step: run the student again
+          when it is trained.
         """
     ),
     sizes=lambda case: {"B": len(case["images"]), "C": case["teacher"][-1].out_features},
     changes=("teacher", "student"),
     free=frozenset(
-        {"gradients of the teacher", "gradients of the student", "requires_grad of the teacher"}
+        {
+            "gradients of the teacher",
+            "gradients of the student",
+            "requires_grad of the teacher",
+            "mode of the teacher",
+            "mode of the student",
+        }
     ),
     observe=lambda case, result: {"predictions": result},
 )

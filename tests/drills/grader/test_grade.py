@@ -254,3 +254,57 @@ def test_a_report_can_be_sent():
     assert Report.from_dict(report.as_dict()) == report
     text = str(report)
     assert "FAILED  gives the right value" in text and "passed  does nothing besides" in text
+
+
+def test_a_function_of_an_argument_is_told_with_its_factor():
+    def squared(s, t, *, temperature):
+        q, p = soft(s, t, temperature**2)
+        return temperature**2 * F.kl_div(q, p, reduction="batchmean")
+
+    ((_, message),) = said(squared)
+    assert "of the square of temperature in place of temperature, times 1/T²." in message
+
+
+def test_where_a_term_plays_no_part_the_other_is_what_is_wrong():
+    def smoothed(s, t, labels, *, temperature, weight):
+        hard = F.cross_entropy(s, labels, label_smoothing=0.1)
+        return (1 - weight) * hard + weight * right(s, t, temperature=temperature)
+
+    ((name, message),) = said(smoothed, find("kd-total"))
+    assert name == "narrowed-down" and "look at the labels' term" in message
+
+
+def test_the_one_edge_that_is_wrong_is_told():
+    def square(student, teacher):
+        total = 0
+        for s, t in zip(student, teacher, strict=True):
+            size = min(s.shape[2], t.shape[2])
+            pooled = [F.adaptive_avg_pool2d(x, size) for x in (s, t.detach())]
+            maps = [F.normalize(x.square().sum(1).flatten(1), dim=1) for x in pooled]
+            total = total + (maps[0] - maps[1]).square().mean()
+        return total
+
+    message = said(square, find("at-layers"))[0][1]
+    assert "wrong for a side that is higher and one that is wider alone" in message
+
+
+def test_parts_that_are_scaled_by_themselves_are_told():
+    def between_0_and_1(features, *, p):
+        energy = features.abs().pow(p).sum(1)
+        low, high = (energy.flatten(1).aminmax(dim=1)[n][:, None, None] for n in (0, 1))
+        return (energy - low) / (high - low)
+
+    message = said(between_0_and_1, find("activation-map"))[0][1]
+    assert "along dimension 0, each part of your value is the right one times a number" in message
+
+
+def test_the_modes_of_networks_are_free_where_nothing_forbids_them():
+    drill = find("whole-process")
+
+    def in_evaluation_mode(teacher, student, images, labels, **numbers):
+        answer = drill.reference(teacher, student, images, labels, **numbers)
+        teacher.eval()
+        student.eval()
+        return answer
+
+    assert grade(drill, in_evaluation_mode, seed=5).passed

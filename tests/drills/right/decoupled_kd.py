@@ -4,33 +4,31 @@ import torch
 from torch.nn import functional as F
 
 
-def _parts(s, t, y, temperature, *, exclude=True):
-    """TCKD and NCKD for each row, and the teacher's probability of the label."""
-    p, q = ((t / temperature).softmax(1), (s / temperature).softmax(1))
-    p_y, q_y = (p.gather(1, y[:, None]), q.gather(1, y[:, None]))
-    tckd = (p_y * (p_y / q_y).log() + (1 - p_y) * ((1 - p_y) / (1 - q_y)).log()).squeeze(1)
-    label = F.one_hot(y, s.shape[1]).bool()
-    hide = label if exclude else torch.zeros_like(label)
-    log_p = (t / temperature).masked_fill(hide, -torch.inf).log_softmax(1)
-    log_q = (s / temperature).masked_fill(hide, -torch.inf).log_softmax(1)
-    terms = (log_p.exp() * (log_p - log_q)).masked_fill(label, 0)
-    return (tckd, terms.sum(1), p_y.squeeze(1))
-
-
-def in_probabilities(student_logits, teacher_logits, labels, *, temperature, alpha, beta):
-    """Probabilities in place of logarithms."""
-    tckd, nckd, _ = _parts(student_logits, teacher_logits.detach(), labels, temperature)
-    return (alpha * tckd + beta * nckd).mean() * temperature**2
-
-
-def from_the_identity(student_logits, teacher_logits, labels, *, temperature, alpha, beta):
-    """NCKD as what plain distillation has beyond TCKD, over 1 - p_y."""
-    t = teacher_logits.detach()
-    tckd, _, p_y = _parts(student_logits, t, labels, temperature)
-    log_p, log_q = ((z / temperature).log_softmax(1) for z in (t, student_logits))
-    whole = (log_p.exp() * (log_p - log_q)).sum(1)
-    nckd = (whole - tckd) / (1 - p_y)
+def by_selection(student_logits, teacher_logits, labels, *, temperature, alpha, beta):
+    """Boolean selection of the other classes, before their own softmax."""
+    label = F.one_hot(labels, student_logits.shape[1]).bool()
+    sides = [side / temperature for side in (student_logits, teacher_logits.detach())]
+    rest = [side[~label].view(len(labels), -1).log_softmax(1) for side in sides]
+    logs = [side.log_softmax(1) for side in sides]
+    two = [
+        torch.stack([log[label], log.masked_fill(label, -torch.inf).logsumexp(1)], 1)
+        for log in logs
+    ]
+    tckd, nckd = ((q[1].exp() * (q[1] - q[0])).sum(1) for q in (two, rest))
     return temperature**2 * (alpha * tckd + beta * nckd).mean()
 
 
-RIGHT = (in_probabilities, from_the_identity)
+def row_by_row(student_logits, teacher_logits, labels, *, temperature, alpha, beta):
+    """A loop over the samples, with the classes of each picked by their numbers."""
+    losses = []
+    for s, t, label in zip(student_logits, teacher_logits.detach(), labels.tolist(), strict=True):
+        others = [number for number in range(len(s)) if number != label]
+        s, t = s / temperature, t / temperature
+        events = [torch.stack([z[label], z[others].logsumexp(0)]).log_softmax(0) for z in (s, t)]
+        rest = [z[others].log_softmax(0) for z in (s, t)]
+        tckd, nckd = (F.kl_div(q, p, reduction="sum", log_target=True) for q, p in (events, rest))
+        losses.append(alpha * tckd + beta * nckd)
+    return temperature**2 * sum(losses) / len(losses)
+
+
+RIGHT = (by_selection, row_by_row)
