@@ -13,7 +13,6 @@ from kdlearn.core.checks import (
     check_class_dimension,
     check_device,
     check_fraction,
-    check_labels,
     check_logit_values,
     check_logits,
     check_mask,
@@ -24,7 +23,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import kl_terms, log_sum, widen
-from kdlearn.losses.rows import Head, kept, log_softmax, mean_of_rows, row_mean
+from kdlearn.losses.rows import Head, kept, labels_kept, log_softmax, mean_of_rows, row_mean
 
 CHUNK = 2**20  # logits
 
@@ -318,21 +317,6 @@ def cross_entropy(
         return F.cross_entropy(widen(student), wanted.squeeze(-1), reduction="sum")
 
     return mean_of_rows(total, student_logits, wanted, mask=mask, chunk=chunk)
-
-
-def labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the labels, checked; 0 where the mask drops a token, whatever number stood there.
-
-    Example:
-        >>> labels_kept(torch.tensor([1, -100]), torch.zeros(2, 3), torch.tensor([True, False]))
-        tensor([1, 0])
-    """
-    if mask is not None:
-        check_mask(mask, logits.shape[:-1])
-        if isinstance(labels, Tensor) and labels.shape == mask.shape:
-            labels = labels.masked_fill(~mask, 0)
-    check_labels(labels, logits)
-    return labels
 
 
 @finite_or_refused
