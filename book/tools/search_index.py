@@ -1,8 +1,8 @@
 """The search's index: every section of every page, as its words are read.
 
-Written from the finished pages, so that an excerpt is what stands there; without what surrounds
-the text, code that is folded away and the answers of bugs to find, and with formulas as they are spoken of in plain text.
-site/search.js ranks the sections.
+Written from the finished pages, so that an excerpt is what stands there: without what surrounds the
+text, without code that is folded away, and without the answers of bugs to find. site/search.js
+ranks the sections.
 """
 
 import json
