@@ -202,7 +202,15 @@ def _value_and_gradients(
             own = slope if weight is None else slope.to(weight.dtype) @ weight
             gradients[0][rows] = own.to(student.dtype)
         if gradients[1] is not None:
-            gradients[1].addmm_(widen(slope).T, widen(student[rows]))
+            _add_product(gradients[1], slope, student[rows])
         if gradients[2] is not None:
             gradients[2].add_(widen(slope).sum(dim=0))
     return value, gradients
+
+
+def _add_product(total: Tensor, slope: Tensor, rows: Tensor) -> None:
+    if rows.is_cuda and rows.dtype != total.dtype:
+        # What the plain form rounds too; a product in single precision takes several times as long.
+        total.add_(slope.to(rows.dtype).T @ rows)
+    else:
+        total.addmm_(widen(slope).T, widen(rows))
