@@ -20,7 +20,7 @@ import repository
 
 ROOT = repository.ROOT
 FOLDER = ROOT / "_build/colab"
-PYTHON = FOLDER / "bin/python"
+PYTHON = str(FOLDER / "bin/python")
 RUN = """
 import sys
 import nbformat
@@ -37,9 +37,9 @@ def pip(*arguments: str) -> None:
 
 def prepare() -> None:
     """Make the environment, if it is not there."""
-    if PYTHON.exists():
+    if Path(PYTHON).exists():
         return
-    subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True)
     index = os.environ.get("TORCH_INDEX", "")
     pip(*(["--extra-index-url", index] if index else []), install.torch_pin())
     pip("-r", str(ROOT / "book/tools/colab.txt"), "tqdm", "safetensors", "pydantic", "typer")

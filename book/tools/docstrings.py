@@ -72,8 +72,10 @@ def sections(lines: list[str]) -> list[str]:
     for name, part in blocks(lines):
         part = [x if ">>>" in x else STAR.sub(r"\*", x) for x in part]
         if name == "Convention":
-            written += ["Convention:", ""]
-            written += [f"    * {item}" for item in items([x.removeprefix("    ") for x in part])]
+            lines = [x.removeprefix("    ") for x in part]
+            end = next((k for k, line in enumerate(lines) if line.startswith("====")), len(lines))
+            written += ["Convention:", "", *(f"    * {item}" for item in items(lines[:end]))]
+            written += ["", *(f"    {x}" for x in lines[end:])] if lines[end:] else []  # a table
         elif name == "Source":
             written += ["Source:", "    " + " ".join(x.strip() for x in part if x.strip())]
         else:

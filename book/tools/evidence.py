@@ -47,8 +47,8 @@ small images, five paired seeds. So a verdict says what happens *here*, and the 
 - **cannot be tested at this size**: what the claim is about does not exist on a laptop.
 
 A verdict of the third kind does not refute a paper. It says that the claim needs something that
-is not here, and the entry says what that may be. Numbers are a mean with its standard deviation;
-differences are paired by seed, with a 95 % interval.
+is not here, and the entry says what that may be. Numbers are a mean over seeds with its standard
+deviation; differences are paired by seed, with an interval of the mean.
 """
 
 
@@ -206,7 +206,10 @@ def entry(claim: Claim) -> str:
         f"({claim.name})=",
         f"### {claim.title}",
         "",
-        *_wrapped(f"**The claim.** {claim.claim} {{cite:p}}`{claim.cite}`, {claim.where}."),
+        *_wrapped(
+            f"**The claim.** {claim.claim.removesuffix('.')} {{cite:p}}`{claim.cite}`, "
+            f"{claim.where}."
+        ),
         "",
         *_wrapped(f"**There.** {claim.there}"),
         "",
@@ -215,18 +218,13 @@ def entry(claim: Claim) -> str:
     ]
     if claim.table is not None:
         table = table_of(claim.table)
-        lines += [f"- {each.text}: {each.shown(table)}" for each in claim.measured]
+        # As code: what a table says, which prose.py need not look for in an output.
+        lines += [f"- {each.text}: `{each.shown(table)}`" for each in claim.measured]
         lines.append("")
     lines += [*_wrapped(f"**Verdict: {claim.verdict}.** {claim.finding}"), ""]
     if claim.table is not None:
-        seconds = f"about {claim.cpu_seconds} CPU seconds a seed" if claim.cpu_seconds else ""
-        lines += [
-            *_wrapped(
-                f"Run it: `kdlearn experiment {claim.table}`"
-                + (f", {seconds}." if claim.cpu_seconds else ", a second or two.")
-            ),
-            "",
-        ]
+        seconds = f"about {claim.cpu_seconds} CPU seconds per seed"
+        lines += [f"Run it: `kdlearn experiment {claim.table}`, {seconds}.", ""]
     return "\n".join(lines)
 
 

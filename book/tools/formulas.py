@@ -46,7 +46,7 @@ def mathml(latex: str, display: bool) -> str:
 
     Example:
         >>> mathml("T^2", display=False)
-        '<math display="inline"><mrow><msup><mi>T</mi><mn>2</mn></msup></mrow></math>'
+        '<math display="inline"><msup><mi>T</mi><mn>2</mn></msup></math>'
     """
     text = latex.strip()
     for old, new in SPELLINGS.items():
@@ -58,6 +58,7 @@ def mathml(latex: str, display: bool) -> str:
             element.tag = LIMITS[element.tag]
         _join_letters(element)
         _mend_fence(element)
+        _drop_rows(element)
     unknown = [x.text for x in root.iter() if re.match(r"\\[a-zA-Z]", x.text or "")]
     if unknown:
         raise ValueError(f"{unknown[0]} in the formula {latex!r} is not known to latex2mathml")
@@ -89,6 +90,14 @@ def _mend_fence(element: ElementTree.Element) -> None:
         element.text = FENCES.get(element.text or "", element.text)
         if element.text in ("‖", "|") and "stretchy" not in element.attrib:
             element.set("stretchy", "false")
+
+
+def _drop_rows(element: ElementTree.Element) -> None:
+    """Put in the place of a row of one element that element."""
+    for place, child in enumerate(element):
+        while child.tag.removeprefix(f"{{{NAMESPACE}}}") == "mrow" and len(child) == 1:
+            child = child[0]
+            element[place] = child
 
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:

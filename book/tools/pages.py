@@ -17,6 +17,7 @@ SCOPED = re.compile(r"<style scoped>.*?</style>", re.DOTALL)
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 # Tokens that no color tells apart: their spans are most of the nodes of a page with code.
 PLAIN = re.compile(r'<span class="(?:w|n|p|nn|o|fm|bp|si|py|nv|vm|_)">([^<]*)</span>')
+LITERAL = re.compile(r'<span class="pre">([^<]*)</span>')
 CODE = re.compile(r'<div class="highlight">.*?</pre>', re.DOTALL)
 TYPES = re.compile(r'<span class="(?:w|n|p|o|pre|sig-paren)">((?:[^<]|<a [^>]*>[^<]*</a>)*)</span>')
 NUMBER = re.compile(r"^[+\-−]?[\d.,]+(?: ?(?:%|±.*|x|×|MB|kB|ms|s))?$")
@@ -43,6 +44,7 @@ def mend(body: str) -> str:
     body = SCOPED.sub("", body)
     body = TABLE.sub(lambda match: table(match[0]), body)
     body = body.replace("<pre>", '<pre tabindex="0">')
+    body = LITERAL.sub(r"\1", body).replace('<pre tabindex="0"><span></span>', '<pre tabindex="0">')
     body = CODE.sub(lambda match: PLAIN.sub(r"\1", match[0]), body)
     return SIGNATURE.sub(lambda match: signature(match[0]), body)
 

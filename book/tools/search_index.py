@@ -1,8 +1,8 @@
 """The search's index: every section of every page, as its words are read.
 
-Written from the finished pages, so that an excerpt is what stands there; without what surrounds
-the text, without code that is folded away, and with formulas as they are spoken of in plain text.
-site/search.js ranks the sections.
+Written from the finished pages, so that an excerpt is what stands there: without what surrounds the
+text, without code that is folded away, and without the answers of bugs to find. site/search.js
+ranks the sections.
 """
 
 import json
@@ -11,19 +11,19 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 LEFT_OUT = (
-    ".headerlink, .chapter-head, .clock, .fold, .set-up, script, style, nav, svg, .drill-card, "
-    ".bet-form, .kd-controls, summary.quiet"
+    ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
+    ".kd-controls, details[data-bug], .kd-verdicts, script, style, nav, svg"
 )
 LONGEST = 6000  # characters of a section that are kept
 
 
 def sections(page: str, html: str) -> list[dict[str, str]]:
-    """Return the sections of a page: page, anchor, title of the page, heading, text.
+    """Return the sections of a page: page, anchor, title of the page, heading, text, code.
 
     Example:
         >>> html = '<article><section id="a"><h1>One</h1><p>Two.</p></section></article>'
         >>> sections("x.html", html)
-        [{'p': 'x.html', 'a': '', 't': 'One', 'h': '', 'x': 'Two.'}]
+        [{'p': 'x.html', 'a': '', 't': 'One', 'h': '', 'x': 'Two.', 'c': ''}]
     """
     article = BeautifulSoup(html, "html.parser").article
     if article is None:
@@ -37,7 +37,7 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
         head = section.find(["h1", "h2", "h3", "h4"], recursive=False)
         if head is None:
             continue
-        text = _own_text(section)
+        text, code = _own_text(section)
         name = " ".join(head.get_text().split())
         first = head.name == "h1"
         found.append(
@@ -47,19 +47,24 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
                 "t": title,
                 "h": "" if first else name,
                 "x": text[:LONGEST],
+                "c": code[:LONGEST],
             }
         )
     return found + _entries(page, title, article)
 
 
-def _own_text(section: Tag) -> str:
-    """Return the text of a section without its heading and the sections in it."""
-    parts = []
+def _own_text(section: Tag) -> tuple[str, str]:
+    """Return text and code of a section, without its heading and the sections in it."""
+    parts: list[str] = []
+    code: list[str] = []
     for child in section.children:
-        if isinstance(child, Tag):
-            if child.name in ("section", "h1", "h2", "h3", "h4"):
-                continue
+        if isinstance(child, Tag) and child.name not in ("section", "h1", "h2", "h3", "h4"):
+            code += [block.extract().get_text() for block in child.select("pre")]
             parts.append(child.get_text(" "))
+    return _plain(parts), _plain(code)
+
+
+def _plain(parts: list[str]) -> str:
     return " ".join(" ".join(parts).split())
 
 
@@ -70,7 +75,7 @@ def _entries(page: str, title: str, article: Tag) -> list[dict[str, str]]:
         meaning = term.find_next_sibling("dd")
         text = " ".join(meaning.get_text(" ").split()) if meaning else ""
         name = " ".join(term.get_text().split())
-        found.append({"p": page, "a": str(term["id"]), "t": title, "h": name, "x": text})
+        found.append({"p": page, "a": str(term["id"]), "t": title, "h": name, "x": text, "c": ""})
     return found
 
 

@@ -10,6 +10,7 @@
 
 import base64
 import hashlib
+import io
 import itertools
 import re
 import subprocess
@@ -30,6 +31,7 @@ import search_index
 import svg
 from docutils import nodes
 from docutils.statemachine import StringList
+from PIL import Image
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -166,7 +168,7 @@ def finish_page(
     """Tidy a page's text and hand the template what it shows around it."""
     if "body" in context:
         body = with_figures(app, pages.mend(context["body"]))
-        context["body"] = with_thumbnails(app, body) if page == HOME else body
+        context["body"] = with_thumbnails(body) if page == HOME else body
     context["site"] = app.kdlearn_site  # type: ignore[attr-defined]
     context["page_contents"] = pages.page_contents
     context["chapters"] = chapters
@@ -185,27 +187,30 @@ def with_figures(app: Sphinx, body: str) -> str:
     return SVG_IMAGE.sub(figure, body)
 
 
-def with_thumbnails(app: Sphinx, body: str) -> str:
+def with_thumbnails(body: str) -> str:
     """Return the first page with a picture on each card: the first figure of its chapter."""
-    folder = Path(app.outdir) / "_images"
-    folder.mkdir(exist_ok=True)
 
     def picture(match: re.Match[str]) -> str:
-        chapter = BOOK / f"{match['page']}.ipynb"
-        for cell in notebooks.code_cells(notebooks.read(chapter)):
-            for output in cell.outputs:
-                for kind, suffix in (("image/svg+xml", "svg"), ("image/png", "png")):
-                    if kind in output.get("data", {}):
-                        data = output.data[kind]
-                        name = f"card-{chapter.stem}-{chapter.parent.name}.{suffix}"
-                        (folder / name).write_bytes(
-                            data.encode() if suffix == "svg" else base64.b64decode(data)
-                        )
-                        image = f'<img class="thumb" src="../_images/{name}" alt="" loading="lazy">'
-                        return match[0] + image
-        return match[0]
+        image = thumbnail(BOOK / f"{match['page']}.ipynb")
+        return match[0] + (f'<img class="thumb" src="{image}" alt="">' if image else "")
 
     return CARD.sub(picture, body)
+
+
+def thumbnail(chapter: Path) -> str:
+    """Return a chapter's first figure, small, as an address that needs no request, or nothing."""
+    for cell in notebooks.code_cells(notebooks.read(chapter)):
+        for data in (output.get("data", {}) for output in cell.outputs):
+            if "image/svg+xml" in data:
+                packed = base64.b64encode(data["image/svg+xml"].encode()).decode()
+                return f"data:image/svg+xml;base64,{packed}"
+            if "image/png" in data:
+                small = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+                small.thumbnail((440, 300))
+                file = io.BytesIO()
+                small.save(file, "WEBP", quality=70)
+                return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return ""
 
 
 def further_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:

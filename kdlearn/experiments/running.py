@@ -111,18 +111,22 @@ def run(
     return table
 
 
-def split_methods(name: str, text: str) -> list[str]:
+def split_methods(experiment: str, text: str) -> list[str]:
     """Cut ``"A,B"`` into methods of an experiment; a name that has a comma itself stays whole.
+
+    Of several ways to cut, the longest name is taken that was not taken before.
 
     Example:
         >>> split_methods("cluttered-digits", "KD,AT, shuffled maps,AT")
         ['KD', 'AT, shuffled maps', 'AT']
     """
-    known = _found(name).METHODS
+    known = set(_found(experiment).METHODS)
     words = [word.strip() for word in text.split(",")]
-    methods = []
+    methods: list[str] = []
     while words:
-        length = next((n for n in range(len(words), 0, -1) if ", ".join(words[:n]) in known), 1)
+        lengths = range(len(words), 0, -1)
+        free = [n for n in lengths if ", ".join(words[:n]) in known - set(methods)]
+        length = free[0] if free else 1
         methods.append(", ".join(words[:length]))
         words = words[length:]
     return methods

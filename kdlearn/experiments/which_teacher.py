@@ -27,6 +27,7 @@ from kdlearn.models import SmallCNN
 from kdlearn.training import fit
 
 TEMPERATURE = 4.0
+OTHER_START = 1000
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,20 @@ class Method:
     Attributes:
         teacher: width of the teacher; 0 is labels alone.
         short: whether the teacher made a third of the steps, with a schedule to match.
+        same_start: whether the teacher had the student's first weights; else it had its own.
         pruned: whether the student starts as a pruned teacher.
     """
 
     teacher: int = 0
     short: bool = False
+    same_start: bool = False
     pruned: bool = False
 
 
 METHODS = {
     "labels": Method(),
     "KD, teacher 4": Method(4),
+    "KD, teacher 4 of the same start": Method(4, same_start=True),
     "KD, teacher 8": Method(8),
     "KD, teacher 16": Method(16),
     "KD, teacher 32": Method(32),
@@ -93,7 +97,8 @@ def pruned(teacher: SmallCNN, width: int) -> SmallCNN:
 
 def train_teacher(data: Splits, method: Method, recipe: Recipe, seed: int) -> SmallCNN:
     """Train the teacher of a method on the pool, from labels."""
-    teacher = seeded(partial(SmallCNN, method.teacher), seed)
+    first_weights = seed if method.same_start else seed + OTHER_START
+    teacher = seeded(partial(SmallCNN, method.teacher), first_weights)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fit(
         teacher,

@@ -83,8 +83,8 @@ def with_lies(labels: Tensor, share: float, seed: int, classes: int = 10) -> Ten
     Example:
         >>> labels = torch.zeros(1000, dtype=torch.long)
         >>> wrong = with_lies(labels, 0.4, seed=0)
-        >>> (wrong != labels).float().mean().item() == 0.4, wrong.unique().tolist() == [*range(10)]
-        (True, True)
+        >>> (wrong != labels).sum().item(), wrong.unique().tolist()
+        (400, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]

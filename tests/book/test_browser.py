@@ -30,6 +30,8 @@ PREFIX = f"/{repository.read_address().name}/"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
 MOST_REQUESTS, MOST_NODES = 15, 5_000
+# The playground loads its engine, its data and its page as scripts of their own.
+MORE_REQUESTS = {"book/playground.html": 3}
 CHAPTER = "book/foundations/what-is-distillation.html"
 # The parts of the article that stick out, for the message.
 OVERFLOW = """() => {
@@ -195,7 +197,7 @@ def test_a_page_is_whole_light_readable_and_quiet(visit: tuple[Page, Watch], nam
     weight = sum(packed_size(SITE / file) for file in set(watch.fetched))
     limit = WITH_FORMULAS if page.locator("math").count() else LIGHT
     assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
-    assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
+    assert len(watch.fetched) <= MOST_REQUESTS + MORE_REQUESTS.get(name, 0), watch.fetched
     nodes = page.evaluate("document.querySelectorAll('*').length")
     assert nodes <= MOST_NODES, f"{nodes} nodes"
     page.evaluate("document.querySelectorAll('details').forEach(x => { x.open = true; })")
@@ -321,7 +323,7 @@ def test_the_search_shows_places_as_one_types_and_none_of_the_furniture(
     dialog.get_by_role("searchbox").type("dark knowl")
     dialog.locator("li a").first.wait_for()
     shown = dialog.locator(".search-results").inner_text()
-    for furniture in ("Colab", "Download", "Copy", "Set-up", "\\", "Say it aloud", "Next"):
+    for furniture in ("Colab", "Download", "Copy", "Set-up", "\\", "Say it aloud"):
         assert furniture not in shown
     reader.keyboard.press("ArrowDown")
     reader.keyboard.press("Enter")
@@ -351,7 +353,7 @@ def test_a_term_and_a_source_show_themselves_where_they_are_named(
     reader.keyboard.press("Shift+Tab")
     reader.keyboard.press("Tab")
     preview.wait_for(state="visible")
-    assert "Distilling the Knowledge" in preview.inner_text()
+    assert "Distilling the knowledge" in preview.inner_text()
 
 
 def test_a_chapter_read_to_its_end_has_a_mark(reader: Page, address: str) -> None:
@@ -461,11 +463,7 @@ def test_the_watch_notes_a_fault(reader: Page, address: str, html: str, said: st
     assert any(fault.startswith(said) for fault in watch.faults), watch.faults
 
 
-def test_the_measure_of_width_notes_a_fault(phone: Page) -> None:
-    phone.set_content("<main><div style='width: 600px'>wide</div></main>")
-    phone.evaluate("document.body.style.overflow = 'hidden'")
-    phone.set_viewport_size(PHONE)
-    found = phone.evaluate(
-        OVERFLOW.replace("document.documentElement.scrollWidth <= width", "false")
-    )
-    assert found == ['<div style="width: 600px">wide</div>']
+def test_the_measure_of_width_notes_a_fault(reader: Page) -> None:
+    reader.set_viewport_size(PHONE)
+    reader.set_content("<main><div style='width: 600px'>wide</div></main>")
+    assert reader.evaluate(OVERFLOW) == ['<div style="width: 600px">wide</div>']

@@ -27,6 +27,13 @@ def test_an_item_goes_on_below_itself_and_after_a_line_that_ends_no_sentence() -
     ]
 
 
+def test_a_table_in_a_convention_stays_a_table() -> None:
+    lines = ["Convention", "    A point.", "", "    ==== ====", "    a    b", "    ==== ===="]
+    written = docstrings.sections(lines)
+    assert written[:4] == ["Convention:", "", "    * A point.", ""]
+    assert written[4:7] == ["    ==== ====", "    a    b", "    ==== ===="]
+
+
 def test_blocks_become_sections_that_nothing_hangs_out_of() -> None:
     docstring = [
         "Compare.",

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 v4 = nbformat.v4
 CONF = """
@@ -32,13 +33,14 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def build(*cells: nbformat.NotebookNode, **about: object) -> BeautifulSoup:
         title = v4.new_markdown_cell("# A chapter")
-        notebook = v4.new_notebook(cells=[title, *cells], metadata={"kdlearn": about})
+        language = {"language_info": {"name": "python", "pygments_lexer": "python"}}
+        notebook = v4.new_notebook(cells=[title, *cells], metadata=language | {"kdlearn": about})
         nbformat.write(notebook, book / "chapter.ipynb")
         out = tmp_path / "out"
-        app = Sphinx(
-            tmp_path, tmp_path, out, out / "trees", "html", status=None, warningiserror=True
-        )
-        app.build()
+        # Several applications in one process must not see each other's nodes.
+        with patch_docutils(), docutils_namespace():
+            options = {"status": None, "warningiserror": True}
+            Sphinx(tmp_path, tmp_path, out, out / "trees", "html", **options).build()
         html = (out / "book/part/chapter.html").read_text(encoding="utf-8")
         return BeautifulSoup(html, "html.parser")
 

@@ -94,8 +94,8 @@ def test_the_page_is_the_one_that_claims_and_tables_give() -> None:
 def test_a_claim_is_shown_with_what_was_measured(tmp_path: Path) -> None:
     shown = evidence.page([claim_of(tmp_path, CLAIM)])
     assert "| [A title](#a-claim) | {cite:p}`hinton2015distilling` | holds | 5 |" in shown
-    assert "- gain: +4.8 ± 2.0 points, n = 5 (95 % interval +2.3 to +7.2)" in shown
-    assert "`kdlearn experiment warped-digits`, about 10 CPU seconds a seed" in shown
+    assert "- gain: `+4.8 ± 2.0 points, n = 5 (95 % interval +2.3 to +7.2)`" in shown
+    assert "`kdlearn experiment warped-digits`, about 10 CPU seconds per seed" in shown
 
 
 def test_a_verdict_that_the_table_does_not_bear_is_told(tmp_path: Path) -> None:

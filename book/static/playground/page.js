@@ -29,7 +29,7 @@
   }
 
   function percent(share) {
-    return (100 * share).toFixed(1) + " %";
+    return (100 * share).toFixed(1) + "\u00a0%";
   }
 
   function signed(points) {
@@ -177,7 +177,7 @@
   function createCurves(parent) {
     const box = add(parent, "div", { class: "pg-curves" });
     add(box, "p", { class: "pg-title" }, "Right on points that nobody trained on, in %");
-    const svg = add(box, "svg", { viewBox: "0 0 340 190", role: "img" });
+    const svg = add(box, "svg", { viewBox: "0 0 340 190", role: "img", "aria-label": "Curves: not trained yet." });
     const key = add(box, "p", { class: "pg-key" });
     MODELS.forEach(([name, text]) => add(key, "span", { class: `pg-${name}` }, text));
     return (history, teacher, classes) => {

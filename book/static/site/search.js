@@ -2,12 +2,12 @@
 const STOP = new Set(("a an and are as at be been but by can do does did for from had has have how i in into is it its of on or " +
   "so such that the their then there these they this to was we were what when where which who will with you your").split(" "));
 const K1 = 1.2, B = 0.6, MOST = 20;
-const WEIGHT = { t: 3, h: 6, x: 1 };
+const WEIGHT = { t: 3, h: 6, x: 1, c: 0.3 };
 // One spelling for both sides of the sea, and for a few names that people write in two ways.
 const SPELLINGS = [
   [/isation/g, "ization"], [/ise(d|s|r)?\b/g, "ize$1"], [/ising\b/g, "izing"], [/yse(d|s|r)?\b/g, "yze$1"],
   [/(col|behavi|fav|hon|lab|neighb|rum)our/g, "$1or"], [/(cent|fib|met)re\b/g, "$1er"], [/ell(ed|ing|er)\b/g, "el$1"],
-  [/ogue\b/g, "og"], [/²/g, " squared"],
+  [/ogue\b/g, "og"],
 ];
 // Words that end in -ise on both sides.
 const KEEP = /^(?:otherwise|noise|precise|exercise|raise|rise|wise|likewise|promise|surprise|concise|advise|arise)/;
@@ -22,10 +22,14 @@ const stem = (word) => {
 
 /** Cut a text into the forms under which its words are found; Chinese into pairs of characters. */
 export const words = (text) => {
-  let plain = text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "");
-  plain = plain.replace(/([a-z0-9])([A-Z][a-z])/g, "$1 $2 $1$2").toLowerCase();
+  const plain = text.replace(/²/g, " squared").normalize("NFKD").replace(/[\u0300-\u036f]/g, "");
+  // KLDivLoss is found whole, and by its parts.
   const found = [];
-  for (const word of plain.replace(/²/g, " squared").match(/[a-z0-9]+|[\u4e00-\u9fff]+/g) ?? []) {
+  const named = (plain.match(/[A-Za-z0-9]+|[\u4e00-\u9fff]+/g) ?? []).flatMap((word) => {
+    const parts = word.split(/(?<=[a-z0-9])(?=[A-Z][a-z])/);
+    return parts.length > 1 ? [word, ...parts] : parts;
+  });
+  for (const word of named.map((name) => name.toLowerCase())) {
     if (/[\u4e00-\u9fff]/.test(word)) {
       for (let i = 0; i < Math.max(1, word.length - 1); i += 1) found.push(word.slice(i, i + 2));
     } else {
@@ -84,7 +88,7 @@ export const find = ({ sections, postings, lengths, mean }, question) => {
     const section = sections[number];
     const title = words(section.h || section.t).join(" ");
     let score = sum * (hits / wanted.length) ** 2;
-    if (title === whole) score *= 2;
+    if (title === whole) score *= section.h ? 2 : 4;
     else if (title.includes(whole) || (section.h && words(section.t).join(" ").includes(whole))) score *= 1.3;
     if (section.p.includes("/api/") || section.p.endsWith("references.html")) score *= 0.6;
     return { section, score };
@@ -115,11 +119,11 @@ export const attach = async (place, base, inAddress) => {
     const question = input.value.trim();
     const asked = new Set(words(question));
     const found = question ? find(index, question) : [];
-    list.replaceChildren(...found.map(({ p, a, t, h, x }) => {
+    list.replaceChildren(...found.map(({ p, a, t, h, x, c }) => {
       const link = Object.assign(document.createElement("a"), { href: `${base}${p}${a && `#${a}`}` });
       link.append(Object.assign(document.createElement("b"), { textContent: h || t }));
       if (h) link.append(Object.assign(document.createElement("small"), { textContent: t }));
-      link.append(excerpt(x, asked));
+      link.append(excerpt(words(x).some((form) => asked.has(form)) ? x : c || x, asked));
       const item = document.createElement("li");
       item.append(link);
       return item;

@@ -271,8 +271,8 @@ def _at_edge(mine: Runs, edge: Edge, one: Observation, other: Observation) -> st
         )
         return _raised(one.result).rstrip(".") + instead + "."
     if isinstance(other.result, Raised):
-        wanted = _article(other.result.kinds[0])
-        return f"your function returns {shown(one.result)}, expected {wanted}."
+        error = _article(other.result.kinds[0])
+        return f"your function returns {shown(one.result)}, expected {error}."
     wrong = misfit(mine.drill, other.result, one.result)
     if wrong:
         return wrong[1]

@@ -27,6 +27,7 @@ def facts(mine: Runs, right: Runs) -> tuple[list[str], list[str]]:
         *_where_it_plays_no_part(mine, right),
         *_of_the_rows(mine, right),
         *_right_and_wrong(mine, right),
+        *_as_a_whole(mine, right),
         *_moved(mine, right),
         *_ignored(mine, right),
         *_nearly(mine, right),
@@ -153,8 +154,8 @@ def _of_other_input(mine: Runs) -> list[str]:
         for what, function in FUNCTIONS.items():
             told = f"of {what.format(name)} in place of {name}"
             changes[told] = partial(_changed_by, [name], function)
-    for told, change in changes.items():
-        solution = _of_changed(mine, change)
+    for told, way in changes.items():
+        solution = _of_changed(mine, way)
         if mine.does(solution, "ordinary"):
             return [f"your numbers are the right ones {told}."]
         times = factor(mine, solution)
@@ -382,56 +383,62 @@ def _changed(value: Any) -> list[Any]:
     return []
 
 
-def _in_part(mine: Runs, right: Runs) -> list[str]:
-    """Which elements of a result are right."""
+def _tensors_that_differ(mine: Runs, right: Runs) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """By name, the results of one shape that differ in some case; gradients are left out."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for one, two in zip(mine.all("ordinary"), right.all("ordinary"), strict=True):
         for name, given in one.numbers.items():
-            if name.startswith("gradient"):
-                continue
             wanted = two.numbers.get(name)
-            if not isinstance(given, Tensor) or not isinstance(wanted, Tensor) or given.dim() == 0:
+            if not isinstance(given, Tensor) or not isinstance(wanted, Tensor) or not given.dim():
                 continue
-            if given.shape != wanted.shape or same(given, wanted):
-                continue
-            for dim in range(given.dim()):
-                moved = _moved_by(
-                    given.movedim(dim, 0).flatten(1), wanted.movedim(dim, 0).flatten(1)
-                )
-                if moved and len(given) > 1 and given.shape[dim] > 1:
-                    return [
-                        f"along dimension {dim}, each part of your {name} is the right one {moved} "
-                        "of its own: look at what each is divided by, and at what is subtracted."
-                    ]
-            close = torch.isclose(given.double(), wanted.double(), rtol=1e-6, atol=1e-9)
+            alike = given.shape != wanted.shape or same(given, wanted)
+            if not alike and not name.startswith("gradient"):
+                found.setdefault(name, []).append((given.double(), wanted.double()))
+    return found
+
+
+def _as_a_whole(mine: Runs, right: Runs) -> list[str]:
+    """What a result is to the right one: turned round, moved, or scaled part by part."""
+    for name, pairs in _tensors_that_differ(mine, right).items():
+        dims = range(min(given.dim() for given, _ in pairs))
+        for one, two in itertools.combinations(dims, 2):
+            if all(same(given.transpose(one, two), wanted) for given, wanted in pairs):
+                return [f"your {name} is the right one with dimensions {one} and {two} exchanged."]
+        gaps = [(given - wanted).flatten() for given, wanted in pairs]
+        if all(same(gap, gap[:1].expand_as(gap)) for gap in gaps):
+            by = shown(float(gaps[0][0]))
+            return [f"your {name} differs from the right one by the same {by} everywhere."]
+        for dim in dims:
+            ways = {_moved_by(*(side.movedim(dim, 0) for side in pair)) for pair in pairs}
+            if all(ways):
+                way = max(ways, key=len)  # a shift may be 0 in some case
+                return [
+                    f"along dimension {dim}, each part of your {name} is the right one {way} of "
+                    "its own: look at what each is divided by, and at what is subtracted."
+                ]
+    return []
+
+
+def _in_part(mine: Runs, right: Runs) -> list[str]:
+    """Which elements of a result are right."""
+    for name, pairs in _tensors_that_differ(mine, right).items():
+        for given, wanted in pairs:
+            close = torch.isclose(given, wanted, rtol=1e-6, atol=1e-9)
             if close.any():
-                places = ", ".join(str(tuple(place)) for place in (~close).nonzero()[:3].tolist())
-                more = ", ..." if (~close).sum() > 3 else ""
+                places = (~close).nonzero().tolist()
+                told = ", ".join(str(tuple(place)) for place in places[:3])
                 return [
                     f"of the {close.numel()} entries of your {name} {int(close.sum())} are right; "
-                    f"wrong are, in one case, {places}{more}."
-                ]
-            for dims in itertools.combinations(range(given.dim()), 2):
-                if given.transpose(*dims).shape == wanted.shape and same(
-                    given.transpose(*dims), wanted
-                ):
-                    return [
-                        f"your {name} is the right one with dimensions {dims[0]} and {dims[1]} "
-                        "exchanged."
-                    ]
-            gap = given.double() - wanted.double()
-            if same(gap, gap.flatten()[:1].expand_as(gap).reshape(gap.shape)):
-                return [
-                    f"your {name} differs from the right one by the same "
-                    f"{shown(float(gap.flatten()[0]))} everywhere."
+                    f"wrong are, in one case, {told}{', ...' if len(places) > 3 else ''}."
                 ]
     return []
 
 
 def _moved_by(rows: Tensor, others: Tensor) -> str:
     """How each row comes of another: by a factor, by a factor and a shift, or in no such way."""
-    if rows.shape[1] < 4:
+    rows, others = rows.flatten(1), others.flatten(1)
+    if rows.shape[1] < 4 or len(rows) < 2:
         return ""
-    rows, others = rows.double(), others.double()
     if same(rows, others * (rows * others).sum(1, True) / others.square().sum(1, True)):
         return "times a number"
     one, two = rows - rows.mean(1, True), others - others.mean(1, True)

@@ -72,6 +72,7 @@ NEEDS = {
     "linear_distillation_loss": "heads",
     "top_k_kl": "stored",
     "sampled_kl": "stored",
+    "sampled_reverse_kl": "tokens, own text",
     "sequence_reverse_kl": "tokens, own text",
     "uld_loss": "other tokens",
     "cross_entropy": "text",
@@ -98,7 +99,7 @@ def loss_picker() -> HTMLFigure:
 
     Example:
         >>> loss_picker()
-        45 losses to choose from by what you have. With the teacher's logits, for the same classes; labels: soft_target_loss, distillation_loss, dkd_loss, ...
+        46 losses to choose from by what you have. With the teacher's logits, for the same classes; labels: soft_target_loss, distillation_loss, dkd_loss, ...
     """  # noqa: E501
     rows = [
         {
