@@ -206,7 +206,10 @@ def entry(claim: Claim) -> str:
         f"({claim.name})=",
         f"### {claim.title}",
         "",
-        *_wrapped(f"**The claim.** {claim.claim} {{cite:p}}`{claim.cite}`, {claim.where}."),
+        *_wrapped(
+            f"**The claim.** {claim.claim.removesuffix('.')} {{cite:p}}`{claim.cite}`, "
+            f"{claim.where}."
+        ),
         "",
         *_wrapped(f"**There.** {claim.there}"),
         "",
