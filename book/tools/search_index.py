@@ -1,8 +1,8 @@
 """The search's index: every section of every page, as its words are read.
 
-Written from the finished pages, so that an excerpt is what stands there; without what surrounds
-the text, without code that is folded away, and with formulas as they are spoken of in plain text.
-site/search.js ranks the sections.
+Written from the finished pages, so that an excerpt is what stands there: without what surrounds the
+text, without code that is folded away, and without the answers of bugs to find. site/search.js
+ranks the sections.
 """
 
 import json
@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup, Tag
 
 LEFT_OUT = (
     ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
-    ".kd-controls, script, style, nav, svg"
+    ".kd-controls, details[data-bug], .kd-verdicts, script, style, nav, svg"
 )
 LONGEST = 6000  # characters of a section that are kept
 

@@ -11,8 +11,7 @@ from kdlearn.core.checks import (
     check_logits,
     finite_or_refused,
 )
-from kdlearn.losses.language import labels_kept
-from kdlearn.losses.rows import kept, log_softmax
+from kdlearn.losses.rows import kept, labels_kept, log_softmax
 
 
 @finite_or_refused

@@ -13,7 +13,6 @@ from kdlearn.core.checks import (
     check_class_dimension,
     check_device,
     check_fraction,
-    check_labels,
     check_logit_values,
     check_logits,
     check_mask,
@@ -24,9 +23,10 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import kl_terms, log_sum, widen
-from kdlearn.losses.rows import Head, kept, log_softmax, mean_of_rows, row_mean
+from kdlearn.losses.rows import Head, kept, labels_kept, log_softmax, mean_of_rows, row_mean
 
-CHUNK = 2**20  # logits
+# Logits at a time: what a CPU's cache holds; a GPU would mostly wait for so few.
+CHUNK, CHUNK_ON_GPU = 2**20, 2**24
 
 
 def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
@@ -320,21 +320,6 @@ def cross_entropy(
     return mean_of_rows(total, student_logits, wanted, mask=mask, chunk=chunk)
 
 
-def labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the labels, checked; 0 where the mask drops a token, whatever number stood there.
-
-    Example:
-        >>> labels_kept(torch.tensor([1, -100]), torch.zeros(2, 3), torch.tensor([True, False]))
-        tensor([1, 0])
-    """
-    if mask is not None:
-        check_mask(mask, logits.shape[:-1])
-        if isinstance(labels, Tensor) and labels.shape == mask.shape:
-            labels = labels.masked_fill(~mask, 0)
-    check_labels(labels, logits)
-    return labels
-
-
 @finite_or_refused
 def linear_distillation_loss(
     student_hidden: Tensor,
@@ -364,7 +349,8 @@ def linear_distillation_loss(
         loss: any that is a mean over rows of logits, such as :func:`forward_kl`,
             :func:`kdlearn.losses.soft_target_loss`, or a partial of one with options.
         mask: torch.bool, shape (...), True where a token counts.
-        chunk: rows of logits that are made at a time; by default what 4 MiB hold.
+        chunk: rows of logits that are made at a time; by default what 4 MiB hold,
+            on a GPU 64 MiB.
 
     Raises:
         ValueError: a head does not fit its hidden states, or has another precision.
@@ -410,7 +396,7 @@ def linear_distillation_loss(
 
     if chunk is None:
         weight = student_head.weight if isinstance(student_head, nn.Linear) else student_head
-        chunk = max(8, CHUNK // len(weight))
+        chunk = max(8, (CHUNK_ON_GPU if weight.is_cuda else CHUNK) // len(weight))
     return mean_of_rows(
         total,
         student_hidden,

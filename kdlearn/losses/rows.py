@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import (
+    check_labels,
     check_logit_values,
     check_logits,
     check_mask,
@@ -29,6 +30,21 @@ def kept(tensor: Tensor, mask: Tensor | None) -> Tensor:
         torch.Size([2, 5])
     """
     return tensor.flatten(0, -2) if mask is None else tensor[mask]
+
+
+def labels_kept(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the labels, checked; 0 where the mask drops a token, whatever number stood there.
+
+    Example:
+        >>> labels_kept(torch.tensor([1, -100]), torch.zeros(2, 3), torch.tensor([True, False]))
+        tensor([1, 0])
+    """
+    if mask is not None:
+        check_mask(mask, logits.shape[:-1])
+        if isinstance(labels, Tensor) and labels.shape == mask.shape:
+            labels = labels.masked_fill(~mask, 0)
+    check_labels(labels, logits)
+    return labels
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -186,7 +202,15 @@ def _value_and_gradients(
             own = slope if weight is None else slope.to(weight.dtype) @ weight
             gradients[0][rows] = own.to(student.dtype)
         if gradients[1] is not None:
-            gradients[1].addmm_(widen(slope).T, widen(student[rows]))
+            _add_product(gradients[1], slope, student[rows])
         if gradients[2] is not None:
             gradients[2].add_(widen(slope).sum(dim=0))
     return value, gradients
+
+
+def _add_product(total: Tensor, slope: Tensor, rows: Tensor) -> None:
+    if rows.is_cuda and rows.dtype != total.dtype:
+        # What the plain form rounds too; a product in single precision takes several times as long.
+        total.add_(slope.to(rows.dtype).T @ rows)
+    else:
+        total.addmm_(widen(slope).T, widen(rows))

@@ -29,7 +29,7 @@
   }
 
   function percent(share) {
-    return (100 * share).toFixed(1) + " %";
+    return (100 * share).toFixed(1) + "\u00a0%";
   }
 
   function signed(points) {

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from kdlearn.drills.grader.compare import Raised, copied, is_number, same, shown
-from kdlearn.drills.grader.drill import Call, Case, Drill, Network, Solution
+from kdlearn.drills.grader.drill import Call, Case, Drill, Network, Solution, Wrong
 
 EFFECTS = {
     "inputs-changed": (
@@ -169,7 +169,8 @@ def observe(
 class Bench:
     """A copy of a case on which members of the family are run; each run finds it as it was.
 
-    Members change nothing but what they are asked to change, so only that is put back.
+    Members change nothing but what they are asked to change, so only that is put back. What a
+    member gave is kept, as many solutions are compared with it.
     """
 
     def __init__(self, drill: Drill, case: Case) -> None:
@@ -185,6 +186,7 @@ class Bench:
         self.modes = [(part, part.training) for net in self.networks for part in net.modules()]
         self.generators = [(v, v.get_state()) for v in values if isinstance(v, Generator)]
         self.optimizers = [value for value in values if isinstance(value, Optimizer)]
+        self.known: dict[tuple[Wrong, bool], Mapping[str, Any]] = {}
 
     def result(self, solution: Solution) -> Any:
         """Return what a member returns."""
@@ -196,8 +198,15 @@ class Bench:
             except (Exception, SystemExit) as error:
                 return described(error, solution)
 
-    def numbers(self, solution: Solution, *, gradients: bool = True) -> Mapping[str, Any]:
-        """Return the numbers of a member."""
+    def numbers(self, other: Solution | Wrong, *, gradients: bool = True) -> Mapping[str, Any]:
+        """Return the numbers of the member with these faults, or of what changes as little."""
+        if not isinstance(other, frozenset):
+            return self._numbers(other, gradients)
+        if (other, gradients) not in self.known:
+            self.known[other, gradients] = self._numbers(self.drill.member(other), gradients)
+        return self.known[other, gradients]
+
+    def _numbers(self, solution: Solution, gradients: bool) -> Mapping[str, Any]:
         self._restore()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.default_generator.manual_seed(0)

@@ -108,7 +108,7 @@ def gives(drill: Drill, source: str, said: Sequence[Diagnosis], *, seed: int) ->
     keys = inputs.keys("ordinary", "fresh")
     return (
         wrong <= {name for key in keys for name in mine.on(*key).effects}
-        or mine.does(member, "ordinary", "fresh")
+        or mine.does(frozenset(wrong), "ordinary", "fresh")
         or (multiple and factor(mine, member) is not None)
         or all(
             alike(inputs.bench(drill, *key).result(member), mine.on(*key).result) for key in keys

@@ -291,7 +291,7 @@ def test_the_one_edge_that_is_wrong_is_told():
 def test_parts_that_are_scaled_by_themselves_are_told():
     def between_0_and_1(features, *, p):
         energy = features.abs().pow(p).sum(1)
-        low, high = (energy.flatten(1).aminmax(dim=1)[n][:, None, None] for n in (0, 1))
+        low, high = energy.amin((1, 2), keepdim=True), energy.amax((1, 2), keepdim=True)
         return (energy - low) / (high - low)
 
     message = said(between_0_and_1, find("activation-map"))[0][1]
