@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import docstrings
 import dress
@@ -197,13 +198,16 @@ def with_thumbnails(body: str) -> str:
     return CARD.sub(picture, body)
 
 
+LIGHT = 30_000  # characters of a figure that the first page can carry
+
+
 def thumbnail(chapter: Path) -> str:
-    """Return a chapter's first figure, small, as an address that needs no request, or nothing."""
+    """Return a chapter's first light figure as an address that needs no request, or nothing."""
     for cell in notebooks.code_cells(notebooks.read(chapter)):
         for data in (output.get("data", {}) for output in cell.outputs):
-            if "image/svg+xml" in data:
-                packed = base64.b64encode(data["image/svg+xml"].encode()).decode()
-                return f"data:image/svg+xml;base64,{packed}"
+            if len(data.get("image/svg+xml", "")) in range(1, LIGHT):
+                # Not base64, which a server cannot compress.
+                return f"data:image/svg+xml,{quote(data['image/svg+xml'], safe=' /:=;,()')}"
             if "image/png" in data:
                 small = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
                 small.thumbnail((440, 300))
