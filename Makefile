@@ -16,8 +16,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
-# Notebooks, a browser on the whole site, trainings of the book's experiments, every mistake of every drill.
-SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py
+# Notebooks, a browser on the whole site, trainings of the experiments, every mistake of every drill, kill -9.
+SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py tests/test_kills.py
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
 SEEDS ?= 0,1,2,3,4
 

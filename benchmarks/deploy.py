@@ -4,8 +4,8 @@
 
 The models are those of the chapter book/training/ship-it, with fresh weights, which cost what
 trained ones cost: a SmallCNN(16) as teacher, a SmallCNN(4), and three linear layers of width 512;
-on digits of 1 x 16 x 16. Each is timed in PyTorch, in PyTorch with dynamic int8, in ONNX Runtime,
-and there in dynamic and (the convolutions) static int8. Everything runs in one process on one
+on digits of 1 x 16 x 16. Each is timed in PyTorch, in ONNX Runtime, and there in
+dynamic and (the convolutions) static int8. Everything runs in one process on one
 thread, in a new random order each round; times are CPU times of the process, of CALLS calls
 together. The table has medians and quartiles over the rounds, in milliseconds per call.
 """
@@ -85,7 +85,6 @@ def forms(folder: Path) -> dict[str, Call]:
         calls[name] = model.eval()
         if name == "teacher":
             continue
-        calls[f"{name}, int8"] = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
         file = folder / f"{name}.onnx"
         prepared = exported(model, file)
         quantize_dynamic(prepared, folder / f"{name}.int8.onnx")
@@ -116,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    warnings.simplefilter("ignore")  # the quantization of PyTorch announces its successor
+    warnings.simplefilter("ignore")  # torch warns itself of a new name
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     lines: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:

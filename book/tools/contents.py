@@ -1,4 +1,8 @@
-"""The order of the book, and what every page owes to it: _toc.yml, the first page, "Next:"."""
+"""The order of the book, and what every page owes to it: _toc.yml, the first page, "Next:".
+
+The routes of the first page lead through every chapter, each route in the order of the book, and
+a time beside a chapter is the one in its header.
+"""
 
 import re
 from itertools import pairwise
@@ -8,6 +12,9 @@ import nbformat
 
 FILE = re.compile(r"^(?:root| *- file): *(\S+)", re.MULTILINE)
 NEXT = re.compile(r"^(?:\*\*)?Next:(?:\*\*)?[^[]*\[[^\]]*\]\(([^)#]*)", re.MULTILINE)
+ROUTES = "## Choose your route"
+ROUTE = '<div class="route">'
+STEP = re.compile(r"\]\(([\w/-]+\.ipynb)\)(?:, (\d+) min)?")
 
 
 def pages(root: Path) -> list[Path]:
@@ -24,8 +31,34 @@ def successor(chapter: Path) -> Path | None:
     return (chapter.parent / links[0]).resolve() if len(links) == 1 else None
 
 
+def route_faults(root: Path, listed: list[Path]) -> list[str]:
+    """Return chapters in no route, routes out of order, and times that are not the chapter's."""
+    text = listed[0].read_text(encoding="utf-8").partition(ROUTES)[2].partition("\n## ")[0]
+    found, led_to = [], set()
+    for route in text.split(ROUTE)[1:]:
+        steps = [(listed[0].parent / name, minutes) for name, minutes in STEP.findall(route)]
+        led_to |= {page for page, _ in steps}
+        for (page, _), (following, _) in pairwise(steps):
+            if listed.index(page) > listed.index(following):
+                found.append(
+                    f"a route of book/index.md has {page.stem} before {following.stem}, "
+                    "which comes first in _toc.yml"
+                )
+        for page, minutes in steps:
+            header = nbformat.read(page, as_version=4).metadata.get("kdlearn", {})
+            if minutes and int(minutes) != header.get("minutes", int(minutes)):
+                found.append(
+                    f"book/index.md gives {page.stem} {minutes} min, its header says "
+                    f"{header['minutes']}"
+                )
+    for page in listed:
+        if page.suffix == ".ipynb" and page not in led_to:
+            found.append(f"{page.relative_to(root)} is in no route of book/index.md")
+    return found
+
+
 def faults(root: Path) -> list[str]:
-    """Return what the contents lack: pages, their cards on the first page, their "Next:"."""
+    """Return what the contents lack: pages, cards and routes on the first page, their "Next:"."""
     listed = pages(root)
     book = root / "book"
     there = [path for kind in ("*.ipynb", "*.md") for path in sorted(book.rglob(kind))]
@@ -47,4 +80,4 @@ def faults(root: Path) -> list[str]:
                 f"{page.relative_to(root)} does not end with **Next:** and a link to "
                 f"{following.relative_to(root)}, which follows it in _toc.yml"
             )
-    return found
+    return found + route_faults(root, listed)

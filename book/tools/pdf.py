@@ -1,7 +1,8 @@
 """PDF of the site by Chromium: one file a page, and the whole book: `make pdf`.
 
 Each page prints as its style says for paper, with what was folded open. The files are written into
-_build/pdf; the book has the pages in the order of _toc.yml, with a bookmark for each.
+_build/pdf; the book has the pages in the order of _toc.yml, without those of the API, with a
+bookmark for each.
 """
 
 import sys
@@ -48,7 +49,8 @@ def main() -> int:
                 footer_template=FOOT,
                 print_background=True,
             )
-            book.append(target, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
+            if "api" not in name.parts:
+                book.append(target, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
             print(target.relative_to(ROOT), flush=True)
         browser.close()
     book.write(TARGET / "kdlearn.pdf")

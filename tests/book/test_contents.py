@@ -15,6 +15,17 @@ parts:
       - file: book/part/two
       - file: book/words
 """
+FIRST = """:link: part/one
+
+## Choose your route
+
+<div class="route">
+
+1. [One](part/one.ipynb), 20 min
+2. [Two](part/two.ipynb)
+
+</div>
+"""
 
 
 def write(path: Path, following: str) -> None:
@@ -29,7 +40,7 @@ def write(path: Path, following: str) -> None:
 def book(tmp_path: Path) -> Path:
     (tmp_path / "_toc.yml").write_text(TOC)
     (tmp_path / "book/part").mkdir(parents=True)
-    (tmp_path / "book/index.md").write_text(":link: part/one\n\nThen [two](part/two.ipynb).\n")
+    (tmp_path / "book/index.md").write_text(FIRST)
     (tmp_path / "book/words.md").write_text("# Words\n")
     write(tmp_path / "book/part/one.ipynb", "**Next:** [two](two.ipynb), and on.")
     write(tmp_path / "book/part/two.ipynb", "Next: the [words](../words.md#top).")
@@ -50,9 +61,35 @@ def test_a_chapter_outside_the_contents_is_named(book: Path) -> None:
 
 
 def test_a_chapter_that_the_first_page_does_not_lead_to_is_named(book: Path) -> None:
-    (book / "book/index.md").write_text(":link: part/one\n\nNot part/twofold.\n")
+    (book / "book/index.md").write_text(FIRST.replace("part/two.ipynb", "part/twofold"))
+    assert contents.faults(book) == [
+        "book/part/two.ipynb is not in book/index.md: link to it there",
+        "book/part/two.ipynb is in no route of book/index.md",
+    ]
+
+
+def test_a_chapter_that_is_linked_but_in_no_route_is_named(book: Path) -> None:
+    elsewhere = FIRST.replace("2. [Two]", "</div>\n\n## Look things up\n\n[Two]")
+    (book / "book/index.md").write_text(elsewhere)
+    assert contents.faults(book) == ["book/part/two.ipynb is in no route of book/index.md"]
+
+
+def test_a_route_that_leaves_the_order_of_the_contents_is_named(book: Path) -> None:
+    one, two = "1. [One](part/one.ipynb), 20 min\n", "2. [Two](part/two.ipynb)\n"
+    (book / "book/index.md").write_text(FIRST.replace(one + two, two + one))
     (fault,) = contents.faults(book)
-    assert fault.startswith("book/part/two.ipynb is not in book/index.md")
+    assert fault.startswith("a route of book/index.md has two before one")
+
+
+def test_a_time_that_is_not_that_of_the_chapter_is_named(book: Path) -> None:
+    page = book / "book/part/one.ipynb"
+    notebook = nbformat.read(page, as_version=4)
+    notebook.metadata["kdlearn"] = {"minutes": 20}
+    nbformat.write(notebook, page)
+    assert contents.faults(book) == []
+    notebook.metadata["kdlearn"] = {"minutes": 45}
+    nbformat.write(notebook, page)
+    assert contents.faults(book) == ["book/index.md gives one 20 min, its header says 45"]
 
 
 @pytest.mark.parametrize(
@@ -77,4 +114,5 @@ def test_another_order_of_the_contents_asks_for_another_next(book: Path) -> None
     assert [fault.split()[0] for fault in contents.faults(book)] == [
         "book/part/two.ipynb",
         "book/part/one.ipynb",
+        "a",
     ]
