@@ -14,7 +14,8 @@ const KEEP = /^(?:otherwise|noise|precise|exercise|raise|rise|wise|likewise|prom
 
 const stem = (word) => {
   if (word.length < 4 || /[^a-z]/.test(word)) return word;
-  let root = word.replace(/(?:ations?|ating|ated?|ators?)$/, "at").replace(/(?:izations?|izing|ized?|izers?|izes)$/, "iz");
+  // -ization before -ation, which it ends in.
+  let root = word.replace(/(?:izations?|izing|ized?|izers?|izes)$/, "iz").replace(/(?:ations?|ating|ated?|ators?)$/, "at");
   root = root.replace(/(?:sses)$/, "ss").replace(/ies$/, "y").replace(/([^s])s$/, "$1").replace(/(?:ments?|ness|ally|ly)$/, "");
   root = root.replace(/(?:ing|ed|er)$/, (end) => (root.length - end.length >= 4 ? "" : end)).replace(/(?:ion|e)$/, "");
   return root.length >= 3 ? root : word;
