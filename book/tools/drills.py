@@ -170,7 +170,8 @@ def cells_of_bug(bug: Bug, number: int) -> list[Any]:
     """Symptom, code with numbers, answer, and the folded line."""
     answer = (
         f"Line {bug.line()}: `{bug.faulty}`\n\n{bug.explanation}\n\n"
-        f"In its place:\n\n```python\n{bug.mended()}\n```\n\nSeen {bug.seen}."
+        f"In its place:\n\n```python\n{bug.mended()}\n```"
+        + (f"\n\nSeen {bug.seen}." if bug.seen else "")
     )
     ask = new_code_cell(f'show_bug("{bug.id}")')
     reply = new_code_cell(f'check_line("{bug.id}", line=0)')

@@ -95,7 +95,6 @@ DIVERGENCE = """
 # direction
 - reversed: <term> is KL(student || teacher): F.kl_div(log q, p) is KL(p || q), so the student's
   logarithms come first and the teacher's probabilities weigh the sum.
-  Seen in code: siyan-zhao/OPSD issue 14
 - cross-entropy: <term> is the cross-entropy with soft targets: its gradient is right, and the
   teacher's entropy is still in the value, so that it is not 0 for a student that equals its
   teacher.
@@ -140,7 +139,7 @@ DIVERGENCE = """
   Seen proposed: haitongli/knowledge-distillation-pytorch issue 10
 - softmax-twice-teacher: softmax is applied twice to the teacher: its target becomes nearly uniform,
   and says that all classes are alike.
-  Seen asked: mit-han-lab/once-for-all issue 5
+  Seen withdrawn: mit-han-lab/once-for-all issue 5, by who asked, the same day
 - softmax-twice: softmax is applied twice on both sides: both distributions become nearly uniform.
 # logarithm
 - log-of-softmax: softmax(...).log() is -inf as soon as a probability underflows to 0, and the loss
@@ -154,7 +153,6 @@ SOFTENING = """
 # temperature
 - multiplied: the logits are multiplied by T, not divided: both distributions get sharper as T
   grows.
-  Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da)
 - student-alone-softened: only the student's logits are divided by T: the teacher's target is as
   hard as it is at T = 1, and the dark knowledge stays hidden. Both sides use the same T.
 - teacher-alone-softened: only the teacher's logits are divided by T: the student is matched at
@@ -289,7 +287,6 @@ MIXTURE: Knobs = switches(
       where the teacher is wrong, both terms now teach its error.
     - own-argmax-as-labels: the hard term uses the student's own most probable class in place of the
       labels: it only makes it surer of what it says.
-      Seen claimed: a circulating answer
     - teacher-graded: the labels' term is that of the teacher's logits: the student gets no gradient
       from it.
     # labels' factor

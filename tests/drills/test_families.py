@@ -60,6 +60,8 @@ def test_a_fault_has_one_sentence_that_ends(drill):
 
 @each
 def test_a_source_says_what_it_was(drill):
-    kinds = ("in code: ", "proposed: ", "asked: ", "claimed: ", "claimed otherwise: ")
+    kinds = tuple(
+        ["in code: ", "proposed: ", "asked: ", "claimed: ", "claimed otherwise: ", "withdrawn: "]
+    )
     for fault in drill.faults.values():
         assert not fault.seen or fault.seen.startswith(kinds), fault

@@ -75,4 +75,4 @@ def check_line(name: str, line: int) -> None:
     else:
         print(f"{name}: yes, line {line}. {bug.explanation}\n\nIn its place:\n\n{bug.mended()}\n")
         after = bug.measure(bug.fixed)
-        print(f"Then {bug.label} = {after:.3g}. Seen {bug.seen}.")
+        print(f"Then {bug.label} = {after:.3g}." + (f" Seen {bug.seen}." if bug.seen else ""))

@@ -24,8 +24,8 @@ class Bug:
         fixed: the same with the line mended.
         faulty: the text of the line, stripped.
         explanation: why that line, and how one finds it.
-        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or
-            "claimed: ...".
+        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ...",
+            empty for a fault that is merely common.
     """
 
     id: str

@@ -61,7 +61,5 @@ bug = Bug(
         "distribution gets sharper with T. The test is one line: at T = 100 all probabilities must "
         "be nearly equal."
     ),
-    seen=(
-        "claimed: a computer-vision distillation page of Hugging Face (commit 01080da), in its text"
-    ),
+    seen="",
 )

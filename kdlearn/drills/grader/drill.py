@@ -41,8 +41,8 @@ class Fault:
         id: short name.
         text: what is wrong, why the numbers show it, and what to do; may hold ``{B}`` and other
             sizes of a case.
-        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ..." or
-            "claimed: ..."; empty for what is merely common.
+        seen: where it was published and as what: "in code: ...", "proposed: ...", "asked: ...",
+            "claimed: ..." or "withdrawn: ..."; empty for what is merely common.
     """
 
     id: str

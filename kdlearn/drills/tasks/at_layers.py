@@ -195,7 +195,6 @@ drill = Drill(
         # sizes
         - sizes-not-aligned: maps of different sizes are subtracted: that fails, or broadcasts if
           one side has a single position. Pool the larger features to the smaller size first.
-          Seen in code: a widely copied attention-transfer exercise, which has no alignment
         - only-teacher-pooled: the teacher is always brought to the student's size: where the
           teacher is the smaller one, that repeats its pixels instead of pooling the student's.
         - only-student-pooled: the student is always brought to the teacher's size: where the

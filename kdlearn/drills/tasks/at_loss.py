@@ -133,8 +133,6 @@ drill = Drill(
         - attention-copied: your loss is 0 whatever the student looks at: the teacher's map stands
           in the student's place. Attention transfer compares the student's own map with the
           teacher's.
-          Seen claimed: a circulating article, which applies the teacher's attention to the student
-          once
         - teacher-not-normalized: the teacher's map is not normalized, and the student's is: no
           student can reach it.
         - student-not-normalized: the student's map is not normalized, and the teacher's is: the

@@ -184,7 +184,7 @@ drill = Drill(
         - softmax-over-batch: the softmax runs over the batch: it belongs on the last dimension, the
           keys.
         - softmax-twice: softmax is applied twice: the second one makes the rows nearly uniform.
-          Seen asked: mit-han-lab/once-for-all issue 5, for logits
+          Seen withdrawn: mit-han-lab/once-for-all issue 5, by who asked, the same day
         - softmax-missing: there is no softmax: these are scores, not weights.
         - sigmoid: a sigmoid stands in place of the softmax: rows do not sum to 1.
         - energy-map: this is an activation map, the energy of the keys: it is the same for every

@@ -154,7 +154,6 @@ drill = Drill(
         # keys
         - accuracy-only: only the accuracy is reported: it does not tell whether the student follows
           its teacher. Agreement and divergence are missing.
-          Seen in code: most published reports; Stanton et al. 2021 measure what they miss
         # agreement
         - agreement-with-labels: the agreement compares the teacher with the labels: that is the
           teacher's accuracy. Compare the student's class with the teacher's.

@@ -303,7 +303,6 @@ drill = Drill(
         - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q). On
           the student's own text the reverse KL is asked for, in which the student's probabilities
           come first.
-          Seen in code: siyan-zhao/OPSD issue 14
         - drawn-tokens-only: your loss holds the log-ratio of the drawn tokens only. As a value it
           is right on average, but its gradient is zero on average, for the weight of each token is
           missing. Sum over the vocabulary, or use REINFORCE.

@@ -22,7 +22,7 @@ STATEMENTS = {
         "attention-copied",
         "a is false: attention transfer is a loss on the student's own maps, in every step. "
         "Copying attention exists for vision transformers, under that name.",
-        "claimed: a circulating article",
+        "",
     ),
     "b": (
         "In activation-based attention transfer, summing and averaging energies over channels "
@@ -43,7 +43,7 @@ STATEMENTS = {
         "must-start-from-teacher",
         "d is false: logits and maps can be compared between any two architectures. Copying "
         "weights is an option where shapes agree.",
-        "claimed: a circulating article",
+        "",
     ),
     "e": (
         "With a larger and better teacher, the same student gets better.",

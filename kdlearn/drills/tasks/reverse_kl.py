@@ -131,7 +131,6 @@ drill = Drill(
         # direction
         - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q), so
           for the reverse KL the student is the second argument.
-          Seen in code: siyan-zhao/OPSD issue 14
         - symmetric: both directions are added: only KL(student || teacher) is asked for.
         - entropy-missing: this is the cross-entropy of the student against the teacher, without the
           student's entropy. In the forward KL the entropy left out is the teacher's, a constant;

@@ -149,7 +149,6 @@ drill = Drill(
         # what
         - gram-matrix: these are cosines between samples, a B x B matrix: two samples form no angle
           of a triplet. Take differences to a third sample first.
-          Seen in code: a circulating implementation called AngleWiseDistillation
         - distances: pairwise distances are compared: that is the other loss of the paper. An angle
           needs three samples.
         - angles-not-cosines: the angles themselves are compared: asked for are their cosines.

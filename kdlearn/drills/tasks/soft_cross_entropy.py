@@ -148,7 +148,7 @@ drill = Drill(
         # targets
         - softmax-on-targets: softmax is applied to targets that are probabilities already: they
           become nearly uniform, and the student is taught that all classes are alike.
-          Seen asked: mit-han-lab/once-for-all issue 5
+          Seen withdrawn: mit-han-lab/once-for-all issue 5, by who asked, the same day
         - argmax-targets: only the most probable class of the target counts: that is hard
           distillation. The probabilities of the other classes are lost.
         - targets-left-out: the logarithms are summed without their weights, the target's

@@ -132,7 +132,6 @@ drill = Drill(
         # temperature
         - multiplied: the logits are multiplied by T, not divided: the distribution gets sharper
           with T, not softer.
-          Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da)
         - softmax-twice: softmax is applied twice: probabilities lie between 0 and 1, so the second
           one makes them nearly uniform.
           Seen proposed: haitongli/knowledge-distillation-pytorch issue 10

@@ -161,8 +161,6 @@ drill = Drill(
         # whose
         - another-data-set: these are the statistics of another data set, ImageNet's: they neither
           center nor scale these images. Compute them from train.
-          Seen in code: a PyTorch tutorial on distillation, which calls such numbers those of its
-          own data
         - test-by-itself: the test images are standardized by their own statistics: whatever differs
           between the sets is hidden, and a single image could not be treated so.
         - sets-pooled: the statistics are of both sets together: that is a leak, as the test images

@@ -154,8 +154,6 @@ drill = Drill(
         - projectors-forgotten: the projectors are missing: they stay the random maps they are at
           the start, and the student is matched through them. Nothing fails, which is why it is
           published so often.
-          Seen in code: a circulating class KnowledgeDistiller, which gives the optimizer the
-          student's parameters alone
         - first-projector-only: only the first projector's parameters are there: take those of all.
         # student
         - student-forgotten: the student's parameters are missing: only the projectors would learn.

@@ -214,8 +214,6 @@ drill = Drill(
         # teacher
         - teacher-untrained: the teacher is never trained on the task: its soft targets are noise.
           The student still improves a little, from the labels, which is why this goes unnoticed.
-          Seen claimed: a computer-vision distillation page of Hugging Face (commit 01080da), where
-          the head is new
         - teacher-goes-on: the teacher goes on training while the student learns: the targets move
           in every step, and cannot be computed once. Freeze it after the first stage.
         - teacher-one-step-short: the teacher is trained for one step too few: it takes `steps`
@@ -228,12 +226,9 @@ drill = Drill(
         - started-from-the-teacher: the student starts from a copy of the teacher's weights: that
           needs the same shapes, and distillation needs neither. The student keeps its own initial
           weights.
-          Seen claimed: a circulating answer that says the student must be initialized from the
-          teacher
         - own-output-as-labels: the targets are replaced by the student's own output: its loss then
           tells it to stay as it is, only surer. The targets are the labels and the teacher's
           softened output.
-          Seen claimed: a circulating answer
         - student-one-step-short: the student is trained for one step too few: it takes `steps`
           steps.
         - student-one-step-more: the student is trained for one step too many: it takes `steps`
