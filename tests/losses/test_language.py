@@ -286,6 +286,8 @@ def test_a_proposal_of_another_shape_or_kind_is_refused():
         losses.sampled_kl(student, log_t, indices, proposal_log_probs=torch.zeros(1, 2))
     with pytest.raises(TypeError, match="proposal log-probabilities must be floating point"):
         losses.sampled_kl(student, log_t, indices, proposal_log_probs=indices)
+    with pytest.raises(ValueError, match="^proposal log-probabilities are above 0"):
+        losses.sampled_kl(student, log_t, indices, proposal_log_probs=log_t + 5)
 
 
 @given(token_pairs(), st.integers(2, 9))

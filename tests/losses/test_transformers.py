@@ -262,3 +262,14 @@ def test_relations_do_not_drown_in_what_all_tokens_share():
         found = losses.relation_loss(given, teacher, relation_heads=2, **options)
         right = losses.relation_loss(exact, teacher.double(), relation_heads=2, **options)
         assert found.item() == pytest.approx(right.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["queries", "keys"])
+def test_states_that_diverged_are_named_before_they_become_relations(place):
+    sides = [torch.randn(1, 3, 4) for _ in range(2)]
+    diverged = list(sides)
+    diverged[place] = sides[place] * torch.inf
+    with pytest.raises(ValueError, match="^student states contain inf"):
+        losses.relation_loss(tuple(diverged), tuple(sides), relation_heads=2)
+    with pytest.raises(ValueError, match="^teacher states contain inf"):
+        losses.relation_loss(tuple(sides), tuple(diverged), relation_heads=2)
