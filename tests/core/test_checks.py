@@ -46,6 +46,10 @@ def test_probabilities_are_no_logits(dtype):
     checks.check_logits(logits.to(dtype), probabilities.log())
 
 
+def test_a_few_logits_that_sum_nearly_to_one_by_chance_are_logits():
+    checks.check_logit_values(torch.tensor([[0.0906, 0.9126]]), "logits")
+
+
 def test_maps_with_rows_of_padding_and_hidden_keys_are_probabilities_too():
     maps = torch.tensor([[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [0.0, 0.0]]])
     with pytest.raises(ValueError, match="^scores sum to 1 in each row"):
