@@ -13,8 +13,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import nn
 
-from kdlearn.data import Splits, mnist5k
+from kdlearn.data import Splits
 from kdlearn.distill import Distiller, label_term
+from kdlearn.experiments import real_digits
 from kdlearn.experiments.common import MEASURED, Bench, Row, seeded
 from kdlearn.experiments.real_digits import JITTER, mlp
 from kdlearn.experiments.warped_digits import soft_targets
@@ -25,32 +26,12 @@ SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The numbers; `dataclasses.replace` makes a shorter one for a live run.
+class Recipe(real_digits.Recipe):
+    """Those of real digits, with smaller teachers; no student here sees few images."""
 
-    Attributes:
-        pool: images that teachers and students see.
-        images: the same, since there are no few here.
-        teacher: hidden layers.
-        student: hidden layers.
-        teacher_epochs: passes of a teacher, on jittered images.
-        student_epochs: passes of a student, on the images as they are.
-        batch_size: images a step.
-        learning_rate: peak of the one-cycle schedule.
-    """
-
-    pool: int = 3000
     images: int = 100
     teacher: tuple[int, ...] = (200, 200)
-    student: tuple[int, ...] = (100, 100)
     teacher_epochs: int = 40
-    student_epochs: int = 30
-    batch_size: int = 100
-    learning_rate: float = 2e-3
-
-    def make_data(self, seed: int) -> Splits:
-        """Deal out the images."""
-        return mnist5k(train=self.pool, seed=seed)
 
     def train_teacher(self, data: Splits, seed: int, *, smoothing: float = 0.0) -> nn.Module:
         """Train a teacher on jittered images, from labels or smoothed ones."""
