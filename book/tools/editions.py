@@ -140,6 +140,8 @@ def directive(match: re.Match[str]) -> str:
     opening = OPENINGS[name]
     if options.get("unit"):
         opening = f"Your bet, in {options['unit']}."
+    if options.get("question"):
+        body += f"\n\n*{options['question']}*"
     return "\n".join(f"> {line}".rstrip() for line in f"**{opening}** {body}".splitlines())
 
 

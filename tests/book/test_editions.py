@@ -60,7 +60,7 @@ def test_a_link_to_another_chapter_leads_to_the_site() -> None:
 
 def test_a_component_is_a_quotation_that_begins_in_bold() -> None:
     assert shown(":::{bet} gain\n:unit: points\n:question: Hm?\n\nBy how many?\n:::") == (
-        "> **Your bet, in points.** By how many?"
+        "> **Your bet, in points.** By how many?\n>\n> *Hm?*"
     )
     assert shown(':::{wrong-answer}\n"Copied."\n\nNo.\n:::\nAfter.') == (
         '> **A common wrong answer.** "Copied."\n>\n> No.\nAfter.'
