@@ -90,7 +90,10 @@ def take(inputs: Any, rows: Tensor | slice) -> Any:
         >>> take({"input_ids": torch.arange(6).view(3, 2)}, slice(0, 1))
         {'input_ids': tensor([[0, 1]])}
     """
-    return map_tensors(lambda tensor: tensor[rows], inputs)
+    if isinstance(rows, slice):
+        return map_tensors(lambda tensor: tensor[rows], inputs)
+    # Several times faster than tensor[rows], and the same.
+    return map_tensors(lambda tensor: tensor.index_select(0, rows), inputs)
 
 
 def place(inputs: Any, device: torch.device) -> Any:

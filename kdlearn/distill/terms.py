@@ -106,7 +106,9 @@ class Term:
                     f"term {self.name!r} has a loss of {given}: expected one number, a tensor of "
                     "shape (); take the mean over the samples."
                 )
-        return self.weight * reduce(torch.add, losses)
+        total = reduce(torch.add, losses)
+        # A product with 1 would change no number and cost a small step's time, there and back.
+        return total if self.weight == 1 else self.weight * total
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -154,7 +154,10 @@ class Run:
         """
         # One tensor, since reading each from a GPU would wait for it each time.
         numbers = torch.stack([*loss.parts.values(), *norms]).tolist()
-        parts, sizes = dict(zip(loss.parts, numbers, strict=False)), numbers[len(loss.parts) :]
+        parts = dict(zip(loss.parts, numbers, strict=False))
+        if math.isfinite(sum(numbers)):
+            return parts
+        sizes = numbers[len(loss.parts) :]
         broken = {name: value for name, value in parts.items() if not math.isfinite(value)}
         said = ", ".join(f"term {name!r} is {value}" for name, value in broken.items())
         if not broken and not math.isfinite(sum(sizes)) and not self._scaler.is_enabled():
