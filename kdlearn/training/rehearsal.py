@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import Generator, Tensor
+import torch
+from torch import Generator, Tensor, nn
 
 from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in
 from kdlearn.core.randomness import separate_randomness
@@ -39,9 +40,10 @@ def rehearse(
             with warnings.catch_warnings():
                 # (B, 1) against (B,): torch compares every sample with every other, and warns.
                 warnings.filterwarnings("error", message="Using a target size")
-                loss = model.train().compute(batch)
+                with run.autocast():
+                    loss = model.train().compute(batch)
         except (TypeError, RuntimeError, UserWarning) as error:
-            raise _explained(error, batch, samples.name) from error
+            raise _explained(error, batch, samples.name, model.student) from error
         for name, part in loss.parts.items():
             if not part.requires_grad:
                 raise ValueError(
@@ -66,18 +68,26 @@ def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], flo
         ) from error
 
 
-def _explained(error: Exception, batch: Batch, name: str) -> Exception:
+def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) -> Exception:
     """Return what torch means where its words do not name the data."""
     if isinstance(error, UserWarning):
         return ValueError(
             f"the loss spreads labels of {name} over outputs of another shape, or the reverse: "
             f"bring them to one shape, as by labels.unsqueeze(1). ({str(error).splitlines()[0]})"
         )
-    kinds = {str(tensor.dtype) for tensor in tensors_in(batch.inputs)}
-    if "torch.uint8" in kinds:
+    kinds = {tensor.dtype for tensor in tensors_in(batch.inputs)}
+    if torch.uint8 in kinds:
         return TypeError(
             f"the inputs of {name} are torch.uint8 and the model wants floating point: use "
             f"images.float() / 255, or convert in augment. ({error})"
+        )
+    own = {p.dtype for p in student.parameters()}
+    others = [kind for kind in kinds - own if kind.is_floating_point]
+    if others and isinstance(error, RuntimeError) and "type" in str(error):
+        return TypeError(
+            f"the inputs of {name} are {others[0]} and the student's weights "
+            f"{', '.join(map(str, own))}: bring the inputs to that by .to(); for half precision "
+            f"pass engine=Engine(precision='bf16'). ({error})"
         )
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         return TypeError(

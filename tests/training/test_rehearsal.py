@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import hint_loss, soft_target_loss
-from kdlearn.training import fit
+from kdlearn.training import Engine, fit
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
@@ -76,6 +76,10 @@ def test_labels_and_inputs_that_do_not_fit_are_told_before_the_first_step():
     assert "cross-entropy needs class numbers" in str(caught) and set(seen) <= {2}
     caught, seen = refused(network(), ((X * 50).to(torch.uint8), Y))
     assert "torch.uint8 and the model wants floating point" in str(caught)
+    for kind in (torch.float16, torch.float64):
+        caught, seen = refused(network(), (X.to(kind), Y))
+        assert isinstance(caught, TypeError) and not seen
+        assert f"are {kind} and the student's weights torch.float32" in str(caught)
     caught, seen = refused(network(), {"pixels": X, "labels": Y})
     assert "does not take the named inputs of train" in str(caught)
 
@@ -95,6 +99,10 @@ def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
     )
     (name,) = (key for key in history.epochs[0] if key.startswith("validation"))
     assert history.epochs[-1][name] < 10
+
+
+def test_half_precision_inputs_are_welcome_where_a_step_takes_them():
+    fit(network(), (X.half(), Y), epochs=1, engine=Engine(precision="bf16"), progress=False)
 
 
 def test_nothing_is_left_of_the_trial():
