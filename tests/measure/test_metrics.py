@@ -35,7 +35,7 @@ def numpy_calibration_error(logits, labels, bins):
 
 
 @pytest.mark.parametrize("bins", [1, 7, 15])
-@pytest.mark.parametrize("sharpness", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("sharpness", [0.1, 0.3, 1.0, 5.0])
 def test_calibration_error_matches_numpy(bins, sharpness):
     rng = np.random.default_rng(3)
     logits, labels = sharpness * rng.normal(size=(500, 10)), rng.integers(10, size=500)

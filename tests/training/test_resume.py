@@ -16,6 +16,7 @@ from kdlearn.losses import reverse_kl, soft_target_loss
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
+from kdlearn.training.resume import Position
 
 
 def network(width: int = 8) -> nn.Sequential:
@@ -246,6 +247,20 @@ def test_a_signal_lets_the_step_end_saves_and_stops(tmp_path, number, monkeypatc
 def test_two_runs_in_one_folder_are_told_apart(tmp_path):
     with locked(tmp_path), pytest.raises(CheckpointError, match="another run is at work"):
         fit(network(), task(), progress=False, checkpoints=Checkpoints(tmp_path))
+
+
+def test_time_that_has_passed_is_enough_to_save(tmp_path):
+    checkpoints = Checkpoints(tmp_path, every_minutes=1e-12, keep=9)
+    fit(network(), task(), epochs=1, batch_size=12, progress=False, checkpoints=checkpoints)
+    assert [path.name[-1] for path in checkpoints.saved()] == ["1", "2", "3", "4"]
+
+
+def test_a_bar_shows_an_accuracy_in_per_cent_and_another_metric_as_it_is():
+    for measured, shown in (("accuracy", "50.0%"), ("error", "0.5000")):
+        at = Position(seed=0, steps_per_epoch=1)
+        at.took_step({"labels": 0.25})
+        said = at.ended_epoch({f"validation_{measured}": 0.5})
+        assert said == {"labels": "0.250", "validation": shown}
 
 
 def test_a_finished_run_is_given_back_without_training(tmp_path):
