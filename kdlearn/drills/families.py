@@ -191,6 +191,50 @@ def divergence_knobs(
     return switches(text)
 
 
+def reverse_terms(wrong: Wrong, log_q: Tensor, log_p: Tensor) -> Tensor:
+    """Return the terms q log(q / p) of KL(student || teacher), with the faults of `REVERSE`.
+
+    Example:
+        >>> log_q = torch.tensor([0.5, 0.5]).log()
+        >>> reverse_terms(frozenset({"forward"}), log_q, torch.tensor([0.25, 0.75]).log()).tolist()
+        [-0.1732867956161499, 0.3040988504886627]
+    """
+    q, p = log_q.exp(), log_p.exp()
+    if "constant-weight" in wrong:
+        q = q.detach()
+    if "forward" in wrong:
+        return p * (log_p - log_q)
+    if "symmetric" in wrong:
+        return (q - p) * (log_q - log_p)
+    if "entropy-missing" in wrong:
+        return -q * log_p
+    if "log-ratio-alone" in wrong:
+        return log_q - log_p
+    return -p * log_q if "soft-cross-entropy" in wrong else q * (log_q - log_p)
+
+
+REVERSE: Knobs = switches(
+    """
+    # direction
+    - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q), so for
+      the reverse KL the student is the second argument, and its probabilities come first.
+    - symmetric: both directions are added: only KL(student || teacher) is asked for.
+    - entropy-missing: this is the cross-entropy of the student against the teacher, without the
+      student's entropy. In the forward KL the entropy left out is the teacher's, a constant; here
+      it is the student's, and without it the minimum is a student that is certain of the teacher's
+      first choice.
+    - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the
+      direction nor the entropy is that of the reverse KL.
+    # weights
+    - log-ratio-alone: the log-ratios are summed without their weights, the student's probabilities.
+    - constant-weight: the value is right, the gradient is zero: the student's probabilities in
+      front of the log-ratio were detached, and what is left cancels. The weight is the student's,
+      and it belongs to the graph.
+    """
+)
+"""The switches of `reverse_terms`."""
+
+
 def mixture(
     wrong: Wrong,
     student: Tensor,

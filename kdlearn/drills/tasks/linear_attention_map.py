@@ -72,10 +72,18 @@ def _feature(wrong: Wrong, x: Tensor) -> Tensor:
 
 def family(wrong: Wrong, queries: Tensor, keys: Tensor) -> Tensor:
     """The map with its switches."""
-    q = queries / queries.shape[-1] ** 0.5 if "queries-scaled" in wrong else queries
+    width = queries.shape[-1]
+    q = queries / width**0.5 if "queries-scaled" in wrong else queries
+    k = keys
+    if "both-scaled" in wrong:
+        q, k = q / width**0.25, k / width**0.25
     q = q if "keys-alone" in wrong else _feature(wrong, q)
-    k = keys if "queries-alone" in wrong else _feature(wrong, keys)
+    k = k if "queries-alone" in wrong else _feature(wrong, k)
     products = q @ k.mT
+    if "of-the-product" in wrong:
+        products = _feature(wrong, queries @ keys.mT)
+    if "softmax-attention" in wrong:
+        products = (queries @ keys.mT / width**0.5).exp()
     if "transposed" in wrong:
         products = products.mT
     hidden = {"own-place-hidden": -1, "one-too-many": 1, "not-causal": products.shape[-1]}
@@ -157,6 +165,9 @@ drill = Drill(
         # sides
         - queries-alone: only the queries go through the feature map: both sides have to.
         - keys-alone: only the keys go through the feature map: both sides have to.
+        - of-the-product: the feature map is applied to the products of queries and keys: then they
+          have to be formed, all L² of them. It goes on either side, before the product.
+        - softmax-attention: this is softmax attention, the teacher's map.
         # causal
         - not-causal: queries attend to later places: the map has to be causal.
         - own-place-hidden: a query does not see its own place: it may, and the first one has
@@ -183,6 +194,8 @@ drill = Drill(
         # scale
         - queries-scaled: the queries are divided by the root of the width before the feature map:
           nothing is to be scaled here.
+        - both-scaled: both sides are divided by the fourth root of the width before the feature
+          map: nothing is to be scaled here.
         """
     ),
     sizes=lambda case: {"L": case["queries"].shape[2], "D": case["queries"].shape[3]},

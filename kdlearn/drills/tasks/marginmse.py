@@ -101,9 +101,13 @@ def family(
     if "scaled-by-root" in wrong:
         positive, negative = positive / q.shape[1] ** 0.5, negative / q.shape[1] ** 0.5
     t_positive, t_negative = teacher_positive[:, None].detach(), teacher_negative.detach()
-    if "teacher-sigmoid" in wrong:
+    if "sigmoids" in wrong:
+        positive, negative = positive.sigmoid(), negative.sigmoid()
+    if {"teacher-sigmoid", "sigmoids"} & wrong:
         t_positive, t_negative = t_positive.sigmoid(), t_negative.sigmoid()
     mine, theirs = positive - negative, t_positive - t_negative
+    if "dimension-missing" in wrong:
+        mine, theirs = positive[:, 0] - negative, t_positive[:, 0] - t_negative
     if "teacher-swapped" in wrong:
         theirs = -theirs
     if "absolute" in wrong:
@@ -121,17 +125,21 @@ def family(
         gap = gap.mean(1, keepdim=True)
     if "first-negative" in wrong:
         gap = gap[:, :1]
-    if "hardest-negative" in wrong:
+    if "hardest-negative" in wrong and gap.shape == negative.shape:
         gap = gap.gather(1, negative.argmax(1, keepdim=True))
     if "too-small-only" in wrong:
         gap = gap.clamp(max=0)
     terms = gap.abs() if "not-squared" in wrong else gap.square()
+    if "huber" in wrong:
+        terms = F.smooth_l1_loss(gap, torch.zeros_like(gap), reduction="none")
     if "listwise" in wrong:
         lists = torch.cat([positive, negative], 1), torch.cat([t_positive, t_negative], 1)
         return F.kl_div(lists[0].log_softmax(1), lists[1].softmax(1), reduction="batchmean")
     if "hinge" in wrong:
         terms = (1 - mine).relu()
     loss = terms.mean()
+    if "scores-in-two-means" in wrong:
+        loss = (positive - t_positive).square().mean() + (negative - t_negative).square().mean()
     if "summed" in wrong:
         loss = terms.sum()
     if "summed-over-negatives" in wrong:
@@ -190,6 +198,8 @@ drill = Drill(
         # margin
         - scores: scores are compared, not margins: the teacher's zero is then the student's, which
           nobody needs. Subtract first, compare then.
+        - scores-in-two-means: the scores of positives and negatives are compared, each kind by
+          itself, not the margins: the teacher's zero is then the student's, which nobody needs.
         - positives-alone: only the scores of the positives are compared: the negatives are missing.
         - negatives-alone: only the scores of the negatives are compared: the positives are missing.
         - teacher-swapped: one of the two margins is negative minus positive: the student is taught
@@ -213,8 +223,12 @@ drill = Drill(
           {N}.
         # distance
         - not-squared: the differences are not squared.
+        - huber: this is a smooth L1: it is the square only while a difference is small.
         - rooted: a root is taken of the mean of squares: leave it out.
         - halved: the loss is halved: there is no 1/2 in what the task asks for.
+        # shape
+        - dimension-missing: (B,) minus (B, N) does not fit, and where B = N it fits and takes each
+          positive for another query's: keep the last dimension of the positives' scores.
         # reduction
         - summed: the squares are summed over batch and negatives, not averaged.
         - summed-over-negatives: the squares are summed over the N = {N} negatives and averaged over
@@ -222,6 +236,8 @@ drill = Drill(
         # teacher
         - teacher-sigmoid: the teacher's scores go through a sigmoid: its margins are then smaller
           than 1, and the large ones look alike. Use the scores as they are.
+        - sigmoids: both sides' scores go through a sigmoid: margins are then smaller than 1, and
+          the large ones look alike. Use the scores as they are.
         # gradient
         - documents-detached: only the queries get a gradient: the documents are the student's
           embeddings as well.

@@ -139,10 +139,16 @@ def _terms(wrong: Wrong, log_q: Tensor, log_p: Tensor, mask: Tensor) -> Tensor:
         ratio = -ratio
     if "clamped" in wrong:
         ratio = ratio.clamp(min=0)
+    if "absolute" in wrong:
+        ratio = ratio.abs()
+    if "weighted-twice" in wrong:
+        ratio = log_q.exp() * ratio
     weight = ratio.detach()
     value = weight
-    if "mean-subtracted" in wrong:
-        weight = weight - (weight * mask).sum() / mask.sum()
+    if {"mean-subtracted", "standardized"} & wrong:
+        weight = weight - weight[mask].mean()
+    if "standardized" in wrong and mask.sum() > 1:
+        weight = weight / (weight[mask].std() + 1e-8)
     if "to-go" in wrong:
         weight = (weight * mask).flip(1).cumsum(1).flip(1)
     one = log_q - log_q.detach()
@@ -232,9 +238,15 @@ drill = Drill(
         - clamped: log-ratios below 0 are cut off: a KL is never negative, but the log-ratio of one
           token is whenever the teacher likes it better than the student; without these the mean is
           too large and nothing is ever raised.
+        - absolute: the log-ratios are taken without their signs: the mean of a KL needs both.
+        - weighted-twice: each log-ratio is multiplied by the student's probability of the token: it
+          was drawn with that probability, which is the weight already.
         # weight
         - mean-subtracted: the mean log-ratio is subtracted from the weights: a baseline is a
           legitimate way to lower the variance, and another gradient than the one asked for.
+        - standardized: the log-ratios are centered and divided by their deviation in front of the
+          gradient, as advantages often are: the value of the KL then no longer says how large a
+          step is.
         - to-go: each token is weighted with the sum of the log-ratios from it to the end: that is
           the gradient of the sequence's KL. Asked for is each token by itself.
         # positions
@@ -242,10 +254,10 @@ drill = Drill(
           predicts token i + 1.
         - teacher-late: the teacher's numbers are late by one: entry i belongs to token i, as the
           task says.
-        - mask-late: the mask is late by one against the tokens.
         # tokens
         - own-argmax: the student's most probable tokens are scored, not those that it drew.
         # mask
+        - mask-late: the mask is late by one against the tokens.
         - every-token: tokens that the student did not write are in the loss: prompt and padding
           count. Select with written.
         - nan-times-zero: the loss is not finite where the teacher gives NaN for the prompt: 0 · NaN

@@ -137,7 +137,8 @@ def family(
     }
     borders = next((cut[name] for name in cut if name in wrong), borders)
     inside = [
-        torch.searchsorted(borders, place) == torch.arange(len(borders))[:, None]
+        torch.searchsorted(borders, place, right="one-late" in wrong)
+        == torch.arange(len(borders))[:, None]
         for place, _ in sides
     ]
     if "single-tokens-only" in wrong:
@@ -226,6 +227,8 @@ drill = Drill(
         - by-the-start: a token is put into the span whose end its start has reached: one that
           begins at a border belongs to the span after it. Ask for the first border that is not
           before its end.
+        - one-late: a token that ends at a border is put into the span after it: ask for the first
+          border that is not before the token's end, right=False of torch.searchsorted.
         # sum
         - averaged: the log-probabilities of a span are averaged: the tokenizer that needs more
           tokens for it would look surer. By the chain rule they add.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.drills.families import chosen
+from kdlearn.drills.families import REVERSE, chosen, reverse_terms
 from kdlearn.drills.grader.drill import Drill, Edge, Wrong, switches
 from kdlearn.drills.tasks import top_k_kd
 
@@ -30,33 +30,36 @@ def tail_bucket_reverse_kl(
 
 
 def edges() -> list[Edge]:
-    """A student that is sure of the given classes, and the edges of the forward direction."""
-    return [edge for edge in top_k_kd.edges() if "left nothing" not in edge.title]
+    """The edges of the forward direction, and a student whose other classes underflow."""
+    case = top_k_kd.example()
+    logits, indices = case["student_logits"], case["indices"]
+    sure = logits + torch.zeros_like(logits).scatter(1, indices, 1000.0)
+    forward = [edge for edge in top_k_kd.edges() if "left nothing" not in edge.title]
+    return [*forward, Edge("a bucket that underflows to 0", case | {"student_logits": sure})]
 
 
 def family(wrong: Wrong, student: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
     """The loss with its switches."""
     p, log_p, tail, log_q, log_rest = top_k_kd.events(wrong, student, teacher_log_probs, indices)
     log_tail = tail.log()
-    q, rest = log_q.exp(), log_rest.exp()
-    if "student-weights-detached" in wrong:
-        q, rest = q.detach(), rest.detach()
     if "guarded-tail" in wrong:
         log_tail = (tail + 1e-3).log()
     if "tail-spread" in wrong:
         log_tail = log_tail - torch.tensor(float(student.shape[1] - indices.shape[1])).log()
-    parts = [q * (log_q - log_p), rest * (log_rest - log_tail)]
-    if "forward" in wrong:
-        parts = [p * (log_p - log_q), torch.xlogy(tail, tail) - tail * log_rest]
-    if "entropy-missing" in wrong:
-        parts = [-q * log_p, -rest * log_tail]
+    if "probabilities-for-logarithms" in wrong:
+        log_p = p
+    parts = [reverse_terms(wrong, log_q, log_p), reverse_terms(wrong, log_rest, log_tail)]
     if "tail-without-teacher" in wrong:
-        parts[1] = rest * log_rest
+        parts[1] = log_rest.exp() * log_rest
+    if "tail-weighed-by-teacher" in wrong:
+        parts[1] = tail * (log_rest - log_tail)
+    if "probability-target" in wrong:
+        sides = torch.cat([log_p, log_tail], 1), torch.cat([log_q, log_rest], 1)
+        parts = list(F.kl_div(sides[0], sides[1].exp(), reduction="none").split([p.shape[1], 1], 1))
     if "squared-tail" in wrong:
-        parts[1] = (rest - tail).square()
+        parts[1] = (log_rest.exp() - tail).square()
     if "clamped" in wrong:
-        parts[0] = torch.cat(parts, 1)[:, :-1].sum(1, keepdim=True).clamp_min(0)
-        return parts[0].mean()
+        return parts[0].sum(1).clamp_min(0).mean()
     return top_k_kd.total(wrong, parts, indices.shape[1])
 
 
@@ -66,8 +69,8 @@ drill = Drill(
     task=(
         "On-policy distillation, and a teacher behind a server that returns its $K$ largest "
         "log-probabilities per token. A colleague summed the reverse KL over these $K$ classes: "
-        "the loss went below 0, and the student stopped saying any of them. Write the loss with "
-        "one more event that holds the rest on both sides, so that neither can happen."
+        "the loss went below 0, and the student gave them ever less. Write the loss with one more "
+        "event that holds the rest on both sides, so that neither can happen."
     ),
     minutes=10,
     level="core",
@@ -101,12 +104,14 @@ drill = Drill(
         top_k_kd.drill.knobs,
         "direction",
         "numbers",
+        "teacher",
         "renormalized",
         "renormalized-both",
         "tail-ignored",
         "tail-spread",
         "tail-without-teacher",
     )
+    | REVERSE
     | switches(
         """
         # bucket
@@ -127,15 +132,15 @@ drill = Drill(
           missing, so the loss is not 0 for the right student.
         - squared-tail: the bucket enters as a squared difference: as an event of the divergence it
           has a logarithm like the others.
-        # direction
-        - forward: this is KL(teacher || student) over the K + 1 events: the student comes first
-          here. F.kl_div(log q, p) is KL(p || q).
-        - entropy-missing: the student's entropy is missing: this is its cross-entropy against the
-          teacher, smallest where the student is sure of one class.
-        # gradient
-        - student-weights-detached: the value is right, and the student's weights in front of the
-          log-ratios were detached: what is left of the gradient is 0. They belong to the graph.
+        - tail-weighed-by-teacher: the bucket's log-ratio is weighed by the teacher's probability,
+          the K classes' by the student's: a divergence has one side's weights.
+        # teacher
+        - probabilities-for-logarithms: the teacher's K log-probabilities are exponentiated and then
+          used as logarithms.
         # numbers
+        - probability-target: the value is right, the gradient is NaN where the student's bucket
+          underflows to 0: F.kl_div takes the logarithm of a target given as probabilities, and here
+          the target has a gradient. Give logarithms, with log_target=True.
         - log-of-one-minus: log(1 - sum) of the student is -inf when the given classes have nearly
           all of its probability, and 0 times that is NaN. Take the logsumexp of the
           log-probabilities that were not given.
