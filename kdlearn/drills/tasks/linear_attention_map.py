@@ -131,14 +131,15 @@ drill = Drill(
         "O(B h L² D) for the map, which is only for training; in use, $\\sum_j f(k_j) v_j^\\top$ "
         "and $\\sum_j f(k_j)$ are carried along, D · D + D numbers a head whatever the length, and "
         "that is the point. The features must be positive, or a row is no distribution. The mask "
-        "comes before the division, as a row is divided by what it sees. No root of D is needed: "
-        "it would cancel. `F.elu(x) + 1` takes 1 from exp(x) and gives it back, and below about "
-        "-37 in float64, -17 in float32 and -6 in bfloat16 nothing is left: a row of 0 / 0. Such a "
-        "map is flat beside a softmax, which is what a student with it cannot copy; feature maps "
-        "that are learned to imitate the teacher's are spikier. A map in logarithms, log(f(q) · "
-        "f(k)), goes through the teacher's own softmax and gives the same rows. The interviewer "
-        "listens for: positivity, the causal sum, what the state costs. Sources: Katharopoulos et "
-        "al., ICML 2020; Zhang et al., The Hedgehog and the Porcupine, ICLR 2024."
+        "comes before the division, as a row is divided by what it sees. A root of D that divides "
+        "the products would cancel; inside f it would not, and there is none. `F.elu(x) + 1` takes "
+        "1 from exp(x) and gives it back, and below about -37 in float64, -17 in float32 and -6 in "
+        "bfloat16 nothing is left: a row of 0 / 0. Such a map is flatter than a softmax's, so it "
+        "cannot copy a teacher that looks at one key; feature maps that learn to imitate the "
+        "teacher's can be spikier. A map in logarithms, log(f(q) · f(k)), goes through the "
+        "teacher's own softmax and gives the same rows. The interviewer listens for: positivity, "
+        "the causal sum, what the state costs. Sources: Katharopoulos et al., ICML 2020; Zhang et "
+        "al., The Hedgehog and the Porcupine, ICLR 2024."
     ),
     reference=linear_attention_map,
     example=example,

@@ -188,18 +188,19 @@ drill = Drill(
     ),
     explanation=(
         "One softmax of the student, O(NV), and N numbers from the teacher, where the KL over the "
-        "whole vocabulary needs N · V of them; the price is variance. The gradient of an "
-        "expectation over the student's own draws is $\\mathrm{E}[\\, r \\, \\nabla \\log q \\,]$ "
-        "with the log-ratio $r = \\log q - \\log p$; the other term, $\\mathrm{E}[\\nabla \\log "
-        "q]$, is 0. So $r$ stands behind the stop-gradient, as an advantage of the opposite sign "
-        "does in policy-gradient code, and `log q` in front of it. Differentiate $r$ and only the "
-        "term is left whose mean is 0: the curve looks right and nothing is learned. `1 + log_q - "
-        "log_q.detach()` is the importance weight $q / q_\\text{old}$ of a student that has not "
-        "moved yet. Each token answers for its own log-ratio alone: that it leads to worse "
-        "prefixes is left out, and putting it back (the sum of the ratios to go) gives the "
-        "sequence's KL, with more variance. The interviewer listens for: what is constant and why, "
-        "the shift by one, the mask, the direction. Sources: Lu and Thinking Machines Lab, "
-        "On-Policy Distillation, 2025; Williams, Machine Learning 8, 1992."
+        "whole vocabulary needs N · V; the price is variance. The gradient of an expectation over "
+        "the student's own draws is $\\mathrm{E}[\\, r \\, \\nabla \\log q \\,]$ with the "
+        "log-ratio $r = \\log q - \\log p$; the other term, $\\mathrm{E}[\\nabla \\log q]$, is 0. "
+        "So $r$ stands behind the stop-gradient, as an advantage of the opposite sign does in "
+        "policy-gradient code, and log q in front of it is what is differentiated. Differentiate "
+        "$r$ and only the term is left whose mean is 0: the curve looks right and nothing is "
+        "learned. `1 + log_q - log_q.detach()` is the importance weight $q / q_\\text{old}$ of a "
+        "student that has not moved yet. Each token answers for its own log-ratio alone: that it "
+        "leads to worse prefixes is left out; with the sum of the ratios to go in place of its own "
+        "it would be the gradient of the sequence's KL, with more variance. The interviewer "
+        "listens for: what is constant and why, the shift by one, the mask, the direction. "
+        "Sources: Lu and Thinking Machines Lab, On-Policy Distillation, 2025; Williams, Machine "
+        "Learning 8, 1992."
     ),
     reference=opd_loss,
     example=example,

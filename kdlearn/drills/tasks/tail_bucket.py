@@ -118,10 +118,10 @@ drill = Drill(
         - tail-ignored: the bucket is missing: the sum over the K classes alone is no divergence. It
           can be negative, and its minimum is the student's q = p / e: the student moves its
           probability to where nothing costs. Add the event that holds the rest on both sides.
-          Seen in code: verl pull request 5041 took it out for that
+          Seen in code: verl-project/verl pull request 5041, which left it out again for that
         - clamped: the sum over the K classes is cut off at 0: that hides its sign, and where it is
           negative nothing is learned. Add the event that holds the rest on both sides.
-          Seen asked: verl issue 7856, of the forward direction
+          Seen in code: as verl-project/verl issue 7856 tells of the forward direction
         - renormalized: the teacher's K probabilities are divided by their sum: it says then that
           nothing else is possible. Keep them as they are, and add the bucket.
         - renormalized-both: both sides are divided by their sums over the K classes: what the
