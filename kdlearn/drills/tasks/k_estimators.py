@@ -146,7 +146,8 @@ drill = Drill(
         "front of log q, k1 is right; as a loss it is not. 'k3 has the lower variance' holds near "
         "the teacher, where k1 changes its sign and k3 does not; far from it exp(r) can be "
         "heavy-tailed. The interviewer listens for: the value is not the gradient; which direction "
-        "each pulls. Source: Schulman, Approximating KL Divergence, 2020, for the values."
+        "each pulls. Source: [Schulman, Approximating KL Divergence, "
+        "2020](cite:schulman2020approximating), for the values."
     ),
     reference=kl_estimators,
     example=example,

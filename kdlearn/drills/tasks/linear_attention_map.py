@@ -138,8 +138,9 @@ drill = Drill(
         "cannot copy a teacher that looks at one key; feature maps that learn to imitate the "
         "teacher's can be spikier. A map in logarithms, log(f(q) · f(k)), goes through the "
         "teacher's own softmax and gives the same rows. The interviewer listens for: positivity, "
-        "the causal sum, what the state costs. Sources: Katharopoulos et al., ICML 2020; Zhang et "
-        "al., The Hedgehog and the Porcupine, ICLR 2024."
+        "the causal sum, what the state costs. Sources: [Katharopoulos et al., ICML "
+        "2020](cite:katharopoulos2020transformers); [Zhang et al., The Hedgehog and the Porcupine, "
+        "ICLR 2024](cite:zhang2024hedgehog)."
     ),
     reference=linear_attention_map,
     example=example,

@@ -177,8 +177,8 @@ drill = Drill(
         "harm: its teacher margin is small or negative, and so the student's is to be. `positive` "
         "needs its last dimension: (B,) minus (B, N) fails, and where B = N it does not and "
         "compares queries with each other. The interviewer listens for: margins against scores, "
-        "the sign, dot product against cosine, where the negatives come from. Source: Hofstätter "
-        "et al., 2020, arXiv:2010.02666."
+        "the sign, dot product against cosine, where the negatives come from. Source: [Hofstätter "
+        "et al., 2020](cite:hofstatter2020improving)."
     ),
     reference=margin_mse,
     example=example,

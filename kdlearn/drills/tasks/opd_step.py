@@ -199,8 +199,8 @@ drill = Drill(
         "leads to worse prefixes is left out; with the sum of the ratios to go in place of its own "
         "it would be the gradient of the sequence's KL, with more variance. The interviewer "
         "listens for: what is constant and why, the shift by one, the mask, the direction. "
-        "Sources: Lu and Thinking Machines Lab, On-Policy Distillation, 2025; Williams, Machine "
-        "Learning 8, 1992."
+        "Sources: [Lu and Thinking Machines Lab, On-Policy Distillation, "
+        "2025](cite:lu2025onpolicy); [Williams, Machine Learning 8, 1992](cite:williams1992simple)."
     ),
     reference=opd_loss,
     example=example,

@@ -197,8 +197,8 @@ drill = Drill(
         "stands for nothing, such as the beginning of a sequence. One caveat for the hard "
         "question: a span's number is that of one tokenization; the probability of the text is a "
         "sum over all of them. The interviewer listens for: places, not tokens; sums, not means; "
-        "who gets the gradient. Another way to cross vocabularies is to sort both distributions "
-        "(Boizard et al., 2024); it never asks what a token means."
+        "who gets the gradient. Another way to cross vocabularies is to sort both distributions, "
+        "as [Boizard et al., 2024](cite:boizard2024towards) do; that never asks what a token means."
     ),
     reference=span_log_probs,
     example=example,

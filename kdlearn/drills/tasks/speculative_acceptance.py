@@ -187,8 +187,8 @@ drill = Drill(
         "target's last row gives one token for nothing. After a refusal the later ones answer to a "
         "prefix that does not exist any more. Draft and ratio must use the same q: same "
         "temperature, same top-p, same precision. The interviewer listens for: exactness and its "
-        "two-line proof, 1 - TV, the free token. Sources: Leviathan et al., ICML 2023; Chen et "
-        "al., 2023."
+        "two-line proof, 1 - TV, the free token. Sources: [Leviathan et al., ICML "
+        "2023](cite:leviathan2023fast); [Chen et al., 2023](cite:chen2023accelerating)."
     ),
     reference=verify_draft,
     example=example,
