@@ -247,8 +247,7 @@ drill = Drill(
     cases=cases,
     edges=edges,
     family=family,
-    knobs=REVERSE
-    | switches(
+    knobs=switches(
         """
         # writer
         - off-policy: your tokens are the teacher's: that is distillation on its text, in which the
@@ -313,7 +312,8 @@ drill = Drill(
         - teacher-in-train-mode: a teacher that arrives in training mode gives you another loss: its
           dropout is on, so its answers are noisy. Call teacher.eval() before you use it.
         """
-    ),
+    )
+    | REVERSE,
     watch=watch,
     sizes=lambda case: {
         "B": case["prompts"].shape[0],
