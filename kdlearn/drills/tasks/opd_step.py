@@ -4,6 +4,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from kdlearn.drills.families import TOKENS, chosen, token_mean
 from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
@@ -115,17 +116,13 @@ def family(
     log_q = log.gather(-1, drawn[..., None]).squeeze(-1)
     if "logits-for-logarithms" in wrong:
         log_q = logits.gather(-1, drawn[..., None]).squeeze(-1)
+    log_p = log_p.detach()
     if "nan-times-zero" in wrong:
-        terms = _terms(wrong, log_q, log_p.detach(), mask) * mask
-    else:
-        # NaN where the student did not write would spoil the gradient of what it wrote.
-        terms = _terms(wrong, log_q, log_p.detach().masked_fill(~mask, 0.0), mask)
-        terms = terms.masked_fill(~mask, 0.0)
-    if "mean-per-sequence" in wrong:
-        counts = mask.sum(1)
-        return (terms.sum(1) / counts.clamp(min=1))[counts > 0].mean()
-    over = {"summed": 1, "divided-by-batch": len(mask), "divided-by-all": mask.numel()}
-    return terms.sum() / next((over[name] for name in over if name in wrong), mask.sum())
+        spoiled = 0 * log_p.sum()
+        return token_mean(wrong, _terms(wrong, log_q, log_p, mask)[mask], mask) + spoiled
+    # NaN where the student did not write would spoil the gradient of what it wrote.
+    terms = _terms(wrong, log_q, log_p.masked_fill(~mask, 0.0), mask)
+    return token_mean(wrong, terms[mask], mask)
 
 
 def _terms(wrong: Wrong, log_q: Tensor, log_p: Tensor, mask: Tensor) -> Tensor:
@@ -207,7 +204,8 @@ drill = Drill(
     cases=cases,
     edges=edges,
     family=family,
-    knobs=switches(
+    knobs=chosen(TOKENS, "divided-by-length")
+    | switches(
         """
         # gradient
         - differentiated: the value is right and its gradient is 0 on average: the log-ratio itself
@@ -263,14 +261,6 @@ drill = Drill(
           count. Select with written.
         - nan-times-zero: the loss is not finite where the teacher gives NaN for the prompt: 0 · NaN
           is NaN, so multiplying by the mask comes too late. Select first.
-        # denominator
-        - summed: the terms are summed, not averaged over the N = {N} written tokens.
-        - divided-by-batch: the sum is divided by the B = {B} sequences, not by the N = {N} written
-          tokens: long answers weigh more.
-        - divided-by-all: the sum is divided by all positions, prompt and padding included, not by
-          the N = {N} written tokens.
-        - mean-per-sequence: you take the mean of each sequence, then the mean of those: tokens of
-          short answers weigh more.
         # softmax
         - over-positions: the softmax runs over the positions: the vocabulary is the last dimension.
         - logits-for-logarithms: the student's logits stand where its log-probabilities belong: the
