@@ -25,7 +25,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdlearn.drills import CHAPTERS, find
 from kdlearn.drills.bugs import NAMES, find_bug
 from kdlearn.drills.bugs.bug import Bug
-from kdlearn.drills.grader.drill import IMPORTS, Drill
+from kdlearn.drills.grader.drill import CITED, IMPORTS, Drill
 from kdlearn.drills.grader.grade import grade
 from kdlearn.drills.order import Chapter
 
@@ -106,7 +106,8 @@ def cells_of(drill: Drill, number: int) -> list[Any]:
     if drill.id == STATEMENTS:
         task += f"\n\n{TAPS}"
     hints = "\n\n".join(folded(f"Hint {n}", hint) for n, hint in enumerate(drill.hints, 1))
-    answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{drill.explanation}"
+    explanation = CITED.sub(r"{cite:t}`\2`", drill.explanation)
+    answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{explanation}"
     check = new_code_cell(f'check("{drill.id}", {drill.function})')
     check.metadata["tags"] = ["nbval-check-output"]
     folds = [
