@@ -32,8 +32,6 @@ PREFIX = f"/{repository.read_address().name}/"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
 MOST_REQUESTS, MOST_NODES = 15, 5_000
-# The playground loads its engine, its data and its page as scripts of their own.
-MORE_REQUESTS = {"book/playground.html": 3}
 # The atlas has every loss of the book on one page, for who looks for one with the eye.
 MORE_NODES = {"book/reference/loss-atlas.html": 2_500}
 CHAPTER = "book/foundations/what-is-distillation.html"
@@ -201,7 +199,7 @@ def test_a_page_is_whole_light_readable_and_quiet(visit: tuple[Page, Watch], nam
     weight = sum(packed_size(SITE / file) for file in set(watch.fetched))
     limit = WITH_FORMULAS if page.locator("math").count() else LIGHT
     assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
-    assert len(watch.fetched) <= MOST_REQUESTS + MORE_REQUESTS.get(name, 0), watch.fetched
+    assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
     nodes = page.evaluate("document.querySelectorAll('*').length")
     assert nodes <= MOST_NODES + MORE_NODES.get(name, 0), f"{nodes} nodes"
     page.evaluate("document.querySelectorAll('details').forEach(x => { x.open = true; })")

@@ -1,5 +1,5 @@
 // The playground as a reader meets it: <div data-playground="full"> (or "small", or "draw").
-// playground.js has loaded all but digits.js, which comes when somebody asks for digits.
+// All other parts are there before it but digits.js, which comes when somebody asks for digits.
 (function () {
   "use strict";
 
