@@ -32,8 +32,6 @@ PREFIX = f"/{repository.read_address().name}/"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
 MOST_REQUESTS, MOST_NODES = 15, 5_000
-# The atlas has every loss of the book on one page, for who looks for one with the eye.
-MORE_NODES = {"book/reference/loss-atlas.html": 2_500}
 CHAPTER = "book/foundations/what-is-distillation.html"
 # The parts of the article that stick out, for the message.
 OVERFLOW = """() => {
@@ -201,7 +199,7 @@ def test_a_page_is_whole_light_readable_and_quiet(visit: tuple[Page, Watch], nam
     assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
     assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
     nodes = page.evaluate("document.querySelectorAll('*').length")
-    assert nodes <= MOST_NODES + MORE_NODES.get(name, 0), f"{nodes} nodes"
+    assert nodes <= MOST_NODES, f"{nodes} nodes"
     page.evaluate("document.querySelectorAll('details').forEach(x => { x.open = true; })")
     for view, size in (("narrow", PHONE), ("wide", DESK)):
         page.set_viewport_size(size)
@@ -429,6 +427,21 @@ def test_without_scripts_everything_can_be_read_and_reached(
     assert not page.locator(".needs-script").first.is_visible()
     page.get_by_role("button", name="Chapters", exact=True).click()
     assert page.locator("#chapters").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("name", ["book/index.html", "book/playground.html"])
+def test_without_scripts_the_playground_is_a_picture(
+    browser: Browser, address: str, name: str
+) -> None:
+    context = browser.new_context(viewport=PHONE, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address + name)
+    picture = page.locator("[data-playground] img")
+    picture.scroll_into_view_if_needed()
+    picture.evaluate("image => image.decode()")
+    assert picture.evaluate("image => image.naturalWidth") > 0
+    assert picture.bounding_box()["width"] <= PHONE["width"]
     context.close()
 
 
