@@ -27,6 +27,7 @@ import editions
 import formulas
 import notebooks
 import pages
+import playground
 import repository
 import search_index
 import svg
@@ -235,6 +236,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         search_index.write(Path(app.outdir))
         editions.write_all(Path(app.outdir) / "notebooks")
+        playground.bundle(Path(app.outdir) / "_static/playground")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
