@@ -14,6 +14,7 @@ from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
     drafts,
+    dropped_term,
     initialization,
     kl_estimators,
     real_digits,
@@ -22,9 +23,12 @@ from kdlearn.experiments import (
     shortcut,
     smooth_teachers,
     subliminal,
+    text_drafts,
     truncated_kl,
+    two_tokenizers,
     warped_digits,
     which_teacher,
+    who_writes,
     wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
@@ -33,6 +37,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "drafts": drafts,
+    "dropped-term": dropped_term,
     "initialization": initialization,
     "kl-estimators": kl_estimators,
     "real-digits": real_digits,
@@ -41,9 +46,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     "shortcut": shortcut,
     "smooth-teachers": smooth_teachers,
     "subliminal": subliminal,
+    "text-drafts": text_drafts,
     "truncated-kl": truncated_kl,
+    "two-tokenizers": two_tokenizers,
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
+    "who-writes": who_writes,
     "wrong-labels": wrong_labels,
 }
 
