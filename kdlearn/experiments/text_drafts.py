@@ -41,7 +41,7 @@ class Recipe:
         ahead: characters that the draft writes before the target looks.
     """
 
-    target_steps: int = 500
+    target_steps: int = 350
     pieces: int = 400
     hidden: int = 6
     draft_steps: int = 500
@@ -157,7 +157,7 @@ def train_draft(loss_of: Loss, said: Said, *, recipe: Recipe = RECIPE, seed: int
     """Train a draft on what the target said."""
     draft = seeded(lambda: Draft(said.target.shape[1], recipe.hidden), seed)
     optimizer = AdamW(draft.parameters(), weight_decay=0)
-    scheduler = OneCycleLR(optimizer, 1e-2, total_steps=recipe.draft_steps)
+    scheduler = OneCycleLR(optimizer, 3e-2, total_steps=recipe.draft_steps, pct_start=0.1)
     generator = Generator().manual_seed(seed)
     for _ in range(recipe.draft_steps):
         rows = torch.randint(len(said.text), (192,), generator=generator)
