@@ -14,6 +14,7 @@ from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
     drafts,
+    dropped_term,
     initialization,
     kl_estimators,
     linear_recall,
@@ -25,9 +26,12 @@ from kdlearn.experiments import (
     smooth_teachers,
     subclasses,
     subliminal,
+    text_drafts,
     truncated_kl,
+    two_tokenizers,
     warped_digits,
     which_teacher,
+    who_writes,
     wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
@@ -36,6 +40,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "drafts": drafts,
+    "dropped-term": dropped_term,
     "initialization": initialization,
     "kl-estimators": kl_estimators,
     "linear-recall": linear_recall,
@@ -47,9 +52,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     "smooth-teachers": smooth_teachers,
     "subclasses": subclasses,
     "subliminal": subliminal,
+    "text-drafts": text_drafts,
     "truncated-kl": truncated_kl,
+    "two-tokenizers": two_tokenizers,
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
+    "who-writes": who_writes,
     "wrong-labels": wrong_labels,
 }
 
