@@ -13,6 +13,7 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    divergences,
     drafts,
     initialization,
     kl_estimators,
@@ -32,6 +33,7 @@ from kdlearn.experiments.common import Experiment, Row, check
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "divergences": divergences,
     "drafts": drafts,
     "initialization": initialization,
     "kl-estimators": kl_estimators,
