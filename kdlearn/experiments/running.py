@@ -13,6 +13,7 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    divergences,
     drafts,
     dropped_term,
     initialization,
@@ -39,6 +40,7 @@ from kdlearn.experiments.common import Experiment, Row, check
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "divergences": divergences,
     "drafts": drafts,
     "dropped-term": dropped_term,
     "initialization": initialization,
