@@ -12,60 +12,12 @@ from kdlearn.interview.question import Question, read
 ALIKE = 0.6
 # Words that any two questions share.
 COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "do",
-        "does",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "not",
-        "of",
-        "on",
-        "one",
-        "or",
-        "so",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "they",
-        "this",
-        "to",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "with",
-        "would",
-        "you",
-        "your",
-        "distillation",
-        "knowledge",
-        "student",
-        "teacher",
-        "model",
-        "models",
-    ]
+    re.findall(
+        "[a-z]+",
+        "a an and are as at be by can do does for from has have how if in is it its not of on one "
+        "or so than that the their them then they this to what when where which who why with would "
+        "you your distillation knowledge student teacher model models",
+    )
 )
 
 

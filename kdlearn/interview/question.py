@@ -103,7 +103,7 @@ def words(markdown: str) -> int:
 
     Example:
         >>> words("The loss is **small** ([the process](x.ipynb)), about $w T^2$.")
-        9
+        10
     """
     text = re.sub(r"\]\([^)]*\)", "]", markdown)
     text = re.sub(r"\{[\w:]+\}`([^`<]*)(<[^`]*>)?`", r"\1", text)
