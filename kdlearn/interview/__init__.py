@@ -1,6 +1,6 @@
-"""Questions of an interview with answers in layers, a rubric, and what to say to the next push."""
+"""The interview questions of the book: their form, and the bank that they make."""
 
 from kdlearn.interview.bank import read_bank, select
-from kdlearn.interview.question import FORMATS, LEVELS, TOPICS, Question, read
+from kdlearn.interview.question import FORMATS, LEVELS, TOPICS, Question, read, words
 
-__all__ = ["FORMATS", "LEVELS", "TOPICS", "Question", "read", "read_bank", "select"]
+__all__ = ["FORMATS", "LEVELS", "TOPICS", "Question", "read", "read_bank", "select", "words"]
