@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdlearn import drills
-from kdlearn.interview import Question, read, read_bank
+from kdlearn.interview import Question, alike, read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -56,7 +56,7 @@ def faults(question: Question, book: Path = BOOK) -> Iterator[str]:
     for evidence in head.evidence:
         kind, _, claim = evidence.partition(":")
         if kind == "claim":
-            if not (book / "evidence" / f"{claim}.md").exists():
+            if not (book / "evidence" / "claims" / f"{claim}.toml").exists():
                 yield f"claim {claim} does not exist"
             continue
         chapter, _, cell = evidence.partition("#")
@@ -69,13 +69,15 @@ def main(words: list[str]) -> int:
     """Check some files, or the whole bank; return 1 where something is wrong."""
     if words[:1] != ["check"]:
         sys.exit("usage: python book/tools/interview.py check [FILE ...]")
-    try:
-        questions = [read(Path(w).read_text(encoding="utf-8"), Path(w).stem) for w in words[1:]]
-        questions = questions or read_bank(QUESTIONS)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    wrong = [f"{q.head.id}: {fault}" for q in questions for fault in faults(q)]
+    files = [Path(word) for word in words[1:]] or sorted(QUESTIONS.glob("*.md"))
+    questions, wrong = [], []
+    for file in files:
+        try:
+            questions.append(read(file.read_text(encoding="utf-8"), file.stem))
+        except ValueError as error:
+            wrong.append(str(error))
+    wrong += alike(questions)
+    wrong += [f"{q.head.id}: {fault}" for q in questions for fault in faults(q)]
     print("\n".join(wrong) or f"{len(questions)} questions, all well")
     return bool(wrong)
 

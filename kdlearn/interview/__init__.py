@@ -1,6 +1,16 @@
 """The interview questions of the book: their form, and the bank that they make."""
 
-from kdlearn.interview.bank import read_bank, select
+from kdlearn.interview.bank import alike, read_bank, select
 from kdlearn.interview.question import FORMATS, LEVELS, TOPICS, Question, read, words
 
-__all__ = ["FORMATS", "LEVELS", "TOPICS", "Question", "read", "read_bank", "select", "words"]
+__all__ = [
+    "FORMATS",
+    "LEVELS",
+    "TOPICS",
+    "Question",
+    "alike",
+    "read",
+    "read_bank",
+    "select",
+    "words",
+]

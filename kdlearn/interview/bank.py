@@ -37,13 +37,24 @@ def read_bank(folder: Path) -> list[Question]:
     questions = [
         read(path.read_text(encoding="utf-8"), path.stem) for path in sorted(folder.glob("*.md"))
     ]
-    for one, other in itertools.combinations(questions, 2):
-        if likeness(one, other) >= ALIKE:
-            raise ValueError(
-                f"{one.head.id} and {other.head.id} ask nearly the same: merge them, or say in "
-                "both titles and questions what differs."
-            )
+    if faults := alike(questions):
+        raise ValueError(faults[0])
     return questions
+
+
+def alike(questions: Sequence[Question]) -> list[str]:
+    """Say which questions share too many words of title and question to be two.
+
+    Example:
+        >>> alike([])
+        []
+    """
+    return [
+        f"{one.head.id} and {other.head.id} ask nearly the same: merge them, or say in both titles "
+        "and questions what differs."
+        for one, other in itertools.combinations(questions, 2)
+        if likeness(one, other) >= ALIKE
+    ]
 
 
 def likeness(one: Question, other: Question) -> float:

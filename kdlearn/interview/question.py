@@ -73,7 +73,9 @@ class Head(BaseModel):
     minutes: int = Field(ge=1, le=60)
     sources: tuple[Text, ...] = Field(min_length=1)
     # CHAPTER#CELL for an executed cell, claim:NAME for a claim of "Does it hold?".
-    evidence: tuple[Annotated[str, StringConstraints(pattern=r"^(claim:[\w-]+|[\w/-]+#\w+)$")], ...]
+    evidence: tuple[
+        Annotated[str, StringConstraints(pattern=r"^(claim:[\w-]+|[\w/-]+#[\w-]+)$")], ...
+    ]
     chapter: Text
     drill: Name | None = None
     looked_up: date
