@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import cards
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
@@ -215,13 +216,14 @@ def _inner(element: Tag, first: str) -> str:
 
 
 def write(site: Path, pages_address: str) -> None:
-    """Write bank.json and llms.txt of a built site."""
+    """Write bank.json, the cards and llms.txt of a built site."""
     questions = read_bank(QUESTIONS)
     bank = [
         entry(q, (site / f"{PAGES}{q.head.id}.html").read_text(encoding="utf-8")) for q in questions
     ]
     text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
     (site / "book" / "interview" / "bank.json").write_text(text, encoding="utf-8")
+    cards.write(bank, site / "book" / "interview", pages_address)
     lines = [
         "# kdlearn: knowledge distillation and attention transfer",
         "",

@@ -1,6 +1,6 @@
 """The interview questions of the book: their form, and the bank that they make."""
 
-from kdlearn.interview.bank import alike, read_bank, select
+from kdlearn.interview.bank import alike, questions_folder, read_bank, select
 from kdlearn.interview.question import FORMATS, LEVELS, TOPICS, Question, read, words
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "TOPICS",
     "Question",
     "alike",
+    "questions_folder",
     "read",
     "read_bank",
     "select",

@@ -21,6 +21,18 @@ COMMON = frozenset(
 )
 
 
+def questions_folder() -> Path:
+    """Return the folder of the book's questions: beside this file once installed, else in book/.
+
+    Example:
+        >>> questions_folder().name
+        'questions'
+    """
+    installed = Path(__file__).parent / "questions"
+    in_the_repository = Path(__file__).parents[2] / "book" / "interview" / "questions"
+    return installed if installed.exists() else in_the_repository
+
+
 def read_bank(folder: Path) -> list[Question]:
     """Read every question of a folder, in the order of their file names.
 

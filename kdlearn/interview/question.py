@@ -29,6 +29,7 @@ Often = Literal["often", "sometimes", "seldom", "not seen"]
 LEVELS, TOPICS, FORMATS = get_args(Level), get_args(Topic), get_args(Format)
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Evidence = Annotated[str, StringConstraints(pattern=r"^(claim:[\w-]+|[\w/-]+#[\w-]+)$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 # Heading of each part, in order, and whether a question may leave it out.
