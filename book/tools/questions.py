@@ -26,6 +26,7 @@ BOOK = Path(__file__).resolve().parents[1]
 QUESTIONS = BOOK / "interview" / "questions"
 PAGES = "book/interview/questions/"
 INDEX = "<!-- every question, by topic, level, format and place -->"
+LEDGER = "<!-- every question with its sources and its evidence -->"
 # The part of a file, the heading on its page.
 HEADINGS = {
     "Scenario": "The scenario",
@@ -129,6 +130,25 @@ def index(questions: list[Question]) -> str:
     return "\n\n".join(lines)
 
 
+def ledger(questions: list[Question]) -> str:
+    """Return a table of what each answer rests on: its sources, its cells and claims."""
+    lines = ["| question | sources | evidence run here |", "| --- | --- | --- |"]
+    for question in questions:
+        head = question.head
+        sources = ", ".join(f"{{cite:t}}`{key}`" for key in head.sources)
+        evidence = ", ".join(map(_evidence, head.evidence)) or "none: told from the sources"
+        lines.append(f"| [{head.id}](questions/{head.id}.md) | {sources} | {evidence} |")
+    return "\n".join(lines)
+
+
+def _evidence(name: str) -> str:
+    kind, _, claim = name.partition(":")
+    if kind == "claim":
+        return f"[claim {claim}](../evidence/does-it-hold.md)"
+    chapter = name.partition("#")[0]
+    return f"[{chapter.rpartition('/')[2]}](../{chapter_file(chapter)})"
+
+
 def _by(
     questions: list[Question],
     keys: Callable[[Question], Iterable[str]],
@@ -151,6 +171,8 @@ def source_read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
         source[0] = source[0].replace(INDEX, index(read_bank(QUESTIONS)))
+    elif LEDGER in source[0]:
+        source[0] = source[0].replace(LEDGER, ledger(read_bank(QUESTIONS)))
 
 
 def entry(question: Question, html: str) -> dict[str, Any]:
