@@ -20,7 +20,7 @@ import notebooks
 import pytest
 import repository
 
-from tests.book.built_site import NO_SITE, ROOT, SITE, pages
+from tests.book.built_site import NO_SITE, ROOT, SITE, opened, pages
 from tests.browser import launched
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def violations(page: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", [page for page in pages() if page != "index.html"])
+@pytest.mark.parametrize("name", [page for page in opened() if page != "index.html"])
 def test_a_page_is_whole_light_readable_and_quiet(visit: tuple[Page, Watch], name: str) -> None:
     page, watch = visit
     watch.clear()

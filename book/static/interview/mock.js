@@ -113,13 +113,13 @@
     const began = Date.now();
     const shown = make("span", { className: "mock-clock" });
     const tick = () => {
-      if (!shown.isConnected && Date.now() - began > 1000) return clearInterval(timer);
+      if (!round || (!shown.isConnected && Date.now() - began > 1000)) { clearInterval(timer); return; }
       const s = Math.floor((Date.now() - began) / 1000);
       const left = Math.max(0, Math.ceil((round.ends - Date.now()) / 60_000));
       shown.textContent = `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}, ${left} min left`;
     };
     const timer = setInterval(tick, 500);
-    tick();
+    setTimeout(tick);
     return shown;
   };
 
@@ -229,6 +229,8 @@
   };
 
   mount.textContent = "The questions are coming …";
+  // Typefaces load when a letter needs them, which may be when the network is gone.
+  for (const face of document.fonts) face.load().catch(() => {});
   fetch(new URL(`${base}book/interview/bank.json`, location.href))
     .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); return answer.json(); })
     .then((questions) => { bank = questions; choose(); })
