@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -559,7 +559,7 @@ GAPS: Knobs = switches(
 """The switches of `gap_of`."""
 
 
-def chosen(knobs: Knobs, *without: str) -> Knobs:
+def chosen(knobs: Mapping[str, tuple[Fault, ...]], *without: str) -> Knobs:
     """Return switches without some faults; a switch that has none left goes.
 
     Example:
