@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
 from torch import Tensor
 
 from kdlearn.core.checks import check_sizes
