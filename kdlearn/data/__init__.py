@@ -10,6 +10,7 @@ from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
 from kdlearn.data.digits import BaseDigits, base_digits
 from kdlearn.data.dyck import dyck_language
+from kdlearn.data.mnist1d import mnist1d
 from kdlearn.data.mnist5k import mnist5k
 from kdlearn.data.recall import Recall, associative_recall
 from kdlearn.data.samples import Samples
@@ -41,6 +42,7 @@ __all__ = [
     "cluttered_digits",
     "dyck_language",
     "learn_pairs",
+    "mnist1d",
     "mnist5k",
     "python_docstrings",
     "reordering_task",
