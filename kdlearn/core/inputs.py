@@ -25,6 +25,8 @@ def count(inputs: Inputs) -> int:
         >>> count({"input_ids": torch.zeros(3, 8), "attention_mask": torch.ones(3, 8)})
         3
     """
+    if any(tensor.dim() == 0 for tensor in tensors_in(inputs)):
+        raise ValueError("the inputs hold one number: expected a dimension of samples in front.")
     if isinstance(inputs, Tensor):
         return len(inputs)
     if not isinstance(inputs, Mapping):
@@ -170,11 +172,28 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 def run(model: Callable[..., Any], inputs: Inputs) -> Any:
     """Run a model: one tensor is its first argument, named tensors are its keyword arguments.
 
+    Raises:
+        ValueError: the model changed its inputs in place, and the next to see them would be given
+            something else.
+
     Example:
         >>> run(nn.Linear(2, 3), torch.ones(4, 2)).shape
         torch.Size([4, 3])
     """
-    return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+    before = _versions(inputs)
+    output = model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+    if _versions(inputs) != before:
+        raise ValueError(
+            f"{type(model).__name__} changes its inputs in place, so that the next model would be "
+            "given something else: leave inplace=True out of its first layer, or clone the inputs "
+            "in its forward."
+        )
+    return output
+
+
+def _versions(inputs: Inputs) -> list[int]:
+    # Of tensors made in inference mode nothing is counted.
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors_in(inputs)]
 
 
 def logits_of(output: Any, model: nn.Module) -> Tensor:
