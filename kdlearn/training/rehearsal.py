@@ -82,7 +82,7 @@ def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) ->
             f"images.float() / 255, or convert in augment. ({error})"
         )
     own = {p.dtype for p in student.parameters()}
-    others = [kind for kind in kinds - own if kind.is_floating_point]
+    others = [kind for kind in kinds - own if kind.is_floating_point or kind.is_complex]
     if others and isinstance(error, RuntimeError) and "type" in str(error):
         return TypeError(
             f"the inputs of {name} are {others[0]} and the student's weights "
