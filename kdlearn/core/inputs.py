@@ -180,20 +180,46 @@ def run(model: Callable[..., Any], inputs: Inputs) -> Any:
         >>> run(nn.Linear(2, 3), torch.ones(4, 2)).shape
         torch.Size([4, 3])
     """
-    before = _versions(inputs)
-    output = model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
-    if _versions(inputs) != before:
-        raise ValueError(
-            f"{type(model).__name__} changes its inputs in place, so that the next model would be "
-            "given something else: leave inplace=True out of its first layer, or clone the inputs "
-            "in its forward."
-        )
-    return output
+    with unchanged(inputs, type(model).__name__):
+        return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
 
 
-def _versions(inputs: Inputs) -> list[int]:
-    # Of tensors made in inference mode nothing is counted.
-    return [0 if tensor.is_inference() else tensor._version for tensor in tensors_in(inputs)]
+class unchanged:
+    """Refuse what a ``with`` block changes in place in inputs that others will see too.
+
+    Args:
+        inputs: that must stay as they are.
+        who: what to call the one who may change them.
+
+    Raises:
+        ValueError: they were changed.
+
+    Example:
+        >>> inputs = torch.ones(2)
+        >>> with unchanged(inputs, "teacher_input"):
+        ...     _ = inputs.mul_(2)
+        Traceback (most recent call last):
+        ...
+        ValueError: teacher_input changes its inputs in place, so that the next to see them ...
+    """
+
+    def __init__(self, inputs: Inputs, who: str) -> None:
+        self._inputs, self._who = inputs, who
+
+    def __enter__(self) -> None:
+        self._before = self._versions()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None and self._versions() != self._before:
+            raise ValueError(
+                f"{self._who} changes its inputs in place, so that the next to see them would be "
+                "given something else: leave inplace=True out of a first layer, and clone() before "
+                "a change."
+            )
+
+    def _versions(self) -> list[int]:
+        # Of tensors made in inference mode nothing is counted.
+        return [0 if t.is_inference() else t._version for t in tensors_in(self._inputs)]
 
 
 def logits_of(output: Any, model: nn.Module) -> Tensor:
