@@ -161,6 +161,9 @@ def test_a_model_that_changes_its_inputs_is_told(named):
 def test_what_is_no_tensor_cannot_be_counted():
     with pytest.raises(TypeError, match="the inputs are a list: expected a tensor"):
         count([1, 2])
+    for one in (torch.tensor(1.0), {"pixels": torch.tensor(1.0)}):
+        with pytest.raises(ValueError, match="hold one number: expected a dimension of samples"):
+            count(one)
 
 
 def test_statistics_come_back_after_an_error():
