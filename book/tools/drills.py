@@ -57,12 +57,13 @@ def narrow(code: str) -> str:
 
 
 def reflowed(lines: list[str]) -> list[str]:
-    """Fill the lines of a docstring anew; a line that was not full stays the last of its kind."""
+    """Fill a docstring anew; a line that ends a sentence and was not full stays an end."""
     joined = lines[:1]
     for before, line in pairwise(lines):
         words = line.split(maxsplit=1)
         full = bool(words) and len(before) + 1 + len(words[0]) > SOURCE_WIDTH
-        if full and line.strip() != '"""':
+        goes_on = bool(words and before.strip()) and not before.endswith((".", ":"))
+        if (full or goes_on) and line.strip() != '"""':
             joined[-1] += " " + line.strip()
         else:
             joined.append(line)
