@@ -8,6 +8,7 @@ from kdlearn.data.augment import RandomAffine, RandomCropFlip, RandomShift
 from kdlearn.data.batch import Batch
 from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
+from kdlearn.data.dates import Dates, written_dates
 from kdlearn.data.digits import BaseDigits, base_digits
 from kdlearn.data.dyck import dyck_language
 from kdlearn.data.mnist1d import mnist1d
@@ -25,6 +26,7 @@ from kdlearn.data.warped import warped_digits
 __all__ = [
     "BaseDigits",
     "Batch",
+    "Dates",
     "FixedCopies",
     "RandomAffine",
     "RandomCropFlip",
@@ -49,4 +51,5 @@ __all__ = [
     "shared_spans",
     "shortest_walks",
     "warped_digits",
+    "written_dates",
 ]

@@ -13,6 +13,7 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    date_translation,
     divergences,
     drafts,
     dropped_term,
@@ -41,6 +42,7 @@ from kdlearn.experiments.common import Experiment, Row, check
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "date-translation": date_translation,
     "divergences": divergences,
     "drafts": drafts,
     "dropped-term": dropped_term,
