@@ -14,12 +14,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
+import prose
+
 from kdlearn import drills
 from kdlearn.interview import Question, alike, read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 QUESTIONS = BOOK / "interview" / "questions"
+CLAIMS = "evidence/does-it-hold.md"
+# Who says so speaks of a run of this book.
+OURS = re.compile(r"\b(?:[Ww]e (?:measure|find|found|ran|re-ran|count)|[Oo]urs?\b)")
 
 
 def cited(bibliography: str) -> set[str]:
@@ -65,6 +71,21 @@ def faults(question: Question, book: Path = BOOK) -> Iterator[str]:
             yield f"{chapter} has no executed cell {cell}"
 
 
+def unfounded(question: Question, book: Path = BOOK) -> Iterator[str]:
+    """Say which number of a sentence about our own runs stands in none of its evidence.
+
+    Other numbers of an answer are arithmetic, examples, or the sources'.
+    """
+    chapters = {evidence.partition("#")[0] for evidence in question.head.evidence}
+    notebooks = [book / f"{name}.ipynb" for name in {*chapters, question.head.chapter}]
+    known = [prose.Evidence.of(nbformat.read(x, as_version=4)) for x in notebooks if x.exists()]
+    known.append(prose.Evidence.in_text((book / CLAIMS).read_text(encoding="utf-8")))
+    pairs = question.follow_ups + question.wrong_answers
+    for text in [*question.parts.values(), *(pair.body for pair in pairs)]:
+        ours = [sentence for sentence in prose.sentences(text) if OURS.search(sentence)]
+        yield from prose.unfounded("\n\n".join(ours), book / "interview" / "questions" / "x", known)
+
+
 def main(words: list[str]) -> int:
     """Check some files, or the whole bank; return 1 where something is wrong."""
     if words[:1] != ["check"]:
@@ -77,7 +98,9 @@ def main(words: list[str]) -> int:
         except ValueError as error:
             wrong.append(str(error))
     wrong += alike(questions)
-    wrong += [f"{q.head.id}: {fault}" for q in questions for fault in faults(q)]
+    for question in questions:
+        found = [*faults(question), *unfounded(question)]
+        wrong += [f"{question.head.id}: {fault}" for fault in found]
     print("\n".join(wrong) or f"{len(questions)} questions, all well")
     return bool(wrong)
 

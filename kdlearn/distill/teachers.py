@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.core.identity import digest_of_model
-from kdlearn.core.inputs import Inputs, device_of, map_tensors
+from kdlearn.core.inputs import Inputs, device_of, map_tensors, unchanged
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
 from kdlearn.data.views import Views
@@ -117,7 +117,10 @@ class LiveTeacher:
         if _trains(self.model):
             self.model.eval()
         home = device_of(batch.inputs)
-        inputs = batch.inputs if self.adapt is None else self.adapt(batch.inputs)
+        inputs = batch.inputs
+        if self.adapt is not None:
+            with unchanged(inputs, "teacher_input"):
+                inputs = self.adapt(inputs)
         like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         if like is not None:
             inputs = map_tensors(lambda tensor: _for_model(tensor, like), inputs)

@@ -144,10 +144,12 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         )
     if labels.is_floating_point() and checks_values():
         sums = labels.float().sum(1 if logits.dim() == 4 else -1)
-        if not bool((sums - 1).abs().max() < 1e-2):
+        lowest = labels.min().item()
+        if not bool((sums - 1).abs().max() < 1e-2) or lowest < 0:
             raise ValueError(
-                f"labels of floating point have sums up to {sums.max().item():.4g} over the "
-                "classes: cross-entropy needs probabilities, of sum 1. For several classes at once "
+                f"labels of floating point start at {lowest:.4g} and have sums up to "
+                f"{sums.max().item():.4g} over the classes: cross-entropy needs probabilities, "
+                "none below 0 and of sum 1. For several classes at once "
                 "pass label_term(loss=F.binary_cross_entropy_with_logits), for a regression "
                 "label_term(loss=F.mse_loss)."
             )

@@ -82,7 +82,7 @@ def queries_and_keys(model: TinyTransformer, tokens: Tensor) -> list[tuple[Tenso
     """Return each layer's queries and keys, (B, heads, L, d): what the scores are made of."""
     found: list[tuple[Tensor, Tensor]] = []
     handles = [
-        layer.attention.scores.register_forward_pre_hook(  # type: ignore[union-attr, operator]
+        layer.attention.scores.register_forward_pre_hook(  # type: ignore[union-attr]
             lambda module, inputs: found.append((inputs[0], inputs[1]))
         )
         for layer in model.layers

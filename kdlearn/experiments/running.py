@@ -13,6 +13,7 @@ from kdlearn.core.files import whole
 from kdlearn.experiments import (
     cluttered_digits,
     consistent_copies,
+    date_translation,
     divergences,
     drafts,
     dropped_term,
@@ -30,6 +31,7 @@ from kdlearn.experiments import (
     text_drafts,
     truncated_kl,
     two_tokenizers,
+    unlabeled,
     warped_digits,
     which_teacher,
     who_writes,
@@ -40,6 +42,7 @@ from kdlearn.experiments.common import Experiment, Row, check
 EXPERIMENTS: dict[str, Experiment] = {
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
+    "date-translation": date_translation,
     "divergences": divergences,
     "drafts": drafts,
     "dropped-term": dropped_term,
@@ -57,6 +60,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "text-drafts": text_drafts,
     "truncated-kl": truncated_kl,
     "two-tokenizers": two_tokenizers,
+    "unlabeled": unlabeled,
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
     "who-writes": who_writes,

@@ -103,8 +103,8 @@ class Text:
         """Read the docstrings of the Python that is running."""
         text = python_docstrings()
         tokenizer = learn_pairs(text.train + text.held_out, merges=0)
-        parts = (tokenizer.encode(part) for part in (text.train, text.held_out))
-        return cls(*parts, tokenizer.alphabet)
+        train, held_out = map(tokenizer.encode, (text.train, text.held_out))
+        return cls(train, held_out, tokenizer.alphabet)
 
 
 def pieces_of(text: Tensor, count: int, length: int, generator: Generator) -> Tensor:

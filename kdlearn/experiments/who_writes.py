@@ -130,7 +130,7 @@ def reward_loss(logits: Tensor, batch: Batch) -> Tensor:
 
     with R = 1 for a walk that arrived, and N tokens that count.
     """
-    labels: Tensor = batch.labels  # type: ignore[assignment]
+    labels: Tensor = batch.labels
     mask = answer_mask(batch)
     last = labels[:, -1:].masked_fill(~mask[:, -1:], STOP)
     reward = arrived(torch.cat([batch.inputs, last], dim=1)).float()  # type: ignore[list-item]
@@ -202,8 +202,8 @@ def walked(student: nn.Module, goals: Tensor, seed: int) -> dict[str, float]:
     same with the likeliest move each time; ``wrong_moves`` the share of moves that do not bring the
     goal nearer, and ``recovered`` the share of right ones among the walks that have such a move.
     """
-    options = {"stop": STOP, "generator": Generator().manual_seed(seed)}
-    drawn = generate(student, goals, STEPS, **options)
+    generator = Generator().manual_seed(seed)
+    drawn = generate(student, goals, STEPS, stop=STOP, generator=generator)
     right, wrong = arrived(drawn.tokens), wrong_moves(drawn.tokens)
     strayed = wrong.any(dim=1)
     greedy = generate(student, goals, STEPS, temperature=0, stop=STOP).tokens

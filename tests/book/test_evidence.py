@@ -16,7 +16,8 @@ from kdlearn.experiments import EXPERIMENTS
 
 CLAIMS = evidence.claims()
 TESTED = [claim for claim in CLAIMS if claim.table is not None]
-# tests/experiments/test_results.py runs a part of these again: a whole seed takes minutes.
+# A whole seed of these takes minutes: tests/experiments/test_results.py trains a part of two, the
+# chapter on cluttered digits a part of the third.
 ELSEWHERE = {"warped-digits", "cluttered-digits", "initialization"}
 BIBLIOGRAPHY = evidence.BOOK / "references.bib"
 CLAIM = """

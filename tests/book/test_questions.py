@@ -64,3 +64,13 @@ def test_what_the_book_does_not_have_is_named(old: str, new: str, said: str) -> 
 
 def test_a_whole_question_has_no_fault() -> None:
     assert list(interview.faults(read(GOOD, "batchmean"))) == []
+
+
+def test_a_number_of_our_own_run_that_no_evidence_shows_is_named() -> None:
+    told = changed(
+        "With a thousand classes the teacher is\nsilent.", "We measured a loss of 12.3456."
+    )
+    assert "12.3456 stands in no output" in "".join(interview.unfounded(told))
+    assert list(interview.unfounded(read(GOOD, "batchmean"))) == []
+    cited = changed("With a thousand classes the teacher is\nsilent.", "They report 12.3456.")
+    assert list(interview.unfounded(cited)) == []

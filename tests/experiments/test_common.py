@@ -12,6 +12,7 @@ CNN = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
 SHORT = {
     "cluttered-digits": CNN,
     "consistent-copies": CNN,
+    "date-translation": {"dates": 80, "teacher_steps": 3, "student_steps": 3, "exam": 20},
     "divergences": {"length": 4, "steps": 3},
     "drafts": {"contexts": 9, "steps": 3, "drawn": 50},
     "dropped-term": {"length": 2, "steps": 3},

@@ -35,7 +35,7 @@ def numpy_calibration_error(logits, labels, bins):
 
 
 @pytest.mark.parametrize("bins", [1, 7, 15])
-@pytest.mark.parametrize("sharpness", [0.1, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("sharpness", [0.1, 1.0, 5.0])
 def test_calibration_error_matches_numpy(bins, sharpness):
     rng = np.random.default_rng(3)
     logits, labels = sharpness * rng.normal(size=(500, 10)), rng.integers(10, size=500)
@@ -47,6 +47,12 @@ def test_a_model_that_knows_what_it_knows_has_no_calibration_error():
     logits = torch.tensor([[0.75, 0.25]]).log().repeat(4, 1)
     labels = torch.tensor([0, 0, 0, 1])
     assert expected_calibration_error(logits, labels) == pytest.approx(0, abs=1e-7)
+
+
+def test_too_little_confidence_in_one_bin_does_not_make_up_for_too_much_in_the_next():
+    logits = torch.tensor([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05]], dtype=torch.float64).log()
+    found = expected_calibration_error(logits, torch.tensor([0, 1]), bins=2)
+    assert found == pytest.approx((0.6 + 0.9) / 2)
 
 
 def test_certainty_falls_in_the_last_bin():

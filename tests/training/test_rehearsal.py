@@ -84,6 +84,16 @@ def test_labels_and_inputs_that_do_not_fit_are_told_before_the_first_step():
     assert "does not take the named inputs of train" in str(caught)
 
 
+def test_a_student_whose_gradient_cannot_be_had_or_seen_is_told_before_the_first_step():
+    words = nn.Sequential(nn.Embedding(5, 2, sparse=True), nn.Flatten(), nn.Linear(4, 3))
+    caught, seen = refused(words, (torch.randint(5, (12, 2)), Y))
+    assert "make the embedding with sparse=False" in str(caught) and set(seen) <= {2}
+    assert words[0].weight.grad is None
+    with torch.no_grad():
+        caught, seen = refused(network())
+    assert "or a no_grad() or inference_mode() around" in str(caught)
+
+
 def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
     regression = Distiller(nn.Linear(4, 1), None, [label_term(loss=F.mse_loss)])
     train = (X, X[:, :1])

@@ -19,10 +19,14 @@ from kdlearn.training.fit import fit
 from kdlearn.training.resume import Position
 
 
-def network(width: int = 8) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(3, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3)
-    )
+def network(width: int = 8, slope: type = nn.ReLU, drop: float = 0.2) -> nn.Sequential:
+    first, last = nn.Linear(3, width), nn.Linear(width, 3)
+    return nn.Sequential(first, nn.BatchNorm1d(width), slope(), nn.Dropout(drop), last)
+
+
+def frozen(model: nn.Sequential) -> nn.Sequential:
+    model[0].requires_grad_(False)
+    return model
 
 
 def task(count: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,6 +188,9 @@ def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path):
         ({"batch_size": 4}, "batch_size 8 there, 4 here"),
         ({"seed": 1}, "seed 0 there, 1 here"),
         ({"model": network(4)}, "other parameters"),
+        ({"model": network(slope=nn.Tanh)}, "other model"),
+        ({"model": network(drop=0.3)}, "other model"),
+        ({"model": frozen(network())}, "other trained"),
         ({"train": task(51)}, "other data"),
         ({"train": (task()[0].flip(0), task()[1].flip(0))}, "other data"),
         ({"train": (task()[0].double().float() + 1e-6, task()[1])}, "other data"),

@@ -9,9 +9,7 @@
     createSession, decodeArrays, formatSettings, largest, parseSettings, readDigit, softmax, source,
   } = kdPlayground;
   const SVG = "http://www.w3.org/2000/svg";
-  // Places a side at which a decision surface is computed: at rest, and while students train.
-  const FINE = 64;
-  const COARSE = 32;
+  const [FINE, COARSE] = [64, 32]; // places a side of a decision surface, at rest and in training
   const PICTURE = 30; // steps between two pictures
   const PIXELS = 480; // of a canvas, whatever its size on the page
   const TILES = 10; // held-out digits a row
@@ -450,8 +448,7 @@
         `labels ${labels}: a difference of ${signed(gain)} points, in this one run.`;
     }
 
-    // While students train the teacher stays as it is, and their pictures are coarse: on a phone
-    // the pictures cost more than the training.
+    // Quick: on a phone the pictures cost more than the training.
     function draw(quick = false) {
       const { held, classes } = session.source;
       const last = history[history.length - 1];
