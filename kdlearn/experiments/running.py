@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from kdlearn.core.files import whole
 from kdlearn.experiments import (
+    bert_losses,
     cluttered_digits,
     consistent_copies,
     drafts,
@@ -23,6 +24,7 @@ from kdlearn.experiments import (
     smooth_teachers,
     subliminal,
     truncated_kl,
+    vit_attention,
     warped_digits,
     which_teacher,
     wrong_labels,
@@ -30,6 +32,7 @@ from kdlearn.experiments import (
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "bert-losses": bert_losses,
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "drafts": drafts,
@@ -42,6 +45,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "smooth-teachers": smooth_teachers,
     "subliminal": subliminal,
     "truncated-kl": truncated_kl,
+    "vit-attention": vit_attention,
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
     "wrong-labels": wrong_labels,
