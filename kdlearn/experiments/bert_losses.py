@@ -53,7 +53,7 @@ class Recipe:
     teacher_layers: int = 3
     student_width: int = 32
     student_layers: int = 2
-    most_steps: int = 800
+    most_steps: int = 1600
     enough: float = 0.995
     steps: int = 200
     teacher_rate: float = 3e-3
