@@ -10,6 +10,7 @@ from kdlearn.experiments.common import Recipe, seeded
 # The shortest run that every experiment can make.
 CNN = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
 SHORT = {
+    "bert-losses": {"sequences": 8, "most_steps": 3, "enough": 0.0, "steps": 2},
     "cluttered-digits": CNN,
     "consistent-copies": CNN,
     "date-translation": {"dates": 80, "teacher_steps": 3, "student_steps": 3, "exam": 20},
