@@ -82,6 +82,7 @@ sources: $(STAMP)
 	$(call step,Notebooks,$(NOTEBOOKS) check,Mostly mended by: make notebooks)
 	$(call step,Drills,$(BIN)/python book/tools/drills.py check,Mended by: make drills)
 	$(call step,Evidence,$(BIN)/python book/tools/evidence.py check,Mended by: $(BIN)/python book/tools/evidence.py write)
+	$(call step,Questions,$(BIN)/python book/tools/interview.py check,What a question names must be in the book.)
 	$(call step,Addresses,$(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
 
 browser: $(STAMP)

@@ -17,6 +17,7 @@ import typer
 from kdlearn import __version__, experiments
 from kdlearn.core.errors import in_full
 from kdlearn.drills import commands as drill_commands
+from kdlearn.interview import commands as interview_commands
 from kdlearn.measure import summary
 from kdlearn.recipes import Job, load, shipped
 from kdlearn.store import CacheError
@@ -29,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(drill_commands.app, name="drill")
+app.command()(interview_commands.interview)
+app.command()(interview_commands.quiz)
 
 RecipeName = Annotated[
     str, typer.Argument(help="a .toml file, or a name that `kdlearn recipes` lists")

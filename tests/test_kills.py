@@ -11,7 +11,7 @@ if sys.platform == "win32":
 
 
 @pytest.mark.parametrize(
-    ("what", "kills", "processes"), [("fit", 6, 1), ("fit", 2, 2), ("cache", 6, 1)]
+    ("what", "kills", "processes"), [("fit", 6, 1), ("fit", 2, 2), ("cache", 6, 1), ("cache", 3, 2)]
 )
 def test_a_killed_run_keeps_what_was_saved_and_ends_as_one_that_never_stopped(
     what, kills, processes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-FILE = re.compile(r"^(?:root| *- file): *(\S+)", re.MULTILINE)
+FILE = re.compile(r"^(?:root| *- (?:file|glob)): *(\S+)", re.MULTILINE)
 NEXT = re.compile(r"^(?:\*\*)?Next:(?:\*\*)?[^[]*\[[^\]]*\]\(([^)#]*)", re.MULTILINE)
 ROUTES = "## Choose your route"
 ROUTE = '<div class="route">'
@@ -19,9 +19,15 @@ STEP = re.compile(r"\]\(([\w/-]+\.ipynb)\)(?:, (\d+) min)?")
 
 def pages(root: Path) -> list[Path]:
     """Return the files of the book in the order of _toc.yml, the first page first."""
-    names = FILE.findall((root / "_toc.yml").read_text(encoding="utf-8"))
-    found = [[root / f"{name}{suffix}" for suffix in (".ipynb", ".md")] for name in names]
-    return [notebook if notebook.exists() else page for notebook, page in found]
+    found: list[Path] = []
+    for name in FILE.findall((root / "_toc.yml").read_text(encoding="utf-8")):
+        notebook, page = root / f"{name}.ipynb", root / f"{name}.md"
+        found += (
+            sorted(root.glob(f"{name}.md"))
+            if "*" in name
+            else [notebook if notebook.exists() else page]
+        )
+    return found
 
 
 def successor(chapter: Path) -> Path | None:

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import tomllib
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdlearn.drills import CHAPTERS, find
 from kdlearn.drills.bugs import NAMES, find_bug
 from kdlearn.drills.bugs.bug import Bug
-from kdlearn.drills.grader.drill import IMPORTS, Drill
+from kdlearn.drills.grader.drill import CITED, IMPORTS, Drill
 from kdlearn.drills.grader.grade import grade
 from kdlearn.drills.order import Chapter
 
-WIDTH = 76
+WIDTH = notebooks.WIDEST
+SOURCE_WIDTH = 100  # of the files of the drills, whose lines are filled up to it
 # Makes buttons of the lines of a bug and of the statements; no part of a notebook runs it.
 TAPS = '<script defer src="../../_static/figures/tap.js"></script>'
 STATEMENTS = "rapid-fire"
@@ -50,13 +52,28 @@ def narrow(code: str) -> str:
     assert isinstance(function, ast.FunctionDef)
     text = function.body[0]
     lines = code.splitlines()
+    docstring = reflowed(lines[text.lineno - 1 : text.end_lineno])
+    return "\n".join(lines[: text.lineno - 1] + docstring + lines[text.end_lineno :])
+
+
+def reflowed(lines: list[str]) -> list[str]:
+    """Fill a docstring anew; a line that ends a sentence and was not full stays an end."""
+    joined = lines[:1]
+    for before, line in pairwise(lines):
+        words = line.split(maxsplit=1)
+        full = bool(words) and len(before) + 1 + len(words[0]) > SOURCE_WIDTH
+        goes_on = bool(words and before.strip()) and not before.endswith((".", ":"))
+        if (full or goes_on) and line.strip() != '"""':
+            joined[-1] += " " + line.strip()
+        else:
+            joined.append(line)
     wrapped: list[str] = []
-    for line in lines[text.lineno - 1 : text.end_lineno]:
+    for line in joined:
         indent = line[: len(line) - len(line.lstrip())]
         wrapped += textwrap.wrap(
             line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         ) or [""]
-    return "\n".join(lines[: text.lineno - 1] + wrapped + lines[text.end_lineno :])
+    return wrapped
 
 
 def folded(title: str, text: str, attributes: str = "") -> str:
@@ -106,7 +123,8 @@ def cells_of(drill: Drill, number: int) -> list[Any]:
     if drill.id == STATEMENTS:
         task += f"\n\n{TAPS}"
     hints = "\n\n".join(folded(f"Hint {n}", hint) for n, hint in enumerate(drill.hints, 1))
-    answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{drill.explanation}"
+    explanation = CITED.sub(r"{cite:t}`\2`", drill.explanation)
+    answer = f"```python\n{narrow(drill.source()).rstrip()}\n```\n\n{explanation}"
     check = new_code_cell(f'check("{drill.id}", {drill.function})')
     check.metadata["tags"] = ["nbval-check-output"]
     folds = [

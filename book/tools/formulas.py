@@ -58,7 +58,10 @@ def mathml(latex: str, display: bool) -> str:
             element.tag = LIMITS[element.tag]
         _join_letters(element)
         _mend_fence(element)
+    for element in root.iter():
         _drop_rows(element)
+    if [child.tag for child in root] == ["mrow"]:
+        root[:] = list(root[0])
     unknown = [x.text for x in root.iter() if re.match(r"\\[a-zA-Z]", x.text or "")]
     if unknown:
         raise ValueError(f"{unknown[0]} in the formula {latex!r} is not known to latex2mathml")
@@ -95,7 +98,7 @@ def _mend_fence(element: ElementTree.Element) -> None:
 def _drop_rows(element: ElementTree.Element) -> None:
     """Put in the place of a row of one element that element."""
     for place, child in enumerate(element):
-        while child.tag.removeprefix(f"{{{NAMESPACE}}}") == "mrow" and len(child) == 1:
+        while child.tag == "mrow" and len(child) == 1:
             child = child[0]
             element[place] = child
 

@@ -16,10 +16,22 @@ TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 SCOPED = re.compile(r"<style scoped>.*?</style>", re.DOTALL)
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 # Tokens that no color tells apart: their spans are most of the nodes of a page with code.
-PLAIN = re.compile(r'<span class="(?:w|n|p|nn|o|fm|bp|si|py|nv|vm|_)">([^<]*)</span>')
+PLAIN = re.compile(
+    r'<span class="(?:w|n|p|nn|o|fm|bp|si|py|nv|vm|_|m|mi|mf|mh|mb|mo)">([^<]*)</span>'
+)
+# An f-string is a dozen tokens of one color.
+TEXT_TOKEN = re.compile(r'<span class="(?:s1|s2|sd|sa|se|sx|sr)">')
+# Assertions and plumbing, behind a fold; a solution there keeps its colors.
+QUIET = re.compile(
+    r'<details class="fold[^"]*">\s*<summary>(?!Code, with its output).*?</details>', re.DOTALL
+)
+SPAN = re.compile(r"</?span[^>]*>")
+SEAM = '</span><span class="s">'
 LITERAL = re.compile(r'<span class="pre">([^<]*)</span>')
 CODE = re.compile(r'<div class="highlight">.*?</pre>', re.DOTALL)
 TYPES = re.compile(r'<span class="(?:w|n|p|o|pre|sig-paren)">((?:[^<]|<a [^>]*>[^<]*</a>)*)</span>')
+ITEM = re.compile(r"<li>\s*<p>((?:(?!</?(?:p|ul|ol|dl|div|pre|li)\b).)*)</p>\s*</li>", re.DOTALL)
+CITATION = re.compile(r'<span class="bibtex-citation"[^>]*>((?:(?!</?span).)*)</span>', re.DOTALL)
 NUMBER = re.compile(r"^[+\-−]?[\d.,]+(?: ?(?:%|±.*|x|×|MB|kB|ms|s))?$")
 
 
@@ -45,8 +57,16 @@ def mend(body: str) -> str:
     body = TABLE.sub(lambda match: table(match[0]), body)
     body = body.replace("<pre>", '<pre tabindex="0">')
     body = LITERAL.sub(r"\1", body).replace('<pre tabindex="0"><span></span>', '<pre tabindex="0">')
-    body = CODE.sub(lambda match: PLAIN.sub(r"\1", match[0]), body)
+    body = CODE.sub(lambda match: colored(match[0]), body)
+    body = QUIET.sub(lambda match: CODE.sub(lambda code: SPAN.sub("", code[0]), match[0]), body)
+    body = CITATION.sub(lambda match: re.sub("</?em>", "", match[1]), body)
+    body = ITEM.sub(r"<li>\1</li>", body)
     return SIGNATURE.sub(lambda match: signature(match[0]), body)
+
+
+def colored(code: str) -> str:
+    """Return code whose spans are those that have a color of their own, joined where they meet."""
+    return TEXT_TOKEN.sub('<span class="s">', PLAIN.sub(r"\1", code)).replace(SEAM, "")
 
 
 def signature(text: str) -> str:

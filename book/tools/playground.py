@@ -33,6 +33,8 @@ from kdlearn.losses import attention_transfer_loss, distillation_loss
 
 FOLDER = Path(__file__).resolve().parents[1] / "static" / "playground"
 FILES = ("data", "digits", "measured")
+# The scripts of a page with a playground, in their order; digits.js comes when it is asked for.
+PARTS = ("playground", "engine", "data", "presets", "measured", "page")
 # Of a shape the teacher learns from as many points as are in the pool, but from others.
 POOL, HELD = 500, 300
 DIGITS_POOL, DIGITS_HELD = 250, 200
@@ -275,7 +277,7 @@ def take_picture() -> None:
         path.write_text(
             f"<!doctype html><base href='{FOLDER.parent.as_uri()}/'>"
             "<link rel='stylesheet' href='site/site.css'><main><div data-playground='small'></div>"
-            "</main><script src='playground/playground.js'></script>",
+            f"</main>{script_tags()}",
             encoding="utf-8",
         )
         browser = playwright.chromium.launch(
@@ -286,6 +288,20 @@ def take_picture() -> None:
         page.wait_for_selector("[data-steps='600']")
         page.locator(".pg-stage").screenshot(path=FOLDER / "still.jpg", type="jpeg", quality=80)
         browser.close()
+
+
+def script_tags() -> str:
+    """Return what loads the parts one by one, from their folder."""
+    addresses = [(FOLDER / f"{name}.js").as_uri() for name in PARTS]
+    return "".join(f'<script defer src="{address}"></script>' for address in addresses)
+
+
+def bundle(folder: Path) -> None:
+    """Make one script of the parts in a built site, so that a page asks for one."""
+    texts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in PARTS]
+    (folder / f"{PARTS[0]}.js").write_text("".join(texts), encoding="utf-8")
+    for name in PARTS[1:]:
+        (folder / f"{name}.js").unlink()
 
 
 def differences(fresh: Any, stored: Any, place: str) -> list[str]:

@@ -86,11 +86,16 @@ class Evidence:
         code = [cell.source for cell in cells]
         code += [without_code(x.source)[1] for x in notebook.cells if x.cell_type == "markdown"]
         output = "\n".join(x for cell in cells for out in cell.outputs for x in _texts(out))
+        return cls.in_text(output, "\n".join(code))
+
+    @classmethod
+    def in_text(cls, output: str, code: str = "") -> "Evidence":
+        """Collect the numbers of a text that shows what was measured, and of the code beside it."""
         shown = SPREAD.sub(r"\1", output)
         return cls(
             frozenset(map(value, PLAIN.findall(shown))),
             frozenset(map(value, SIGNED.findall(shown))),
-            frozenset(map(value, PLAIN.findall("\n".join(code)))),
+            frozenset(map(value, PLAIN.findall(code))),
             frozenset((value(x), value(y)) for x, y in SPREAD.findall(output)),
         )
 

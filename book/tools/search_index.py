@@ -14,6 +14,8 @@ LEFT_OUT = (
     ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
     ".kd-controls, details[data-bug], .kd-verdicts, script, style, nav, svg"
 )
+# What is found of an interview question.
+SPOKEN = ("The scenario", "The question", "In 30 seconds", "30 秒")
 LONGEST = 6000  # characters of a section that are kept
 
 
@@ -50,7 +52,15 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
                 "c": code[:LONGEST],
             }
         )
+    if "/questions/" in page:
+        return _question(found)
     return found + _entries(page, title, article)
+
+
+def _question(found: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return one entry for an interview question: a bank must not crowd out the chapters."""
+    texts = [found[0]["x"], *(part["x"] for part in found if part["h"] in SPOKEN)]
+    return [found[0] | {"x": " ".join(texts)[:LONGEST]}]
 
 
 def _own_text(section: Tag) -> tuple[str, str]:

@@ -27,6 +27,8 @@ import editions
 import formulas
 import notebooks
 import pages
+import playground
+import questions
 import repository
 import search_index
 import svg
@@ -53,7 +55,10 @@ SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
 HOME = "book/index"
 SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
-SCRIPTS = {"data-playground": "playground/playground.js"}
+SCRIPTS = {
+    "data-playground": "playground/playground.js",
+    "data-mock": "interview/mock.js",
+}
 
 
 @dataclass
@@ -234,7 +239,9 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     """Write what stands beside the pages."""
     if error is None and app.builder.format == "html":
         search_index.write(Path(app.outdir))
+        questions.write(Path(app.outdir), repository.read_address().pages)
         editions.write_all(Path(app.outdir) / "notebooks")
+        playground.bundle(Path(app.outdir) / "_static/playground")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -248,6 +255,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("losses-of", LossesOf)
     dress.setup(app)
     formulas.setup(app)
+    questions.setup(app)
     app.connect("config-inited", set_address, priority=10)
     app.connect("builder-inited", begin)
     app.connect("html-page-context", finish_page)

@@ -22,6 +22,11 @@ FONT = re.compile(r"font-family: [^;\"]*(?:; )?|(?<=px) 'DejaVu Sans'[^;\"]*")
 SIZE = re.compile(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', re.DOTALL)
 NAME = re.compile(r' id="([^"]*)"')
 LINE_ENDS = re.compile(r"\s*\n\s*")
+TAG = re.compile(r"<g(?P<attributes>(?: [^>]*)?)>|</g>")
+# matplotlib puts each dot of a plot into a group of its own, all cut off at the same frame.
+DOTS = re.compile(r'(<g clip-path="[^"]*">) ?<use [^>]*/> ?</g>(?: ?\1 ?<use [^>]*/> ?</g>)+')
+USE = re.compile(r"<use [^>]*/>")
+DEFINED = re.compile(r"<defs/>|<defs>(.*?)</defs>", re.DOTALL)
 
 
 def inline(svg: str, alt: str, number: int) -> str:
@@ -40,4 +45,30 @@ def inline(svg: str, alt: str, number: int) -> str:
     svg = COLOR.sub(lambda match: VARIABLES.get(match[0], match[0]), FONT.sub("", svg))
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     head = rf'<svg class="plot" role="img" aria-label="{escape(alt)}" viewBox="\1">'
-    return LINE_ENDS.sub(" ", SIZE.sub(head, svg, count=1)).strip()
+    svg = LINE_ENDS.sub(" ", SIZE.sub(head, svg, count=1)).strip()
+    return join_definitions(join_dots(without_bare_groups(svg)))
+
+
+def without_bare_groups(svg: str) -> str:
+    """Return a figure without the groups that say nothing: they are half of its nodes."""
+    bare: list[bool] = []
+
+    def kept(match: re.Match[str]) -> str:
+        if match["attributes"] is None:
+            return "" if bare.pop() else match[0]
+        bare.append(not match["attributes"].strip())
+        return "" if bare[-1] else match[0]
+
+    return re.sub(r"> +<", "> <", TAG.sub(kept, svg))
+
+
+def join_dots(svg: str) -> str:
+    """Return a figure in which neighboring dots of one frame share a group."""
+    return DOTS.sub(lambda match: match[1] + "".join(USE.findall(match[0])) + "</g>", svg)
+
+
+def join_definitions(svg: str) -> str:
+    """Return a figure with all its definitions at its end, which is where they may stand too."""
+    defined = "".join(match[1] or "" for match in DEFINED.finditer(svg)).strip()
+    end = f"<defs>{defined}</defs></svg>" if defined else "</svg>"
+    return DEFINED.sub("", svg).removesuffix("</svg>") + end

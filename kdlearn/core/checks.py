@@ -86,7 +86,8 @@ def check_values(tensor: Tensor, name: str, *, minus_infinity: bool = False) -> 
     """
     if not checks_values():
         return math.nan
-    low, high = (bound.item() for bound in torch.aminmax(tensor.detach()))
+    lowest, highest = torch.aminmax(tensor.detach())
+    low, high = lowest.item(), highest.item()
     if math.isnan(low):
         raise ValueError(
             f"{name} contain NaN: look for a diverged model or a division by zero before the loss."

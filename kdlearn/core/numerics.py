@@ -31,7 +31,7 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """Matrix product that autocast does not cut down to half precision.
+    """Matrix product, in the wider precision of the two, that autocast does not cut down.
 
     Args:
         left: shape (..., N, K).
@@ -43,7 +43,8 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
         torch.float32
     """
     with torch.autocast(left.device.type, enabled=False):
-        return left @ right
+        wider = torch.promote_types(left.dtype, right.dtype)
+        return left.to(wider) @ right.to(wider)
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:

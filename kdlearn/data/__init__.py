@@ -8,8 +8,10 @@ from kdlearn.data.augment import RandomAffine, RandomCropFlip, RandomShift
 from kdlearn.data.batch import Batch
 from kdlearn.data.cifar import cifar
 from kdlearn.data.cluttered import cluttered_digits
+from kdlearn.data.dates import Dates, written_dates
 from kdlearn.data.digits import BaseDigits, base_digits
 from kdlearn.data.dyck import dyck_language
+from kdlearn.data.mnist1d import mnist1d
 from kdlearn.data.mnist5k import mnist5k
 from kdlearn.data.recall import Recall, associative_recall
 from kdlearn.data.samples import Samples
@@ -24,6 +26,7 @@ from kdlearn.data.warped import warped_digits
 __all__ = [
     "BaseDigits",
     "Batch",
+    "Dates",
     "FixedCopies",
     "RandomAffine",
     "RandomCropFlip",
@@ -41,10 +44,12 @@ __all__ = [
     "cluttered_digits",
     "dyck_language",
     "learn_pairs",
+    "mnist1d",
     "mnist5k",
     "python_docstrings",
     "reordering_task",
     "shared_spans",
     "shortest_walks",
     "warped_digits",
+    "written_dates",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdlearn.core.inputs import Inputs, count, map_tensors, tensors_in
+from kdlearn.core.inputs import Inputs, count, map_tensors, take, tensors_in
 
 LABELS = ("labels", "label")
 _PER_SAMPLE = ("labels", "rows", "mask", "weight")
@@ -64,7 +64,7 @@ class Batch:
 
     def take(self, rows: Tensor | slice) -> Batch:
         """Return some of the samples."""
-        return self.change(lambda tensor: tensor[rows])
+        return self.change(lambda tensor: take(tensor, rows))
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""

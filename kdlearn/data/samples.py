@@ -179,6 +179,8 @@ class OnDisk(Samples):
         super().__init__(name)
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: expected at least one sample.")
+        if loader is not None and len(loader) == 0:
+            raise ValueError(f"{name} has no batch: its loader drops the last one, the only one.")
         self.dataset, self.loader = dataset, loader
 
     def __len__(self) -> int:

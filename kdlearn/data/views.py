@@ -138,7 +138,8 @@ class FixedCopies:
         generator = Generator().manual_seed(self.seeds[number])
         view, copy = LiveViews(self.augment), torch.empty(0)
         for start in range(0, len(images), 1024):
-            block: Any = view.of_batch(Batch(images[start : start + 1024]), generator).inputs
+            plain = images[start : start + 1024].clone()  # which augment may change in place
+            block: Any = view.of_batch(Batch(plain), generator).inputs
             if start == 0:  # made once, since joined blocks would take the room twice
                 copy = block.new_empty(len(images), *block.shape[1:])
             copy[start : start + 1024] = block

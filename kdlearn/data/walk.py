@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from kdlearn.core.checks import check_whole
 
@@ -121,6 +122,22 @@ def wrong_moves(tokens: Tensor) -> Tensor:
     chosen = (moves - FIRST_MOVE).clamp(0, MOVES)[..., None]
     good = _good_moves(_rest(tokens)).gather(-1, chosen).squeeze(-1) & (moves >= FIRST_MOVE)
     return ~good & _up_to_stop(moves)
+
+
+def good_moves(tokens: Tensor) -> Tensor:
+    """Tell which of up, down, left, right and STOP bring the goal nearer, or end there.
+
+    Args:
+        tokens: the goal and the moves so far, shape (N, L), at least the goal.
+
+    Returns:
+        bool, shape (N, L - 1, 5): before each move, and, as the last, before the one to come.
+
+    Example:
+        >>> good_moves(torch.tensor([[4, 5, 9]]))[0].tolist()
+        [[True, False, False, False, False], [False, False, False, False, True]]
+    """
+    return _good_moves(_rest(F.pad(tokens, (0, 1))))
 
 
 def _rest(tokens: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.core.identity import digest_of_model
-from kdlearn.core.inputs import Inputs, device_of, map_tensors
+from kdlearn.core.inputs import Inputs, device_of, map_tensors, unchanged
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
 from kdlearn.data.views import Views
@@ -114,10 +114,13 @@ class LiveTeacher:
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Outputs:
         """Run the teacher on a batch."""
-        if any(module.training for module in self.model.modules()):
+        if _trains(self.model):
             self.model.eval()
         home = device_of(batch.inputs)
-        inputs = batch.inputs if self.adapt is None else self.adapt(batch.inputs)
+        inputs = batch.inputs
+        if self.adapt is not None:
+            with unchanged(inputs, "teacher_input"):
+                inputs = self.adapt(inputs)
         like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         if like is not None:
             inputs = map_tensors(lambda tensor: _for_model(tensor, like), inputs)
@@ -130,6 +133,12 @@ class LiveTeacher:
             if want.keep is not None
         }
         return Outputs(logits, taps, kept, batch)
+
+
+def _trains(module: nn.Module) -> bool:
+    # Asked before each batch, and modules() takes twice as long.
+    parts = module._modules.values()
+    return module.training or any(part is not None and _trains(part) for part in parts)
 
 
 def _for_model(tensor: Tensor, like: Tensor) -> Tensor:

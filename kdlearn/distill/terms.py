@@ -106,7 +106,9 @@ class Term:
                     f"term {self.name!r} has a loss of {given}: expected one number, a tensor of "
                     "shape (); take the mean over the samples."
                 )
-        return self.weight * reduce(torch.add, losses)
+        total = reduce(torch.add, losses)
+        # A product with 1 would change no number and cost a small step's time, there and back.
+        return total if self.weight == 1 else self.weight * total
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -142,10 +144,12 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         )
     if labels.is_floating_point() and checks_values():
         sums = labels.float().sum(1 if logits.dim() == 4 else -1)
-        if not bool((sums - 1).abs().max() < 1e-2):
+        lowest = labels.min().item()
+        if not bool((sums - 1).abs().max() < 1e-2) or lowest < 0:
             raise ValueError(
-                f"labels of floating point have sums up to {sums.max().item():.4g} over the "
-                "classes: cross-entropy needs probabilities, of sum 1. For several classes at once "
+                f"labels of floating point start at {lowest:.4g} and have sums up to "
+                f"{sums.max().item():.4g} over the classes: cross-entropy needs probabilities, "
+                "none below 0 and of sum 1. For several classes at once "
                 "pass label_term(loss=F.binary_cross_entropy_with_logits), for a regression "
                 "label_term(loss=F.mse_loss)."
             )

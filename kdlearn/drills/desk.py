@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from kdlearn.drills.grader import progress
-from kdlearn.drills.grader.drill import IMPORTS, Drill, Solution
+from kdlearn.drills.grader.drill import CITED, IMPORTS, Drill, Solution
 from kdlearn.drills.grader.report import Report
 from kdlearn.drills.grader.run import run
 from kdlearn.drills.order import CHAPTERS, find, names
@@ -88,7 +88,7 @@ def solution(name: str) -> None:
     """
     drill = find(name)
     progress.saw_solution(name)
-    print(f"{drill.source()}\n{drill.explanation}")
+    print(drill.source(), CITED.sub(r"\1", drill.explanation), sep="\n")
 
 
 def starter(drill: Drill) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,35 @@ def divergence(wrong: Wrong, student: Tensor, teacher: Tensor, temperature: floa
     """
     s, log_q = side_of("student", wrong, student, temperature)
     t, log_p = side_of("teacher", wrong, teacher.detach(), temperature)
+    terms = terms_of(wrong, (s, log_q), (t, log_p))
+    total = terms.sum() / len(s)
+    if "mean-reduction" in wrong:
+        total = terms.mean()
+    if "sum-reduction" in wrong:
+        total = terms.sum()
+    if "mean-over-classes-only" in wrong:
+        total = terms.mean(1).sum()
+    power = {"t-squared-missing": 0, "t-not-squared": 1, "divided-by-t-squared": -2}
+    found = next((power[name] for name in power if name in wrong), 2)
+    return total * temperature**found * (-1 if "sign" in wrong else 1)
+
+
+def terms_of(
+    wrong: Wrong, student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return what each class adds to KL(teacher || student); faults as in `divergence`.
+
+    Args:
+        wrong: the faults.
+        student: softened logits and log-probabilities, as `side_of` gives them.
+        teacher: the same of the teacher.
+
+    Example:
+        >>> side = torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]).log()
+        >>> terms_of(frozenset(), side, side).tolist()
+        [[0.0, 0.0]]
+    """
+    (s, log_q), (t, log_p) = student, teacher
     if "reversed" in wrong:
         s, log_q, t, log_p = t, log_p, s, log_q
     q, p = log_q.exp(), log_p.exp()
@@ -47,23 +76,55 @@ def divergence(wrong: Wrong, student: Tensor, teacher: Tensor, temperature: floa
     if "symmetric" in wrong:
         terms = (p - q) * (log_p - log_q)
     if "argmax-only" in wrong:
-        terms = -F.one_hot(t.argmax(1), t.shape[1]) * given
+        terms = -F.one_hot(t.argmax(-1), t.shape[-1]) * given
     if "squared-gap" in wrong:
         terms = (p - q).square()
     if "logits-matched" in wrong:
         terms = (s - t).square()
-    if "weights-missing" in wrong:
-        terms = log_p - given
-    total = terms.sum() / len(s)
-    if "mean-reduction" in wrong:
-        total = terms.mean()
-    if "sum-reduction" in wrong:
-        total = terms.sum()
-    if "mean-over-classes-only" in wrong:
-        total = terms.mean(1).sum()
-    power = {"t-squared-missing": 0, "t-not-squared": 1, "divided-by-t-squared": -2}
-    found = next((power[name] for name in power if name in wrong), 2)
-    return total * temperature**found * (-1 if "sign" in wrong else 1)
+    return log_p - given if "weights-missing" in wrong else terms
+
+
+def token_mean(wrong: Wrong, terms: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the terms (N,) of the N tokens that count, with the faults of `TOKENS`.
+
+    Example:
+        >>> mask = torch.tensor([[True, True], [True, False]])
+        >>> token_mean(frozenset({"mean-per-sequence"}), torch.tensor([1.0, 2.0, 3.0]), mask).item()
+        2.25
+    """
+    batch, length = mask.shape
+    if "mean-per-sequence" in wrong:
+        owner = mask.nonzero()[:, 0]
+        means = [terms[owner == row].mean() for row in range(batch) if (owner == row).any()]
+        return torch.stack(means).mean()
+    over = {
+        "divided-by-batch": batch,
+        "divided-by-all": mask.numel(),
+        "divided-by-length": length,
+        "summed": 1,
+    }
+    return terms.sum() / next((over[name] for name in over if name in wrong), len(terms))
+
+
+TOKENS: Knobs = switches(
+    """
+    # denominator
+    - divided-by-batch: your sum is divided by the B = {B} sequences, not by the N = {N} tokens that
+      count, as 'batchmean' does on three dimensions: the loss grows with the length of the answers.
+      Divide by their number.
+      Seen in code: neuralmagic/sparseml pull request 592
+    - mean-per-sequence: you take the mean of each sequence, then the mean of those: a token of a
+      short answer weighs more than one of a long answer. Sum over all tokens that count, then
+      divide by their number.
+    - divided-by-all: the sum goes over the N = {N} tokens that count, but you divide by all B · L
+      positions: the more padding a batch has, the smaller its loss. Divide by their number.instead
+      of calling .mean().
+    - divided-by-length: the sum is divided by L, the length of the batch: divide by the N = {N}
+      tokens that count.
+    - summed: the tokens are summed, not averaged: divide by their number N = {N}.
+    """
+)
+"""The switches of `token_mean`."""
 
 
 def side_of(side: str, wrong: Wrong, z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -189,6 +250,50 @@ def divergence_knobs(
     for mark, word in words.items():
         text = text.replace(mark, word)
     return switches(text)
+
+
+def reverse_terms(wrong: Wrong, log_q: Tensor, log_p: Tensor) -> Tensor:
+    """Return the terms q log(q / p) of KL(student || teacher), with the faults of `REVERSE`.
+
+    Example:
+        >>> log_q, log_p = torch.tensor([0.5, 0.5]).log(), torch.tensor([1.0, 0.25]).log()
+        >>> [round(x, 4) for x in reverse_terms(frozenset(), log_q, log_p).tolist()]
+        [-0.3466, 0.3466]
+    """
+    q, p = log_q.exp(), log_p.exp()
+    if "constant-weight" in wrong:
+        q = q.detach()
+    if "forward" in wrong:
+        return p * (log_p - log_q)
+    if "symmetric" in wrong:
+        return (q - p) * (log_q - log_p)
+    if "entropy-missing" in wrong:
+        return -q * log_p
+    if "log-ratio-alone" in wrong:
+        return log_q - log_p
+    return -p * log_q if "soft-cross-entropy" in wrong else q * (log_q - log_p)
+
+
+REVERSE: Knobs = switches(
+    """
+    # direction
+    - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q), so for
+      the reverse KL the student is the second argument, and its probabilities come first.
+    - symmetric: both directions are added: only KL(student || teacher) is asked for.
+    - entropy-missing: this is the cross-entropy of the student against the teacher, without the
+      student's entropy. In the forward KL the entropy left out is the teacher's, a constant; here
+      it is the student's, and without it the minimum is a student that is certain of the teacher's
+      first choice.
+    - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the
+      direction nor the entropy is that of the reverse KL.
+    # weights
+    - log-ratio-alone: the log-ratios are summed without their weights, the student's probabilities.
+    - constant-weight: the value is right, the gradient is zero: the student's probabilities in
+      front of the log-ratio were detached, and what is left cancels. The weight is the student's,
+      and it belongs to the graph.
+    """
+)
+"""The switches of `reverse_terms`."""
 
 
 def mixture(
@@ -454,7 +559,7 @@ GAPS: Knobs = switches(
 """The switches of `gap_of`."""
 
 
-def chosen(knobs: Knobs, *without: str) -> Knobs:
+def chosen(knobs: Mapping[str, tuple[Fault, ...]], *without: str) -> Knobs:
     """Return switches without some faults; a switch that has none left goes.
 
     Example:

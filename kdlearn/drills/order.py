@@ -49,6 +49,7 @@ CHAPTERS = (
             "attention-weights",
             "attention-rollout",
             "attention-kl",
+            "linear-attention-map",
         ),
     ),
     Chapter(
@@ -70,7 +71,19 @@ CHAPTERS = (
     Chapter(
         "language",
         "Drills: language models",
-        ("token-kd", "reverse-kl", "generalized-jsd", "top-k-kd", "on-policy"),
+        (
+            "token-kd",
+            "reverse-kl",
+            "generalized-jsd",
+            "top-k-kd",
+            "tail-bucket",
+            "span-alignment",
+            "on-policy",
+            "opd-step",
+            "k-estimators",
+            "speculative-acceptance",
+            "marginmse",
+        ),
     ),
 )
 """All chapters."""

@@ -32,10 +32,11 @@ CHUNK, CHUNK_ON_GPU = 2**20, 2**24
 def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
     """log(weight left + (1 - weight) right), also at the ends."""
     # Two minus infinities would have no gradient; the lowest finite number stands for them.
-    lowest = torch.finfo(log_left.dtype).min
-    left = log_left.clamp_min(lowest) + (math.log(weight) if weight > 0 else -math.inf)
-    right = log_right.clamp_min(lowest) + (math.log1p(-weight) if weight < 1 else -math.inf)
-    return torch.logaddexp(left, right)
+    left, right = (side.clamp_min(torch.finfo(side.dtype).min) for side in (log_left, log_right))
+    return torch.logaddexp(
+        left + (math.log(weight) if weight > 0 else -math.inf),
+        right + (math.log1p(-weight) if weight < 1 else -math.inf),
+    )
 
 
 @finite_or_refused

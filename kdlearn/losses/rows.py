@@ -56,7 +56,7 @@ def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """
     logits = widen(logits)
     # A division by 1 would change no number and copy all of them.
-    return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    return (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)
 
 
 def row_mean(

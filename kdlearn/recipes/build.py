@@ -23,11 +23,11 @@ from kdlearn.data import (
     balanced_subset,
 )
 from kdlearn.data.views import Augment
-from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term, sparse_term
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.distill.outputs import Keep
 from kdlearn.recipes.names import loss, make
 from kdlearn.recipes.schema import ModelTable, Recipe, RecipeError, TermTable, TrainingTable
-from kdlearn.store import AttentionMap, CachedTeacher, Relation, Sampled, TopK
+from kdlearn.store import AttentionMap, CachedTeacher, Relation
 
 # Where less than the features of a layer says the same: what is stored, by the options of the loss.
 KEPT: Mapping[str, Callable[[Mapping[str, Any]], Keep]] = {
@@ -151,9 +151,6 @@ def _term(name: str, table: TermTable, stored: bool) -> Term:
         return layer_term(name, called, table.layers, table.weight, keep=keep)
     if found.reads == "labels":
         return label_term(table.weight, called, name)
-    if table.keep is not None:
-        kind = Sampled(table.keep) if found.draws else TopK(table.keep)
-        return sparse_term(name, called, kind, table.weight)
     with_labels = found.reads == "logits and labels"
     return logit_term(name, called, table.weight, with_labels=with_labels)
 

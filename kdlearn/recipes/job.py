@@ -232,12 +232,6 @@ class Job:
                 raise RecipeError(
                     f"{place}: a first step on two images fails: {in_full(error)}"
                 ) from error
-            smallest = len(train) // train.steps(table.batch_size)
-            if smallest < table.accumulate * run.processes:
-                raise RecipeError(
-                    f"{place}: a batch has {smallest} images for {run.processes} processes x "
-                    f"{table.accumulate} pieces: each piece needs one, use a smaller accumulate."
-                )
 
     def _teacher_note(self) -> dict[str, Any]:
         tables = self.recipe.model_dump(include={"data", "teacher", "teacher_training"})
@@ -261,7 +255,7 @@ def _is_main() -> bool:
 
 
 def _engine(table: TrainingTable) -> Engine:
-    return Engine(precision=table.precision, accumulate=table.accumulate, clip_norm=table.clip_norm)
+    return Engine(precision=table.precision)
 
 
 def _fit(

@@ -121,7 +121,7 @@ def hint(wrong: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(known)}" if known else "there is none"
 
 
-Reads = Literal["labels", "logits", "logits and labels", "logits of a few classes", "layers"]
+Reads = Literal["labels", "logits", "logits and labels", "layers"]
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,6 @@ class Loss:
     reads: Reads
     tensors: tuple[str, ...]
 
-    @property
-    def draws(self) -> bool:
-        """Whether the few classes are draws from the teacher, not its most probable ones."""
-        return "proposal_log_probs" in self.tensors
-
 
 def loss(name: str) -> Loss:
     """Find a loss by name, and read what it needs from its signature.
@@ -150,15 +145,15 @@ def loss(name: str) -> Loss:
     Convention
         ``labels`` is the cross-entropy that `kdlearn.distill.label_term` has.
         ``student_logits, teacher_logits`` are logits, with ``labels`` behind them the labels too;
-        ``teacher_log_probs, teacher_indices`` are a few of the teacher's classes; ``student_X,
-        teacher_X`` are a layer's outputs, where X is what the package calls such an output.
+        ``student_X, teacher_X`` are a layer's outputs, where X is what the package calls such an
+        output.
 
     Raises:
         ValueError: there is no such loss, or it reads what a recipe cannot name.
 
     Example:
-        >>> [loss(name).reads for name in ("dkd_loss", "hint_loss", "top_k_kl")]
-        ['logits and labels', 'layers', 'logits of a few classes']
+        >>> [loss(name).reads for name in ("dkd_loss", "hint_loss")]
+        ['logits and labels', 'layers']
         >>> loss("fsp_loss")
         Traceback (most recent call last):
         ...
@@ -187,8 +182,6 @@ def loss(name: str) -> Loss:
             return Loss(function, "logits", tensors)
         case ["student_logits", "teacher_logits", "labels"]:
             return Loss(function, "logits and labels", tensors)
-        case ["student_logits", "teacher_log_probs", "teacher_indices"]:
-            return Loss(function, "logits of a few classes", tensors)
         case [student, teacher] if (student, teacher) in LAYER_PAIRS:
             return Loss(function, "layers", tensors)
     raise ValueError(

@@ -106,43 +106,29 @@ class TrainingTable(_Table):
     decay_by: Annotated[float, Field(gt=0, lt=1)] = 0.2
     augment: Literal["none", "affine", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    accumulate: Positive = 1
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> TrainingTable:
         unread = self.model_fields_set & {"weight_decay", "decay_at", "decay_by"}
         if self.optimizer == "adamw" and unread:
             raise ValueError(f"{min(unread)} is read with optimizer = 'sgd' alone")
-        if self.accumulate > self.batch_size:
-            raise ValueError(
-                f"accumulate is {self.accumulate} and a batch has {self.batch_size} images: "
-                "a piece has at least one"
-            )
         return self
 
 
 class TermTable(_Table):
-    """One entry of a method: a loss, its weight, the layers and options it takes.
-
-    ``keep`` is for losses of a few classes: how many of the teacher's they are given.
-    """
+    """One entry of a method: a loss, its weight, the layers and options it takes."""
 
     loss: str
     weight: Annotated[float, Field(ge=0)] = 1.0
     layers: dict[str, str] | list[str] = []
     options: dict[str, Option] = {}
-    keep: Positive | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> TermTable:
         found = loss(self.loss)
-        for key, given, needed in (
-            ("layers", bool(self.layers), found.reads == "layers"),
-            ("keep", self.keep is not None, found.reads == "logits of a few classes"),
-        ):
-            if given != needed:
-                raise ValueError(f"{self.loss} {'needs' if needed else 'takes no'} {key}")
+        needed = found.reads == "layers"
+        if bool(self.layers) != needed:
+            raise ValueError(f"{self.loss} {'needs' if needed else 'takes no'} layers")
         try:
             check_options(found.function, self.options, found.tensors)
         except ValueError as error:

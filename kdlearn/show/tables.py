@@ -94,7 +94,7 @@ def table(frame: pd.DataFrame, *, caption: str, columns: Mapping[str, str] | Non
         [_cell(label), *(_cell(frame[name].iloc[k]) for name in shown)]
         for k, label in enumerate(frame.index)
     ]
-    text = [True] + [not any(_is_number(row[k + 1]) for row in rows) for k in range(len(shown))]
+    text = [True] + [not _are_numbers([row[k + 1] for row in rows]) for k in range(len(shown))]
     return Table(caption, [heads.get(index, index), *(heads[name] for name in shown)], rows, text)
 
 
@@ -109,5 +109,7 @@ def _cell(value: object) -> str:
     return f"{value:,}" if whole else str(value)
 
 
-def _is_number(cell: str) -> bool:
-    return cell.lstrip("+-−<")[:1].isdigit()
+def _are_numbers(column: list[str]) -> bool:
+    # A few words such as "1 - cosine" begin with a digit and make no column of numbers.
+    told = [cell for cell in column if cell not in ("", "–")]
+    return 2 * sum(cell.lstrip("+-−<")[:1].isdigit() for cell in told) > len(told)

@@ -113,7 +113,7 @@ class Run:
 
     def forward(self, batch: Batch) -> DistillationLoss:
         """Run teacher and student on a batch and compute every term on all of it."""
-        with self._autocast():
+        with self.autocast():
             if self.processes == 1 and self.engine.accumulate == 1:
                 return self.distiller.compute(batch.to(self.device))
             return self._forward_in_pieces(batch)
@@ -124,7 +124,7 @@ class Run:
         pieces, self._pieces = self._pieces, []
         with buffers_kept(self.distiller.student) if len(pieces) > 1 else nullcontext():
             for piece in pieces:
-                with self._autocast():
+                with self.autocast():
                     again = piece.outputs or self._again(piece)
                 torch.autograd.backward(*piece.gradient_of(again))
         if self.processes > 1:
@@ -154,7 +154,10 @@ class Run:
         """
         # One tensor, since reading each from a GPU would wait for it each time.
         numbers = torch.stack([*loss.parts.values(), *norms]).tolist()
-        parts, sizes = dict(zip(loss.parts, numbers, strict=False)), numbers[len(loss.parts) :]
+        parts = dict(zip(loss.parts, numbers, strict=False))
+        if math.isfinite(sum(numbers)):
+            return parts
+        sizes = numbers[len(loss.parts) :]
         broken = {name: value for name, value in parts.items() if not math.isfinite(value)}
         said = ", ".join(f"term {name!r} is {value}" for name, value in broken.items())
         if not broken and not math.isfinite(sum(sizes)) and not self._scaler.is_enabled():
@@ -168,7 +171,7 @@ class Run:
 
     def _culprit(self, batch: Batch) -> str:
         """Name the first term whose own gradient is not finite."""
-        with self._autocast():
+        with self.autocast():
             parts = self.distiller.compute(batch.to(self.device)).parts
         for name, part in parts.items():
             found = torch.autograd.grad(part, self._trained, retain_graph=True, allow_unused=True)
@@ -198,7 +201,8 @@ class Run:
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return what a forward pass runs in."""
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.engine.precision)
         return torch.autocast(self.device.type, kind) if kind else nullcontext()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim import LBFGS, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from kdlearn.core.checks import check_number, check_sizes, check_whole
@@ -188,6 +188,11 @@ def _checked(optimizer: Any, scheduler: LRScheduler | None, model: nn.Module) ->
     if scheduler is not None and scheduler.optimizer is not optimizer:
         raise ValueError(
             "the scheduler steps another optimizer than the one given: pass a matching pair."
+        )
+    if isinstance(optimizer, LBFGS) or isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError(
+            "LBFGS wants a closure and ReduceLROnPlateau a metric at each step, and fit hands on "
+            "neither: pass another optimizer or schedule."
         )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

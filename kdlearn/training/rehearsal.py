@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import Generator, Tensor
+import torch
+from torch import Generator, Tensor, nn
 
 from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in
 from kdlearn.core.randomness import separate_randomness
@@ -39,17 +40,25 @@ def rehearse(
             with warnings.catch_warnings():
                 # (B, 1) against (B,): torch compares every sample with every other, and warns.
                 warnings.filterwarnings("error", message="Using a target size")
-                loss = model.train().compute(batch)
+                with run.autocast():
+                    loss = model.train().compute(batch)
         except (TypeError, RuntimeError, UserWarning) as error:
-            raise _explained(error, batch, samples.name) from error
+            raise _explained(error, batch, samples.name, model.student) from error
         for name, part in loss.parts.items():
             if not part.requires_grad:
                 raise ValueError(
                     f"term {name!r} has no gradient, so it trains nothing: its loss must depend on "
-                    "the student's logits or layers, without detach() or argmax."
+                    "the student's logits or layers, without detach(), argmax, or a no_grad() or "
+                    "inference_mode() around."
                 )
         loss.total.backward()
+        sparse = any(p.grad is not None and p.grad.is_sparse for p in model.parameters())
         model.zero_grad(set_to_none=True)
+        if sparse:
+            raise ValueError(
+                "a gradient of the student is sparse, and torch has no norm of it, by which a "
+                "broken one is seen: make the embedding with sparse=False."
+            )
         if held_out is not None:
             _try_metric(run, held_out, metric)
 
@@ -66,18 +75,27 @@ def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], flo
         ) from error
 
 
-def _explained(error: Exception, batch: Batch, name: str) -> Exception:
+def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) -> Exception:
     """Return what torch means where its words do not name the data."""
     if isinstance(error, UserWarning):
         return ValueError(
-            f"the loss spreads labels of {name} over outputs of another shape, or the reverse: "
-            f"bring them to one shape, as by labels.unsqueeze(1). ({str(error).splitlines()[0]})"
+            f"the loss spreads one of its inputs (labels of {name}, or a layer) over another of "
+            "a different shape: bring them to one shape, as by labels.unsqueeze(1) or a projector. "
+            f"({str(error).splitlines()[0]})"
         )
-    kinds = {str(tensor.dtype) for tensor in tensors_in(batch.inputs)}
-    if "torch.uint8" in kinds:
+    kinds = {tensor.dtype for tensor in tensors_in(batch.inputs)}
+    if torch.uint8 in kinds:
         return TypeError(
             f"the inputs of {name} are torch.uint8 and the model wants floating point: use "
             f"images.float() / 255, or convert in augment. ({error})"
+        )
+    own = {p.dtype for p in student.parameters()}
+    others = [kind for kind in kinds - own if kind.is_floating_point or kind.is_complex]
+    if others and isinstance(error, RuntimeError) and "type" in str(error):
+        return TypeError(
+            f"the inputs of {name} are {others[0]} and the student's weights "
+            f"{', '.join(map(str, own))}: bring the inputs to that by .to(); for half precision "
+            f"pass engine=Engine(precision='bf16'). ({error})"
         )
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         return TypeError(

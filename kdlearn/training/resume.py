@@ -218,7 +218,9 @@ class Keeper:
         return {
             "engine": repr(self.run.engine),
             "processes": self.run.processes,
+            "model": repr(distiller),
             "parameters": {name: list(v.shape) for name, v in distiller.state_dict().items()},
+            "trained": [name for name, p in distiller.named_parameters() if p.requires_grad],
             "terms": terms,
             "optimizer": [type(self.optimizer).__name__, groups],
             "schedule": f"{type(self.scheduler).__name__} {described(schedule)}",

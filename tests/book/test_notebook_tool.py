@@ -67,6 +67,10 @@ def store_stderr(notebook) -> None:
     notebook.cells[2].outputs = [v4.new_output("stream", name="stderr", text="careful")]
 
 
+def widen(notebook) -> None:
+    notebook.cells[2].source += "\nnumbers = [" + "1, " * 20 + "]"
+
+
 def plant_a_number(notebook) -> None:
     notebook.cells.append(v4.new_markdown_cell("It gains 9.9 ± 0.1 points."))
 
@@ -84,12 +88,22 @@ def plant_a_number_in_a_text(notebook) -> None:
         (add_figure, "a figure without text"),
         (forget_a_run, "not every code cell was run once"),
         (store_stderr, "wrote to stderr"),
+        (widen, "has lines of more than 56 columns, such as 'numbers = [1"),
         (plant_a_number, "9.9 ± 0.1 stands in no output"),
         (plant_a_number_in_a_text, "12.5 stands in no output"),
     ],
 )
 def test_each_fault_is_found(chapter: Path, change, says: str) -> None:
     assert any(says in fault for fault in changed(chapter, change))
+
+
+@pytest.mark.parametrize("tag", ["claims", "hide-input"])
+def test_what_is_folded_may_be_wide(chapter: Path, tag: str) -> None:
+    def widen_and_fold(notebook) -> None:
+        widen(notebook)
+        notebook.cells[2].metadata["tags"] = [tag]
+
+    assert not any("columns" in fault for fault in changed(chapter, widen_and_fold))
 
 
 def test_a_chapter_that_needs_more_packages_installs_them_first(chapter: Path) -> None:

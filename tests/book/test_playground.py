@@ -282,12 +282,9 @@ def test_each_preset_is_measured(engine: Page) -> None:
 
 
 def test_the_scripts_are_light() -> None:
-    sizes = {
-        name: len(gzip.compress((FOLDER / f"{name}.js").read_bytes()))
-        for name in ("playground", "engine", "page", "presets", "measured", "data", "digits")
-    }
-    assert sum(sizes.values()) <= 44_000, sizes
-    assert sum(sizes.values()) - sizes["digits"] <= 28_000, sizes
+    every = b"".join((FOLDER / f"{name}.js").read_bytes() for name in playground.PARTS)
+    assert len(gzip.compress(every)) <= 26_000
+    assert len(gzip.compress((FOLDER / "digits.js").read_bytes())) <= 18_600
 
 
 def packed(steps: list[int], scale: float = 0.01) -> dict[str, Any]:
@@ -334,7 +331,6 @@ def test_what_is_stored_comes_out_again(browser: Browser) -> None:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Write a page with all three forms, on scripts in a folder."""
-    script = (FOLDER / "playground.js").as_uri()
     style = (FOLDER.parent / "site" / "site.css").as_uri()
     path: Path = tmp_path_factory.mktemp("playground") / "page.html"
     path.write_text(
@@ -343,7 +339,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         f'<link rel="stylesheet" href="{style}">'
         f"<main><h1>Try</h1>"
         f'<div data-playground="full"></div><div data-playground="draw"></div>'
-        f'<div data-playground="small"></div></main><script defer src="{script}"></script></html>',
+        f'<div data-playground="small"></div></main>{playground.script_tags()}</html>',
         encoding="utf-8",
     )
     return path.as_uri()

@@ -204,7 +204,7 @@ def test_every_point_of_a_convention_is_whole_sentences(page: str) -> None:
         assert points is not None, head.find_previous("dt")
         for point in points.find_all("li"):
             assert point.get_text().strip().endswith("."), point
-            first = point.find("p").contents[0]
+            first = (point.p or point).contents[0]
             assert not (isinstance(first, str) and first[0].islower()), point
 
 

@@ -145,9 +145,25 @@ def test_a_run_gives_the_whole_output():
     assert run(Two(), {"right": right, "left": left}) == (left, right)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_model_that_changes_its_inputs_is_told(named):
+    class Halved(nn.Module):
+        def forward(self, pixels):
+            return pixels.mul_(0.5)
+
+    pixels = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="Halved changes its inputs in place"):
+        run(Halved(), {"pixels": pixels} if named else pixels)
+    with torch.inference_mode():
+        assert run(nn.Identity(), torch.ones(2, 3)).sum() == 6
+
+
 def test_what_is_no_tensor_cannot_be_counted():
     with pytest.raises(TypeError, match="the inputs are a list: expected a tensor"):
         count([1, 2])
+    for one in (torch.tensor(1.0), {"pixels": torch.tensor(1.0)}):
+        with pytest.raises(ValueError, match="hold one number: expected a dimension of samples"):
+            count(one)
 
 
 def test_statistics_come_back_after_an_error():

@@ -147,6 +147,8 @@ def test_a_digest_sees_order_values_types_and_labels():
         ("images", TypeError, "train is a str"),
         ((X[:0], Y[:0]), ValueError, "train is empty"),
         (TensorDataset(X[:0]), ValueError, "train is empty"),
+        (DataLoader(TensorDataset(X, Y), 11, drop_last=True), ValueError, "train has no batch"),
+        ((torch.tensor(1.0), Y), ValueError, "train: the inputs hold one number"),
         ([], ValueError, "train has no batch"),
         (iter([(X, Y)]), ValueError, "without a length, which the schedule needs"),
         (SimpleNamespace(images=X, labels=Y[:3]), ValueError, r"10 samples and labels of shape"),

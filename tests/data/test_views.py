@@ -47,6 +47,13 @@ def test_each_epoch_shows_the_next_copy_with_rows_of_its_own():
     assert not torch.equal(copies.copy(IMAGES, 0), copies.copy(IMAGES, 1))
 
 
+def test_copies_leave_the_data_as_they_are_whatever_the_augmentation_does():
+    images = torch.ones(5, 2)
+    copies = FixedCopies(lambda images, generator: images.mul_(2), seeds=(0, 1))
+    assert [copies.copy(images, number).max().item() for number in (0, 1)] == [2.0, 2.0]
+    assert torch.equal(images, torch.ones(5, 2))
+
+
 def test_copies_are_made_of_one_tensor_in_memory():
     copies = FixedCopies(RandomShift(1), (0,))
     with pytest.raises(ValueError, match="train is loaded: pass"):

@@ -9,6 +9,7 @@ from kdlearn.data.walk import (
     REACH,
     STOP,
     arrived,
+    good_moves,
     shortest_walks,
     walk_goals,
     wrong_moves,
@@ -82,3 +83,22 @@ def test_a_long_detour_may_leave_no_time_to_come_back():
     assert not arrived(shortest_walks(2_000, detour=12).tokens).all()
     with pytest.raises(ValueError, match="detour is 16: a walk has 16 steps in all"):
         shortest_walks(3, detour=16)
+
+
+def test_good_moves_are_those_that_are_not_wrong():
+    tokens = shortest_walks(200, detour=3, seed=5).tokens
+    good = good_moves(tokens)[:, :-1]
+    places = (tokens[:, PROMPT:] - FIRST_MOVE)[..., None]
+    taken = good.gather(2, places).squeeze(2)
+    before_stop = (tokens[:, PROMPT:] == STOP).long().cumsum(1) - (
+        tokens[:, PROMPT:] == STOP
+    ).long() == 0
+    assert torch.equal(~taken & before_stop, wrong_moves(tokens))
+
+
+def test_good_moves_tell_of_the_move_to_come():
+    assert good_moves(walk(1, -1, RIGHT))[0].tolist() == [
+        [False, True, False, True, False],
+        [False, True, False, False, False],
+    ]
+    assert good_moves(walk(0, 0))[0].tolist() == [[False] * 4 + [True]]

@@ -93,6 +93,14 @@ class Scaled(nn.Module):
         return self.factor * self.layer(x)
 
 
+def test_a_teacher_that_changes_what_the_student_sees_next_is_told():
+    batch = Batch(torch.randn(5, 4))
+    with pytest.raises(ValueError, match="Sequential changes its inputs in place"):
+        LiveTeacher(nn.Sequential(nn.ReLU(inplace=True), model())).outputs(batch)
+    with pytest.raises(ValueError, match="teacher_input changes its inputs in place"):
+        LiveTeacher(model(), adapt=lambda inputs: inputs.mul_(2)).outputs(batch)
+
+
 def test_the_same_weights_with_another_forward_are_another_teacher():
     samples = Samples.of(torch.randn(10, 4))
     one, again, other = (LiveTeacher(Scaled(f)).identity(samples) for f in (1.0, 1.0, -9.0))

@@ -84,6 +84,7 @@ def test_cross_entropy_takes_probabilities():
         (torch.zeros(2, 1, dtype=torch.long), TypeError, r"take labels.squeeze\(1\)"),
         (torch.tensor([0, 3]), IndexError, "go from 0 to 3 and the model has 3 classes"),
         (torch.ones(2, 3), ValueError, "sums up to 3 over the classes: .*_with_logits"),
+        (torch.tensor([[2.0, -1, 0]] * 2), ValueError, "start at -1 and have sums up to 1 over"),
     ],
 )
 def test_labels_that_are_none_are_explained(labels, error, said):

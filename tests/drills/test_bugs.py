@@ -1,5 +1,6 @@
 """Each exercise shows its symptom, has one wrong line, and does not give it away."""
 
+import ast
 import difflib
 import inspect
 import re
@@ -45,7 +46,11 @@ def test_one_line_is_wrong(bug):
     lines = [line.strip() for line in bug.source().splitlines()]
     assert lines.count(bug.faulty) == 1
     assert lines[bug.line() - 1] == bug.faulty
-    assert bug.mended()
+
+
+@each
+def test_what_stands_in_its_place_is_python(bug):
+    assert ast.parse(bug.mended()).body
 
 
 @each

@@ -40,6 +40,12 @@ def test_a_solution_is_shown_with_its_explanation(capsys):
     assert "solution seen" in capsys.readouterr().out
 
 
+def test_a_source_is_told_in_words_without_its_key(capsys):
+    solution("rkd-angle")
+    said = capsys.readouterr().out
+    assert "Source: Park et al., CVPR 2019, section 3.2.2." in said and "cite:" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "given", "error", "words"),
     [

@@ -1,5 +1,7 @@
 """Reference solutions against the package's losses, which are tested against official code."""
 
+import math
+
 import pytest
 import torch
 from torch import Generator
@@ -8,6 +10,7 @@ from kdlearn import losses, measure
 from kdlearn.drills import find
 from kdlearn.drills.grader.compare import same
 from kdlearn.losses import maps
+from kdlearn.models.linear_attention import LinearScores
 
 PAIRS = {
     "kd-loss": lambda c: losses.soft_target_loss(
@@ -71,6 +74,87 @@ def test_the_gradient_by_hand_is_autograds():
             student, case["teacher_logits"], temperature=case["temperature"]
         ).backward()
         assert same(drill.call(drill.reference, case), student.grad)
+
+
+def test_the_step_on_drawn_tokens_is_k1_in_value_and_k2_in_gradient():
+    drill = find("opd-step")
+    for case in drill.cases(Generator().manual_seed(7)):
+        logits = case["student_logits"].clone().requires_grad_()
+        loss = drill.call(drill.reference, case | {"student_logits": logits})
+        (gradient,) = torch.autograd.grad(loss, logits)
+        # A teacher that says what it gave to the drawn token, and the rest of another one.
+        tokens, mask = case["tokens"][:, 1:], case["written"][:, 1:]
+        given = case["teacher_log_probs"][:, 1:, None]
+        teacher = torch.full_like(logits[:, :-1], 0.0)
+        others = (torch.log1p(-given.exp()) - math.log(teacher.shape[-1] - 1)).expand_as(teacher)
+        teacher = others.scatter(-1, tokens[..., None], given)
+        for estimator, what in (("k1", loss), ("k2", gradient)):
+            leaf = case["student_logits"].clone().requires_grad_()
+            value = losses.sampled_reverse_kl(
+                leaf[:, :-1], teacher, tokens, estimator=estimator, mask=mask
+            )
+            same_as = value if estimator == "k1" else torch.autograd.grad(value, leaf)[0]
+            assert same(what, same_as)
+
+
+def test_the_gradients_of_the_estimators_are_none_reverse_and_forward():
+    drill = find("k-estimators")
+    for case in drill.cases(Generator().manual_seed(7)):
+        found = drill.call(drill.reference, case)
+        for name, loss in (("k2", losses.reverse_kl), ("k3", losses.forward_kl)):
+            leaf = case["student_logits"].clone().requires_grad_()
+            value = loss(leaf[None], case["teacher_logits"][None])
+            assert same(found[name][1], torch.autograd.grad(value, leaf)[0])
+        exact = losses.reverse_kl(case["student_logits"][None], case["teacher_logits"][None])
+        assert same(found["k1"], (exact, torch.zeros_like(found["k1"][1])))
+        assert same(found["k3"][0], exact) and found["k2"][0] > 0
+
+
+def test_with_a_bucket_the_best_student_has_the_teachers_mass_and_without_it_a_part_in_e():
+    drill = find("tail-bucket")
+    case = drill.cases(Generator().manual_seed(7))[0]
+    mass = case["teacher_log_probs"].exp().sum(1)
+    for wrong, wanted in (((), mass), (("tail-ignored",), mass / math.e)):
+        logits = torch.zeros_like(case["student_logits"], requires_grad=True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure(wrong=wrong, logits=logits, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = drill.call(drill.member(wrong), case | {"student_logits": logits})
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        found = logits.detach().softmax(1).gather(1, case["indices"]).sum(1)
+        assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_what_is_kept_and_what_is_drawn_anew_make_up_the_target():
+    drill = find("speculative-acceptance")
+    for case in drill.cases(Generator().manual_seed(7)):
+        p, q = case["target"][:2], case["draft"][:1]
+        written = torch.zeros_like(p[0])
+        for token, chance in enumerate((p[0] / q[0]).clamp(max=1)):
+            given = {"target": p, "draft": q, "tokens": torch.tensor([token])}
+            kept, _ = drill.call(drill.reference, given | {"uniforms": 0.999 * chance[None]})
+            assert kept == 1
+            written[token] += q[0, token] * chance
+            if chance < 1:
+                kept, anew = drill.call(drill.reference, given | {"uniforms": 1.001 * chance[None]})
+                assert kept == 0
+                written += q[0, token] * (1 - chance) * anew
+        assert same(written, p[0])
+
+
+def test_the_map_of_linear_attention_is_the_models():
+    drill = find("linear-attention-map")
+    for case in drill.cases(Generator().manual_seed(7)):
+        heads, size = case["queries"].shape[1], case["queries"].shape[3]
+        scores = LinearScores(heads, size, "elu").double()
+        for side in (scores.of_query, scores.of_key):
+            side.weight.data = torch.eye(size, dtype=torch.float64).expand(heads, -1, -1)
+        sides = [case[name] * size**0.25 for name in ("queries", "keys")]
+        assert same(drill.call(drill.reference, case), scores(*sides).softmax(-1).detach())
 
 
 def test_attention_weights_are_torchs():

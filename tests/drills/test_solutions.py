@@ -4,13 +4,14 @@ import ast
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from kdlearn.drills import find, names, tasks
 from kdlearn.drills.grader.compare import same
-from kdlearn.drills.grader.drill import IMPORTS
+from kdlearn.drills.grader.drill import CITED, IMPORTS
 from kdlearn.drills.grader.grade import grade
 
 DRILLS = [find(name) for name in names()]
@@ -62,6 +63,15 @@ def test_no_hint_holds_a_line_of_the_solution(drill):
     for hint in drill.hints:
         bare = re.sub(r"\W", "", hint)
         assert not any(len(line) > 20 and line in bare for line in lines), hint
+
+
+@each
+def test_a_source_stands_in_the_bibliography(drill):
+    entries = (Path(__file__).parents[2] / "book/references.bib").read_text(encoding="utf-8")
+    keys = [key for _, key in CITED.findall(drill.explanation)]
+    assert "cite:" not in CITED.sub("", drill.explanation)
+    assert all(f"{{{key}," in entries for key in keys), keys
+    assert keys or "Source" not in drill.explanation
 
 
 def test_every_file_of_tasks_is_in_the_order_once():

@@ -12,7 +12,10 @@ CNN = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
 SHORT = {
     "cluttered-digits": CNN,
     "consistent-copies": CNN,
+    "date-translation": {"dates": 80, "teacher_steps": 3, "student_steps": 3, "exam": 20},
+    "divergences": {"length": 4, "steps": 3},
     "drafts": {"contexts": 9, "steps": 3, "drawn": 50},
+    "dropped-term": {"length": 2, "steps": 3},
     "initialization": CNN,
     "kl-estimators": {"pairs": 5},
     "real-digits": CNN,
@@ -21,9 +24,18 @@ SHORT = {
     "shortcut": {"pool": 120, "images": 40, "copies": 1, "teacher_steps": 3, "student_steps": 3},
     "smooth-teachers": CNN,
     "subliminal": {"pool": 120, "teacher_steps": 3, "student_steps": 3},
+    "text-drafts": {
+        "target_steps": 2,
+        "pieces": 20,
+        "draft_steps": 3,
+        "streams": 2,
+        "calls": 2,
+    },
     "truncated-kl": {"tokens": 50, "steps": 3},
+    "two-tokenizers": {"labels": 20, "steps": 3},
     "warped-digits": CNN,
     "which-teacher": CNN,
+    "who-writes": {"walks": 8, "many": 16, "warm_steps": 2, "steps": 4, "held_out": 20},
     "wrong-labels": {"pool": 120, "teacher_epochs": 2, "student_epochs": 1},
 }
 

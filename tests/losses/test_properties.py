@@ -74,6 +74,15 @@ def test_is_zero_at_equality_and_only_where_it_says_so(pair):
 
 
 @each
+def test_student_and_teacher_may_have_different_precision(pair):
+    name, student, teacher = pair
+    exact = TABLE[name].call(student, teacher)
+    for sides in ((student.float(), teacher), (student, teacher.float())):
+        value = TABLE[name].call(*sides)
+        torch.testing.assert_close(value.double(), exact, rtol=1e-4, atol=1e-6)
+
+
+@each
 def test_is_a_positive_scalar_away_from_equality(pair):
     name, student, teacher = pair
     value = TABLE[name].call(student, teacher)

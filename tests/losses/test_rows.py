@@ -193,6 +193,13 @@ def test_fused_heads_never_hold_the_logits():
     assert peak(loss, hidden, *ours.parameters()) < 0.25 * (1024 * 800 * 4)
 
 
+def test_a_large_vocabulary_comes_in_small_chunks_unasked():
+    hidden, teacher = torch.randn(512, 2, requires_grad=True), torch.randn(512, 2)
+    ours, theirs = nn.Linear(2, 2**16), nn.Linear(2, 2**16)
+    loss = partial(losses.linear_distillation_loss, hidden, ours, teacher, theirs)
+    assert peak(loss, hidden) < 0.5 * (512 * 2**16 * 4)
+
+
 def test_the_sum_of_a_chunk_is_what_is_averaged():
     rows = torch.arange(12.0).reshape(2, 3, 2)
     product = lambda ours, theirs: (ours * theirs).sum()  # noqa: E731

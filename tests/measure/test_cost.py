@@ -115,6 +115,11 @@ def test_a_change_in_place_and_a_view_take_no_memory():
     assert costs(model, torch.zeros(1, 4), batch_sizes=(1,)).batches[1].memory == 1000 * FLOAT
 
 
+def test_memory_counts_what_a_call_makes_of_its_own_in_its_precision():
+    made = costs(lambda images: torch.zeros(1000, dtype=torch.float64), torch.zeros(1, 4))
+    assert made.batches[1].memory == 1000 * 2 * FLOAT
+
+
 def test_time_is_at_least_the_time_that_the_model_sleeps():
     def sleeping(images: Tensor) -> Tensor:
         time.sleep(0.002 * len(images))
@@ -225,6 +230,8 @@ def test_it_prints_as_a_table():
     assert lines[3].split() == ["runs", "20", "of", "each", "batch"]
     assert [line.split()[0] for line in lines[4:]] == ["batch", "1", "64"]
     assert lines[6].split()[-1] == "1.8"  # 64 x 7 floats, in kB
+    large = costs(nn.Linear(3, 250_000), torch.zeros(1, 3), batch_sizes=(1,))
+    assert str(large).splitlines()[5].split()[-1] == "1,000.0"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,12 @@ def test_a_model_that_knows_what_it_knows_has_no_calibration_error():
     assert expected_calibration_error(logits, labels) == pytest.approx(0, abs=1e-7)
 
 
+def test_too_little_confidence_in_one_bin_does_not_make_up_for_too_much_in_the_next():
+    logits = torch.tensor([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05]], dtype=torch.float64).log()
+    found = expected_calibration_error(logits, torch.tensor([0, 1]), bins=2)
+    assert found == pytest.approx((0.6 + 0.9) / 2)
+
+
 def test_certainty_falls_in_the_last_bin():
     logits = torch.tensor([[1000.0, 0.0]])
     assert expected_calibration_error(logits, torch.tensor([1])) == 1.0

@@ -142,7 +142,6 @@ def test_weights_that_do_not_fit_the_network_any_more_are_refused(trained, tmp_p
             '"hint_loss", layers = ["group1"]',
             "method 'KD\\+AT': .*student features have shape .* bring the student's to",
         ),
-        ('augment = "shift"', "accumulate = 61", "a batch has 60 images for 1 .* x 61 pieces"),
         ('augment = "shift"', 'precision = "fp16"', "method 'KD\\+AT': .*precision is 'fp16'"),
         ("batch_size = 100", 'precision = "fp16"', "teacher_training: .*precision is 'fp16'"),
     ],

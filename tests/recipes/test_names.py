@@ -18,9 +18,11 @@ NOT_IN_A_RECIPE = {
     "gradient_attention_loss": "student_gradients",
     "layer_map": "student_layers",
     "linear_distillation_loss": "student_hidden, student_head",
+    "sampled_kl": "teacher_log_probs, teacher_indices",
     "sampled_reverse_kl": "tokens",
     "sequence_reverse_kl": "tokens",
     "standardize_logits": "logits",
+    "top_k_kl": "teacher_log_probs, teacher_indices",
 }
 # A layer of the network below whose output has the shape that a loss wants.
 LAYERS = {
@@ -40,12 +42,10 @@ OPTIONS = {
 
 def recipe_with(name: str) -> str:
     called = getattr(getattr(losses, name), "forward", getattr(losses, name))
-    first, *more = [p for p in inspect.signature(called).parameters if p != "self"]
+    first = next(p for p in inspect.signature(called).parameters if p != "self")
     term = [f'loss = "{name}"', f"options = {{ {OPTIONS.get(name, '')} }}"]
     if first in LAYERS:
         term.append(f'layers = ["{LAYERS[first]}"]')
-    if "teacher_log_probs" in more:
-        term.append("keep = 3")
     return OWN.replace('{ loss = "soft_target_loss" }', f"{{ {', '.join(term)} }}")
 
 

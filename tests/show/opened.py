@@ -87,6 +87,18 @@ def tap(page: Any, role: str, name: str, across: float = 0.5) -> Any:
     return control
 
 
+def pull(page: Any, css: str, start: float, end: float) -> None:
+    """Drag along a drawing, from one fraction of its width to another."""
+    drawing = page.locator(css)
+    drawing.scroll_into_view_if_needed()
+    box = drawing.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + start * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end * box["width"], y, steps=4)
+    page.mouse.up()
+
+
 def said(page: Any) -> str:
     """The sentence that is spoken."""
     return page.locator("[aria-live=polite]").text_content()

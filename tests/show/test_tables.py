@@ -55,6 +55,20 @@ def test_numbers_stand_to_the_right_and_do_not_break() -> None:
     assert soup.caption.get_text() == "What it is."
 
 
+@pytest.mark.parametrize(
+    ("column", "right"),
+    [
+        (["1 - cosine", "squared distance", "sum"], False),
+        (["2 * x", "x"], False),
+        (["5.1", None, "–"], True),
+        (["", ""], False),
+    ],
+)
+def test_words_that_begin_with_a_digit_are_words(column: list[str | None], right: bool) -> None:
+    html = table(pd.DataFrame({"it": column}), caption="What it is.")._repr_html_()
+    assert ("right" in BeautifulSoup(html, "html.parser").find("td")["style"]) is right
+
+
 def test_the_text_form_has_the_same_cells_below_one_another() -> None:
     lines = repr(table(FRAME, caption="What it is.", columns={"accuracy": "accuracy (%)"})).split(
         "\n"

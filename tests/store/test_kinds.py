@@ -15,6 +15,14 @@ def test_a_map_comes_back_as_features_with_that_map(p):
     torch.testing.assert_close(activation_map(again, p=p), activation_map(features, p=p))
 
 
+def test_maps_are_longer_one_way_and_compared_with_the_layer_of_the_student():
+    kind = AttentionMap()
+    kept = kind.reduce(torch.randn(2, 3, 8, 4))
+    assert kind.restore(kept).shape == kind.restore(kept, torch.zeros(2, 5, 8, 4)).shape
+    with pytest.raises(ValueError, match="the student's layer is 4x4 and the teacher's map 8x4"):
+        kind.restore(kept, torch.zeros(2, 5, 4, 4))
+
+
 @pytest.mark.parametrize("paired", [False, True])
 def test_a_relation_comes_back_as_states_with_that_relation(paired):
     states = torch.randn(2, 5, 12, dtype=torch.float64)
@@ -34,6 +42,14 @@ def test_half_precision_logits_are_widened_before_the_softmax(kind):
     log_probs, indices = kind.reduce(half, Generator().manual_seed(1))
     exact = half.double().log_softmax(-1).gather(-1, indices)
     torch.testing.assert_close(log_probs.double(), exact, rtol=0, atol=1e-5)
+
+
+def test_the_most_probable_are_those_of_each_token():
+    tokens = torch.randn(4, 2, 9, generator=Generator().manual_seed(0))
+    log_probs, indices = TopK(3).restore(TopK(3).reduce(tokens))
+    ordered = tokens.log_softmax(-1).sort(dim=-1, descending=True)
+    torch.testing.assert_close(log_probs, ordered.values[..., :3])
+    assert torch.equal(indices, ordered.indices[..., :3])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -38,6 +38,14 @@ def test_only_the_newest_stay(tmp_path):
     ]
 
 
+def test_two_stay_in_a_folder_that_is_made_with_those_above(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "runs" / "a")
+    with checkpoints.held():
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"w": torch.ones(1)}, {})
+    assert [path.name for path in checkpoints.saved()] == ["step-00000002", "step-00000003"]
+
+
 def test_minutes_alone_decide_too():
     checkpoints = Checkpoints("unused", every_steps=None, every_minutes=2)
     assert not checkpoints.is_due(1000, 119) and checkpoints.is_due(1, 120)

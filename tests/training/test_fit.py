@@ -275,6 +275,15 @@ def test_bad_input_says_what_was_expected(change, says):
         fit(network(), arguments.pop("train"), **arguments)
 
 
+def test_what_wants_more_at_a_step_than_fit_has_is_told_before():
+    student = network()
+    sgd = torch.optim.SGD(student.parameters(), lr=0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(sgd)
+    for pair in ((torch.optim.LBFGS(student.parameters()), None), (sgd, plateau)):
+        with pytest.raises(ValueError, match="LBFGS wants a closure and ReduceLROnPlateau a metr"):
+            fit(student, TRAIN, optimizer=pair[0], scheduler=pair[1], progress=False)
+
+
 def test_a_schedule_belongs_to_the_optimizer_given():
     student = network()
     one, other = (torch.optim.SGD(student.parameters(), lr=0.1) for _ in range(2))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import hint_loss, soft_target_loss
-from kdlearn.training import fit
+from kdlearn.training import Engine, fit
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
@@ -76,8 +76,22 @@ def test_labels_and_inputs_that_do_not_fit_are_told_before_the_first_step():
     assert "cross-entropy needs class numbers" in str(caught) and set(seen) <= {2}
     caught, seen = refused(network(), ((X * 50).to(torch.uint8), Y))
     assert "torch.uint8 and the model wants floating point" in str(caught)
+    for kind in (torch.float16, torch.float64):
+        caught, seen = refused(network(), (X.to(kind), Y))
+        assert isinstance(caught, TypeError) and not seen
+        assert f"are {kind} and the student's weights torch.float32" in str(caught)
     caught, seen = refused(network(), {"pixels": X, "labels": Y})
     assert "does not take the named inputs of train" in str(caught)
+
+
+def test_a_student_whose_gradient_cannot_be_had_or_seen_is_told_before_the_first_step():
+    words = nn.Sequential(nn.Embedding(5, 2, sparse=True), nn.Flatten(), nn.Linear(4, 3))
+    caught, seen = refused(words, (torch.randint(5, (12, 2)), Y))
+    assert "make the embedding with sparse=False" in str(caught) and set(seen) <= {2}
+    assert words[0].weight.grad is None
+    with torch.no_grad():
+        caught, seen = refused(network())
+    assert "or a no_grad() or inference_mode() around" in str(caught)
 
 
 def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
@@ -95,6 +109,10 @@ def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
     )
     (name,) = (key for key in history.epochs[0] if key.startswith("validation"))
     assert history.epochs[-1][name] < 10
+
+
+def test_half_precision_inputs_are_welcome_where_a_step_takes_them():
+    fit(network(), (X.half(), Y), epochs=1, engine=Engine(precision="bf16"), progress=False)
 
 
 def test_nothing_is_left_of_the_trial():

@@ -16,12 +16,17 @@ from kdlearn.losses import reverse_kl, soft_target_loss
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
+from kdlearn.training.resume import Position
 
 
-def network(width: int = 8) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(3, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3)
-    )
+def network(width: int = 8, slope: type = nn.ReLU, drop: float = 0.2) -> nn.Sequential:
+    first, last = nn.Linear(3, width), nn.Linear(width, 3)
+    return nn.Sequential(first, nn.BatchNorm1d(width), slope(), nn.Dropout(drop), last)
+
+
+def frozen(model: nn.Sequential) -> nn.Sequential:
+    model[0].requires_grad_(False)
+    return model
 
 
 def task(count: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,6 +188,9 @@ def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path):
         ({"batch_size": 4}, "batch_size 8 there, 4 here"),
         ({"seed": 1}, "seed 0 there, 1 here"),
         ({"model": network(4)}, "other parameters"),
+        ({"model": network(slope=nn.Tanh)}, "other model"),
+        ({"model": network(drop=0.3)}, "other model"),
+        ({"model": frozen(network())}, "other trained"),
         ({"train": task(51)}, "other data"),
         ({"train": (task()[0].flip(0), task()[1].flip(0))}, "other data"),
         ({"train": (task()[0].double().float() + 1e-6, task()[1])}, "other data"),
@@ -246,6 +254,20 @@ def test_a_signal_lets_the_step_end_saves_and_stops(tmp_path, number, monkeypatc
 def test_two_runs_in_one_folder_are_told_apart(tmp_path):
     with locked(tmp_path), pytest.raises(CheckpointError, match="another run is at work"):
         fit(network(), task(), progress=False, checkpoints=Checkpoints(tmp_path))
+
+
+def test_time_that_has_passed_is_enough_to_save(tmp_path):
+    checkpoints = Checkpoints(tmp_path, every_minutes=1e-12, keep=9)
+    fit(network(), task(), epochs=1, batch_size=12, progress=False, checkpoints=checkpoints)
+    assert [path.name[-1] for path in checkpoints.saved()] == ["1", "2", "3", "4"]
+
+
+def test_a_bar_shows_an_accuracy_in_per_cent_and_another_metric_as_it_is():
+    for measured, shown in (("accuracy", "50.0%"), ("error", "0.5000")):
+        at = Position(seed=0, steps_per_epoch=1)
+        at.took_step({"labels": 0.25})
+        said = at.ended_epoch({f"validation_{measured}": 0.5})
+        assert said == {"labels": "0.250", "validation": shown}
 
 
 def test_a_finished_run_is_given_back_without_training(tmp_path):

@@ -1,5 +1,5 @@
 // The playground as a reader meets it: <div data-playground="full"> (or "small", or "draw").
-// playground.js has loaded all but digits.js, which comes when somebody asks for digits.
+// All other parts are there before it but digits.js, which comes when somebody asks for digits.
 (function () {
   "use strict";
 
@@ -9,7 +9,8 @@
     createSession, decodeArrays, formatSettings, largest, parseSettings, readDigit, softmax, source,
   } = kdPlayground;
   const SVG = "http://www.w3.org/2000/svg";
-  const GRID = 64; // places a side at which a decision surface is computed
+  const [FINE, COARSE] = [64, 32]; // places a side of a decision surface, at rest and in training
+  const PICTURE = 30; // steps between two pictures
   const PIXELS = 480; // of a canvas, whatever its size on the page
   const TILES = 10; // held-out digits a row
   const EVERY = 10; // steps between two measurements
@@ -260,15 +261,17 @@
 
   // ---- drawing
 
-  const places = Float64Array.from({ length: 2 * GRID * GRID }, (_, i) => {
+  const grid = (side) => Float64Array.from({ length: 2 * side * side }, (_, i) => {
     const n = i >> 1;
-    return i % 2 ? 1 - (2 * (Math.floor(n / GRID) + 0.5)) / GRID : (2 * ((n % GRID) + 0.5)) / GRID - 1;
+    return i % 2 ? 1 - (2 * (Math.floor(n / side) + 0.5)) / side : (2 * ((n % side) + 0.5)) / side - 1;
   });
+  const [fine, coarse] = [FINE, COARSE].map(grid);
 
   function drawSurface(canvas, logits, classes, palette) {
+    const side = Math.sqrt(logits.length / classes);
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = true;
-    context.drawImage(bitmap(GRID, GRID, (n) => {
+    context.drawImage(bitmap(side, side, (n) => {
       const p = softmax(logits, n, classes);
       const best = largest(logits, n, classes);
       const sure = (p[best] - 1 / classes) / (1 - 1 / classes);
@@ -362,6 +365,7 @@
     let settings = parseSettings(full ? location.hash.slice(1) : formatSettings(START));
     let session;
     let history;
+    let drawn = 0; // the step that is shown
     let surface; // the teacher's answers on the grid, of the data set now shown
     let palette;
     let playing = false;
@@ -444,17 +448,20 @@
         `labels ${labels}: a difference of ${signed(gain)} points, in this one run.`;
     }
 
-    function draw() {
+    // Quick: on a phone the pictures cost more than the training.
+    function draw(quick = false) {
       const { held, classes } = session.source;
       const last = history[history.length - 1];
+      drawn = session.steps;
       stage.forEach(({ key, name, canvas, right, agreed }, k) => {
+        if (quick && k === 0) return;
         const student = k && session.students[k - 1];
         let logits;
         if (settings.data === "digits") {
           logits = k ? session.logits(student, held.rows) : held.teacher;
           drawTiles(canvas, held, logits, tile, palette);
         } else {
-          logits = k ? session.logits(student, places) : surface;
+          logits = k ? session.logits(student, quick ? coarse : fine) : surface;
           drawSurface(canvas, logits, classes, palette);
           if (k) drawPoints(canvas, session, key, palette);
           if (full) drawProbe(canvas, place, palette);
@@ -490,7 +497,8 @@
         if (session.steps % EVERY === 0) note();
       }
       if (session.steps >= STEPS) playing = false;
-      if (!STILL.matches || !playing) draw();
+      if (!playing) draw();
+      else if (!STILL.matches && session.steps - drawn >= PICTURE) draw(true);
       if (playing) requestAnimationFrame(frame);
       else say(summary());
     }
@@ -511,8 +519,8 @@
       note();
       palette = colors(root);
       if (settings.data !== "digits") {
-        surface = Float64Array.from(Array.from({ length: GRID * GRID }, (_, n) =>
-          Array.from(data.answer(places.subarray(2 * n, 2 * n + 2)))).flat());
+        surface = Float64Array.from(Array.from({ length: FINE * FINE }, (_, n) =>
+          Array.from(data.answer(fine.subarray(2 * n, 2 * n + 2)))).flat());
       }
     }
 

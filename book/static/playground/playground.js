@@ -1,5 +1,6 @@
-// Loads what a page with a playground needs: its style, and scripts in this order. Classic scripts
-// and no fetch, so that the page also works from a folder.
+// The first of the playground's scripts: its style, and what loads digits.js when somebody asks for
+// digits. The site has this and the other parts in one file. Classic scripts and no fetch, so that
+// the page also works from a folder.
 (function () {
   "use strict";
 
@@ -10,7 +11,7 @@
     if (!loaded.has(name)) {
       loaded.set(name, new Promise((done, failed) => {
         const script = document.createElement("script");
-        Object.assign(script, { src: folder + name + ".js" + stamp, async: false, onload: done });
+        Object.assign(script, { src: folder + name + ".js" + stamp, onload: done });
         script.onerror = () => failed(new Error(name + ".js did not load"));
         document.head.append(script);
       }));
@@ -22,6 +23,4 @@
   const style = document.createElement("link");
   Object.assign(style, { rel: "stylesheet", href: folder + "playground.css" + stamp });
   document.head.append(style);
-  const full = document.querySelector('[data-playground="full"]');
-  ["engine", "data", ...(full ? ["presets", "measured"] : []), "page"].forEach(load);
 })();

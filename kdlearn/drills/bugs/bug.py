@@ -58,5 +58,5 @@ class Bug:
         """What the fixed function has in that place: the lines that the broken one has not."""
         before = {line.strip() for line in self.source().splitlines()[1:]}
         after = textwrap.dedent(inspect.getsource(self.fixed)).splitlines()[1:]
-        new = [line.strip() for line in after if line.strip() not in before]
-        return "\n".join(line for line in new if not line.startswith('"""'))
+        new = [line for line in after if line.strip() not in before | {""}]
+        return textwrap.dedent("\n".join(line for line in new if '"""' not in line))

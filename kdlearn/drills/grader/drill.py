@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,9 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 """
 """What a solution may use without importing it, in the book and in a file."""
+
+CITED = re.compile(r"\[([^\]]+)\]\(cite:(\w+)\)")
+"""A source in an explanation: words, and its key in the book's bibliography."""
 
 Solution = Callable[..., Any]
 Wrong = frozenset[str]
@@ -131,7 +135,7 @@ class Drill:
         level: "warm-up", "core" or "hard".
         hints: three, each saying more than the one before; none holds the solution.
         explanation: how the reference works: cost, numerics, and what the interviewer listens for;
-            in Markdown.
+            in Markdown; a source as ``[Hinton et al., 2015](cite:hinton2015distilling)``.
         reference: the right solution; its signature and docstring are the starter.
         example: makes the smallest input that is worth showing, of round numbers.
         cases: makes the inputs on which solutions are compared, float64 where they are real.

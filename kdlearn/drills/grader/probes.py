@@ -436,7 +436,7 @@ def _in_part(mine: Runs, right: Runs) -> list[str]:
 
 def _moved_by(rows: Tensor, others: Tensor) -> str:
     """How each row comes of another: by a factor, by a factor and a shift, or in no such way."""
-    rows, others = rows.flatten(1), others.flatten(1)
+    rows, others = rows.reshape(len(rows), -1), others.reshape(len(others), -1)
     if rows.shape[1] < 4 or len(rows) < 2:
         return ""
     if same(rows, others * (rows * others).sum(1, True) / others.square().sum(1, True)):

@@ -85,8 +85,8 @@ drill = Drill(
         "removes the scale, so the student cannot lower a loss by being quieter. Sum or mean over "
         "channels give the same map. A larger p puts more weight on the strongest channel. Flatten "
         "before normalizing: F.normalize on (B, H, W) with dim=1 would work on columns. "
-        "F.normalize guards the division, so a map of zeros stays zeros. Source: Zagoruyko and "
-        "Komodakis, ICLR 2017, section 3.1."
+        "F.normalize guards the division, so a map of zeros stays zeros. Source: [Zagoruyko and "
+        "Komodakis](cite:zagoruyko2017paying), ICLR 2017, section 3.1."
     ),
     reference=activation_map,
     example=example,

@@ -117,8 +117,8 @@ drill = Drill(
         "over positions makes it small, which is why the official code multiplies by 1000; the "
         "paper's formula has an unsquared norm for each sample and beta / 2. A beta without its "
         "reduction says nothing. The interviewer listens for: normalized per sample, the teacher "
-        "constant, a loss in every step and no copying. Source: Zagoruyko and Komodakis, ICLR "
-        "2017, equation 2 and their code."
+        "constant, a loss in every step and no copying. Source: [Zagoruyko and "
+        "Komodakis](cite:zagoruyko2017paying), ICLR 2017, equation 2 and their code."
     ),
     reference=attention_transfer_loss,
     example=example,

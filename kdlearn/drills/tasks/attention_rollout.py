@@ -140,7 +140,7 @@ drill = Drill(
         "that the earlier product describes. The interviewer listens for the residual connection, "
         "for the order, and for the caveat: rollout knows nothing of the values and the "
         "feed-forward parts, so it is a summary of attention and no explanation of the decision. "
-        "Source: Abnar and Zuidema, ACL 2020."
+        "Source: [Abnar and Zuidema, ACL 2020](cite:abnar2020quantifying)."
     ),
     reference=attention_rollout,
     example=example,

@@ -152,8 +152,8 @@ drill = Drill(
         "keeps the scores' variance at 1 for independent entries; without it the softmax saturates "
         "as heads get wider. The mask goes before the softmax, or rows no longer sum to 1. A row "
         "of nothing but -inf is NaN, and one NaN spoils the batch's loss. The interviewer listens "
-        "for the dimension, the root, and padded rows. Source: Vaswani et al., NeurIPS 2017, "
-        "section 3.2.1."
+        "for the dimension, the root, and padded rows. Source: [Vaswani et al., NeurIPS "
+        "2017](cite:vaswani2017attention), section 3.2.1."
     ),
     reference=attention_weights,
     example=example,

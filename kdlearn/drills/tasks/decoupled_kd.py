@@ -195,7 +195,8 @@ drill = Drill(
         "weight. DKD replaces that factor by beta. Keep everything in logarithms: 1 - p_y rounds "
         "to 0, logsumexp of the others does not. Masking by adding -1000 to the label's logit, as "
         "published code does, is the same up to rounding. The interviewer listens for the identity "
-        "and for which factor was removed. Source: Zhao et al., CVPR 2022, section 3."
+        "and for which factor was removed. Source: [Zhao et al., CVPR "
+        "2022](cite:zhao2022decoupled), section 3."
     ),
     reference=decoupled_kd_loss,
     example=example,

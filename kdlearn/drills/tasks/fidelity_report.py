@@ -126,12 +126,12 @@ drill = Drill(
     ),
     explanation=(
         "O(NC). Accuracy says how good the student is, fidelity how much it is the teacher: "
-        "Stanton et al. (NeurIPS 2021) find students that generalize well and agree with their "
-        "teachers on far from all inputs. Agreement looks at the largest logit alone; the "
-        "divergence sees all classes, in the direction in which the teacher's classes count. Use T "
-        "= 1: it is the distribution that is used. The interviewer listens for test data, not "
-        "training data, and for why you would want fidelity at all (calibration, safety reviews, a "
-        "drop-in replacement)."
+        "[Stanton et al. (NeurIPS 2021)](cite:stanton2021knowledge) find students that generalize "
+        "well and agree with their teachers on far from all inputs. Agreement looks at the largest "
+        "logit alone; the divergence sees all classes, in the direction in which the teacher's "
+        "classes count. Use T = 1: it is the distribution that is used. The interviewer listens "
+        "for test data, not training data, and for why you would want fidelity at all "
+        "(calibration, safety reviews, a drop-in replacement)."
     ),
     reference=fidelity_report,
     example=example,

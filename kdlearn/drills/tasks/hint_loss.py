@@ -114,7 +114,8 @@ drill = Drill(
         "to zero and the loss with it. The weight must reach the optimizer, else the student is "
         "matched through a fixed random map. The interviewer listens for both, and for the "
         "question that you ask back: which layer, and does the projection stay in the shipped "
-        "model? It does not. Source: Romero et al., FitNets, ICLR 2015, section 2.2."
+        "model? It does not. Source: [Romero et al., FitNets, ICLR 2015](cite:romero2015fitnets), "
+        "section 2.2."
     ),
     reference=hint_loss,
     example=example,

@@ -105,8 +105,8 @@ drill = Drill(
         "1/T; T² in front leaves T (q - p). For large T, q - p is about (z_s - z_t) / (C T) where "
         "each row of logits has mean 0, so the whole tends to (z_s - z_t) / C: matching logits. "
         "Without T² it would vanish as 1/T². The rows sum to 0, because adding a constant to all "
-        "logits changes nothing: a check that you can say aloud. Source: Hinton et al. 2015, "
-        "section 2.1."
+        "logits changes nothing: a check that you can say aloud. Source: [Hinton et al. "
+        "2015](cite:hinton2015distilling), section 2.1."
     ),
     reference=kd_gradient,
     example=example,

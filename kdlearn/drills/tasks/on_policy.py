@@ -5,6 +5,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
+from kdlearn.drills.families import REVERSE, reverse_terms
 from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Wrong, noted, switches
 
@@ -165,18 +166,7 @@ def _loss(
     with torch.no_grad():
         log_p = (teacher(tokens)[:, place] / t).log_softmax(-1)
     log_q = (student(tokens)[:, place] / t).log_softmax(-1)
-    q, p = log_q.exp(), log_p.exp()
-    if "constant-weight" in wrong:
-        q = q.detach()
-    terms = q * (log_q - log_p)
-    if "forward" in wrong:
-        terms = p * (log_p - log_q)
-    if "symmetric" in wrong:
-        terms = (q - p) * (log_q - log_p)
-    if "entropy-missing" in wrong:
-        terms = -q * log_p
-    if "soft-cross-entropy" in wrong:
-        terms = -p * log_q
+    terms = reverse_terms(wrong, log_q, log_p)
     if {"drawn-tokens-only", "likelihood"} & wrong:
         following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)[:, place, None]
         ratio = -log_q if "likelihood" in wrong else log_q - log_p
@@ -300,20 +290,10 @@ drill = Drill(
         - two-steps: the optimizer steps twice.
         - sign: the loss has the wrong sign: the step leads away from the teacher.
         # loss
-        - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q). On
-          the student's own text the reverse KL is asked for, in which the student's probabilities
-          come first.
         - drawn-tokens-only: your loss holds the log-ratio of the drawn tokens only. As a value it
           is right on average, but its gradient is zero on average, for the weight of each token is
           missing. Sum over the vocabulary, or use REINFORCE.
         - likelihood: your loss is the likelihood of the drawn tokens: the teacher is not asked.
-        - constant-weight: the student's probabilities before the log-ratio are held constant: the
-          gradient of what is left is zero.
-        - entropy-missing: the student's entropy is missing: this is the cross-entropy of the
-          student against the teacher.
-        - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the
-          direction nor the entropy is that of the reverse KL.
-        - symmetric: both directions are added: only KL(student || teacher) is asked for.
         # reduction
         - mean-reduction: the loss is V = {V} times too small: the mean runs over the vocabulary
           too. Sum over it, average over positions.
@@ -332,7 +312,8 @@ drill = Drill(
         - teacher-in-train-mode: a teacher that arrives in training mode gives you another loss: its
           dropout is on, so its answers are noisy. Call teacher.eval() before you use it.
         """
-    ),
+    )
+    | REVERSE,
     watch=watch,
     sizes=lambda case: {
         "B": case["prompts"].shape[0],

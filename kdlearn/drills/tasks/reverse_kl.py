@@ -3,7 +3,7 @@
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kdlearn.drills.families import example_logits, logits_edges
+from kdlearn.drills.families import REVERSE, example_logits, logits_edges, reverse_terms
 from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
@@ -58,27 +58,16 @@ def family(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
     q, p = log_q.exp(), log_p.exp()
     if "guard-in-logarithm" in wrong:
         log_q, log_p = (q + 1e-8).log(), (p + 1e-8).log()
-    weight = q.detach() if "constant-weight" in wrong else q
     given = log_p
     if "probabilities-as-input" in wrong:
         given = p
     if "logits-as-input" in wrong:
         given = z
-    terms = weight * (log_q - given)
+    terms = reverse_terms(wrong, log_q, given)
     if "probability-target" in wrong:
-        terms = F.kl_div(given, weight, reduction="none")
-    if "forward" in wrong:
-        terms = p * (log_p - log_q)
-    if "symmetric" in wrong:
-        terms = (q - p) * (log_q - log_p)
-    if "entropy-missing" in wrong:
-        terms = -weight * given
-    if "soft-cross-entropy" in wrong:
-        terms = -p * log_q
+        terms = F.kl_div(given, q, reduction="none")
     if "argmax-only" in wrong:
         terms = F.one_hot(q.argmax(1), q.shape[1]) * (log_q - given)
-    if "log-ratio-alone" in wrong:
-        terms = log_q - given
     total = terms.sum() / len(terms)
     if "mean-reduction" in wrong:
         total = terms.mean()
@@ -126,31 +115,18 @@ drill = Drill(
     cases=cases,
     edges=edges,
     family=family,
-    knobs=switches(
+    knobs=REVERSE
+    | switches(
         """
-        # direction
-        - forward: this is the forward KL(teacher || student): F.kl_div(log q, p) is KL(p || q), so
-          for the reverse KL the student is the second argument.
-        - symmetric: both directions are added: only KL(student || teacher) is asked for.
-        - entropy-missing: this is the cross-entropy of the student against the teacher, without the
-          student's entropy. In the forward KL the entropy left out is the teacher's, a constant;
-          here it is the student's, and without it the minimum is a student that is certain of the
-          teacher's first choice.
-        - soft-cross-entropy: this is the cross-entropy of the teacher's probabilities: neither the
-          direction nor the entropy is that of the reverse KL.
+        # classes
         - argmax-only: only the student's most probable token counts: the sum runs over the whole
           vocabulary.
-        - log-ratio-alone: the log-ratios are summed without their weights, the student's
-          probabilities.
         # input
         - probabilities-as-input: F.kl_div wants the teacher's logarithms as its first argument, and
           got probabilities.
         - logits-as-input: F.kl_div wants the teacher's log-probabilities as its first argument, and
           got logits.
         # gradient
-        - constant-weight: the value is right, the gradient is zero: the student's probabilities in
-          front of the log-ratio were detached, and what is left cancels. The weight is the
-          student's, and it belongs to the graph.
         - student-detached: the student gets no gradient: everything of it was detached.
         # temperature
         - softened: both sides are divided by T = 2 and the loss is multiplied by 4: a habit from

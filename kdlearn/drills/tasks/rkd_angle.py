@@ -137,7 +137,7 @@ drill = Drill(
         "samples is another method: it has two samples, not three, and changes when all embeddings "
         "move. Normalize with an eps: the vector from a sample to itself is 0, and the gradient of "
         "a plain norm is NaN there. The interviewer listens for the shape (B, B, B) and its cost. "
-        "Source: Park et al., CVPR 2019, section 3.2.2."
+        "Source: [Park et al., CVPR 2019](cite:park2019relational), section 3.2.2."
     ),
     reference=rkd_angle_loss,
     example=example,

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kdlearn.drills.families import chosen, divergence_knobs, side_of
+from kdlearn.drills.families import TOKENS, chosen, divergence_knobs, side_of, terms_of, token_mean
 from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
@@ -119,28 +119,7 @@ def _terms(wrong: Wrong, s: Tensor, t: Tensor, temperature: float) -> Tensor:
     )
     if found is not None and s.dim() == 3:
         log_q, log_p = s.log_softmax(found), t.log_softmax(found)
-    if "reversed" in wrong:
-        s, log_q, t, log_p = t, log_p, s, log_q
-    q, p = log_q.exp(), log_p.exp()
-    given = log_q
-    if "probabilities-as-input" in wrong:
-        given = q
-    if "logits-as-input" in wrong:
-        given = s
-    terms = p * (log_p - given)
-    if "log-target" in wrong:
-        terms = log_p * (log_p.log() - given)
-    if "cross-entropy" in wrong:
-        terms = -p * given
-    if "symmetric" in wrong:
-        terms = (p - q) * (log_p - log_q)
-    if "argmax-only" in wrong:
-        terms = -F.one_hot(t.argmax(-1), t.shape[-1]) * given
-    if "squared-gap" in wrong:
-        terms = (p - q).square()
-    if "logits-matched" in wrong:
-        terms = (s - t).square()
-    return log_p - given if "weights-missing" in wrong else terms
+    return terms_of(wrong, (s, log_q), (t, log_p))
 
 
 def family(
@@ -165,20 +144,12 @@ def family(
             rows = rows + 0 * every.sum()
     else:
         rows = _terms(wrong, student[mask], teacher[mask], temperature).sum(-1)
-    total, (batch, length) = rows.sum(), mask.shape
-    over = {
-        "divided-by-batch": batch,
-        "divided-by-all": mask.numel(),
-        "divided-by-length": length,
-        "summed": 1,
+    every_number = {
         "mean-reduction": len(rows) * student.shape[-1],
         "divided-by-everything": mask.numel() * student.shape[-1],
     }
-    loss = total / next((over[name] for name in over if name in wrong), len(rows))
-    if "mean-per-sequence" in wrong:
-        owner = mask.nonzero()[:, 0]
-        means = [rows[owner == row].mean() for row in range(batch) if (owner == row).any()]
-        loss = torch.stack(means).mean()
+    over = next((every_number[name] for name in every_number if name in wrong), None)
+    loss = rows.sum() / over if over else token_mean(wrong, rows, mask)
     power = {"t-squared-missing": 0, "t-not-squared": 1, "divided-by-t-squared": -2}
     return loss * temperature ** next((power[name] for name in power if name in wrong), 2)
 
@@ -227,22 +198,10 @@ drill = Drill(
         "log-of-softmax",
         "softmax-twice",
     )
+    | TOKENS
     | switches(
         """
-        # denominator
-        - divided-by-batch: your sum is divided by the B = {B} sequences, not by the N = {N} tokens
-          that count, as 'batchmean' does on three dimensions: the loss grows with the length of the
-          answers. Divide by mask.sum().
-          Seen in code: neuralmagic/sparseml pull request 592
-        - mean-per-sequence: you take the mean of each sequence, then the mean of those: a token of
-          a short answer weighs more than one of a long answer. Sum over all tokens that count, then
-          divide by their number.
-        - divided-by-all: the sum goes over the N = {N} tokens that count, but you divide by all B ·
-          L positions: the more padding a batch has, the smaller its loss. Divide by mask.sum()
-          instead of calling .mean().
-        - divided-by-length: the sum is divided by L, the length of the batch: divide by the N = {N}
-          tokens that count.
-        - summed: the tokens are summed, not averaged: divide by their number N = {N}.
+        # vocabulary
         - mean-reduction: your loss is V = {V} times too small: the mean runs over the vocabulary
           too. Sum over it, average over tokens.
         - divided-by-everything: the sum is divided by B · L · V, as .mean() of a masked tensor

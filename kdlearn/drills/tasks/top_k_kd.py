@@ -1,5 +1,7 @@
 """Drill: distillation from the teacher's K most probable tokens, with one class for all others."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -87,18 +89,28 @@ def edges() -> list[Edge]:
     ]
 
 
-def family(wrong: Wrong, student: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
-    """The loss with its switches."""
-    log_t, k = teacher_log_probs.detach(), indices.shape[1]
+class Events(NamedTuple):
+    """The K + 1 events on both sides, with faults; each of shape (B, K) or (B, 1)."""
+
+    p: Tensor
+    log_p: Tensor
+    tail: Tensor
+    log_q: Tensor
+    log_rest: Tensor
+
+
+def events(wrong: Wrong, student: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Events:
+    """Make the events from the student's logits and what was stored of the teacher."""
+    log_p, k = teacher_log_probs.detach(), indices.shape[1]
     if "own-top-k" in wrong:
         indices = student.topk(k, dim=1).indices
     if "first-k" in wrong:
         indices = torch.arange(k).expand_as(indices)
-    p = log_t.exp()
+    p = log_p.exp()
     if "logs-as-probabilities" in wrong:
-        p = log_t
+        p = log_p
     if "exp-of-softmax" in wrong:
-        p = log_t.softmax(1)
+        p = log_p.softmax(1)
     tail = (1 - p.sum(1, keepdim=True)).clamp_min(0)
     if "softmax-twice" in wrong:
         student = student.softmax(1)
@@ -112,36 +124,48 @@ def family(wrong: Wrong, student: Tensor, teacher_log_probs: Tensor, indices: Te
     if "tail-detached" in wrong:
         rest = rest.detach()
     if {"renormalized", "renormalized-both"} & wrong:
-        log_t = log_t.log_softmax(1)
-        p = log_t.exp()
+        log_p = log_p.log_softmax(1)
+        p = log_p.exp()
     if {"gathered-first", "renormalized-both"} & wrong:
         stored = student.gather(1, indices).log_softmax(1)
-    if "tail-spread" in wrong:
-        others = student.shape[1] - k
-        target = (tail / others).expand_as(student).scatter(1, indices, p)
-        terms = torch.xlogy(target, target) - target * log_s
-        return _reduced(wrong, terms, k)
-    own = tail * tail.log() if "empty-tail" in wrong else torch.xlogy(tail, tail)
-    if "tail-without-teacher" in wrong:
-        own = torch.zeros_like(own)
-    parts = [p * (log_t - stored), own - tail * rest]
-    if "reversed" in wrong:
-        parts = [stored.exp() * (stored - log_t), rest.exp() * (rest - tail.log())]
-    if "cross-entropy" in wrong:
-        parts = [-p * stored, -tail * rest]
+    return Events(p, log_p, tail, stored, rest)
+
+
+def total(wrong: Wrong, parts: list[Tensor], k: int) -> Tensor:
+    """Return the sum over the events that count, averaged over the batch, with faults."""
     if "mean-over-k" in wrong:
-        parts[0] = parts[0] / k
+        parts = [parts[0] / k, parts[1]]
     if {"renormalized", "renormalized-both", "gathered-first", "tail-ignored"} & wrong:
         parts = parts[:1]
     if "tail-alone" in wrong:
         parts = parts[1:]
-    return _reduced(wrong, torch.cat(parts, 1), k)
+    return reduced(wrong, torch.cat(parts, 1))
 
 
-def _reduced(wrong: Wrong, terms: Tensor, k: int) -> Tensor:
+def reduced(wrong: Wrong, terms: Tensor) -> Tensor:
+    """Return the sum over events, averaged over the batch, with faults."""
     if "mean-reduction" in wrong:
         return terms.mean()
     return terms.sum() if "sum-reduction" in wrong else terms.sum(1).mean()
+
+
+def family(wrong: Wrong, student: Tensor, teacher_log_probs: Tensor, indices: Tensor) -> Tensor:
+    """The loss with its switches."""
+    p, log_p, tail, log_q, log_rest = events(wrong, student, teacher_log_probs, indices)
+    if "tail-spread" in wrong:
+        others = student.shape[1] - indices.shape[1]
+        target = (tail / others).expand_as(student).scatter(1, indices, p)
+        terms = torch.xlogy(target, target) - target * student.log_softmax(1)
+        return reduced(wrong, terms)
+    own = tail * tail.log() if "empty-tail" in wrong else torch.xlogy(tail, tail)
+    if "tail-without-teacher" in wrong:
+        own = torch.zeros_like(own)
+    parts = [p * (log_p - log_q), own - tail * log_rest]
+    if "reversed" in wrong:
+        parts = [log_q.exp() * (log_q - log_p), log_rest.exp() * (log_rest - tail.log())]
+    if "cross-entropy" in wrong:
+        parts = [-p * log_q, -tail * log_rest]
+    return total(wrong, parts, indices.shape[1])
 
 
 drill = Drill(

@@ -118,6 +118,17 @@ function chart(parent, [x0, x1], [y0, y1], title, marks) {
   };
 }
 
+// A pointer drags along an SVG: `moved` gets its place, from 0 to 1, and whether the drag begins.
+function drag(svg, moved) {
+  svg.classList.add("kd-drag");
+  const place = (event) => {
+    const box = svg.getBoundingClientRect();
+    return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+  };
+  svg.addEventListener("pointerdown", (event) => { svg.setPointerCapture(event.pointerId); moved(place(event), true); });
+  svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) moved(place(event), false); });
+}
+
 // Keeps a number and its "%" on one line.
 function tied(text) {
   return text.replaceAll(" %", "\u00a0%");

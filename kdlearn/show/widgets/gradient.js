@@ -14,6 +14,7 @@ start("gradient", (live, data) => {
       slider(duo, side + "'s logit", [...data.range, 0.1], data[side][i], draw, name));
     const svg = shape(box, "svg", { "aria-hidden": "true" });
     shape(svg, "rect", { class: "kd-track", width: "100%", height: 26 });
+    drag(svg, (x, first) => pull(i, x, first));
     const parts = {
       bar: shape(svg, "rect", { class: "kd-bar kd-first", y: 1, height: 24 }),
       mark: shape(svg, "line", { class: "kd-curve kd-second", y1: 0, y2: 26 }),
@@ -36,8 +37,23 @@ start("gradient", (live, data) => {
   const ofHard = shape(share, "rect", { class: "kd-bar", height: 26 });
   const line = add(live, "p", { class: "kd-line", "aria-live": "polite" });
   add(live, "p", { class: "kd-note" },
-    "In each row: blue bar, the student's softened probability; orange stroke, the teacher's; the pin starts at the " +
+    "In each row: blue bar, the student's softened probability; orange stroke, the teacher's. Drag either: its logit follows. The pin starts at the " +
     "student's and points where a descent step pushes. Last bar: orange, the soft term's share of the gradient; gray, the labels'.");
+
+  // The nearer of the two is held; its logit becomes the one whose softmax is where the pointer is.
+  let held = 0;
+  function pull(i, x, first) {
+    const t = data.temperatures[Number(temperature.input.value)];
+    const scaled = [0, 1].map((k) => rows.map(({ logits }) => Number(logits[k].input.value) / t));
+    if (first) {
+      const [p, q] = scaled.map((z) => softmax(z, 1)[i]);
+      held = Math.abs(x - p) <= Math.abs(x - q) ? 0 : 1;
+    }
+    const others = scaled[held].filter((_, j) => j !== i).reduce((sum, z) => sum + Math.exp(z), 0);
+    const share = Math.min(Math.max(x, 1e-6), 1 - 1e-6);
+    rows[i].logits[held].input.value = t * Math.log(share / (1 - share) * others);
+    draw();
+  }
 
   function draw() {
     const t = data.temperatures[Number(temperature.input.value)];

@@ -298,6 +298,15 @@ def test_parts_that_are_scaled_by_themselves_are_told():
     assert "along dimension 0, each part of your value is the right one times a number" in message
 
 
+def test_a_list_of_numbers_that_no_setting_explains_is_refused_without_an_error():
+    def nothing(target, draft, tokens, uniforms):
+        kept = find("speculative-acceptance").reference(target, draft, tokens, uniforms)[0]
+        return kept, torch.zeros_like(target[0])
+
+    (said,) = grade(find("speculative-acceptance"), nothing, seed=1).diagnoses
+    assert said.id == "narrowed-down" and "right on all inputs: kept" in said.message
+
+
 def test_the_modes_of_networks_are_free_where_nothing_forbids_them():
     drill = find("whole-process")
 

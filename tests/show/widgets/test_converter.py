@@ -13,7 +13,7 @@ from torch import Tensor
 from kdlearn import losses
 from kdlearn.show.widgets import convention_converter
 from kdlearn.show.widgets.converter import EXCHANGES, SIZES
-from tests.show.opened import Pages, numbers, press, said
+from tests.show.opened import Pages, numbers, press, pull, said
 
 T, B, L, C, HEIGHT, WIDTH = 3.0, 4, 5, 7, 2, 3
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -136,6 +136,25 @@ def test_torchdistills_alpha_stands_before_the_labels(pages: Pages) -> None:
     page.get_by_role("combobox", name="You come from").select_option("4")
     assert numbers(page).tolist() == pytest.approx([0.9, 0.1])
     assert "(1 − alpha)" in said(page)
+
+
+@pytest.mark.parametrize(("bar", "held"), [(1, 0), (2, 1)])
+def test_a_bar_is_dragged_and_the_other_follows(pages: Pages, bar: int, held: int) -> None:
+    page = pages.open(convention_converter())
+    page.get_by_role("combobox", name="You come from").select_option("5")  # DeiT: times C
+    page.get_by_role("spinbutton", name="classes C").fill("100")
+    pull(page, f".kd-bars svg:nth-of-type({bar})", 0.1, 0.5)
+    weights = [float(text) for text in page.locator(".kd-bars .kd-value").all_text_contents()]
+    assert weights[1] == pytest.approx(weights[0] * EXCHANGES[5].convert(1, {"C": 100}), rel=0.01)
+    assert weights[held] == pytest.approx(10, rel=0.06)
+    assert numbers(page)[0].item() == pytest.approx(weights[1], rel=0.01)
+
+
+def test_a_share_that_is_dragged_stays_a_share(pages: Pages) -> None:
+    page = pages.open(convention_converter())
+    page.get_by_role("combobox", name="You come from").select_option("4")  # 1 - alpha
+    pull(page, ".kd-bars svg >> nth=0", 0.1, 0.9)
+    assert page.get_by_role("spinbutton", name="Its weight").input_value() == "0"
 
 
 def test_what_is_no_number_is_asked_for(pages: Pages) -> None:

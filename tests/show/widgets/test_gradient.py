@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from kdlearn.losses import soft_target_loss
 from kdlearn.show.widgets import gradient_explorer
-from tests.show.opened import Pages, numbers, press, said, tap
+from tests.show.opened import Pages, numbers, press, pull, said, tap
 
 STUDENT = torch.tensor([2.0, 3.0, 0.5, -1.0], dtype=torch.float64)
 TEACHER = torch.tensor([6.0, 3.0, 1.0, -2.0], dtype=torch.float64)
@@ -59,6 +59,21 @@ def test_without_t_squared_the_soft_term_fades_and_the_share_says_so(pages: Page
     soft, hard = gradients(STUDENT, 4, 0.5, squared=False).norm(dim=0).tolist()
     assert f"gradient {soft:.4f}, of the labels' {hard:.4f}" in said(page)
     assert f"has {100 * soft / (soft + hard):.0f}\u00a0% of the two" in said(page)
+
+
+def test_a_bar_is_dragged_and_its_logit_follows(pages: Pages) -> None:
+    page = opened(pages)
+    p, q = shown(page)[1, :2].tolist()
+    bar = "[aria-label='class dog'] svg"
+    # As near as the slider's step of 0.1 comes, at T = 4.
+    pull(page, bar, p, 0.6)
+    assert shown(page)[1, 0].item() == pytest.approx(0.6, abs=0.01)
+    assert shown(page)[1, 1].item() == q
+    pull(page, bar, q + 0.01, 0.1)
+    assert shown(page)[1, 1].item() == pytest.approx(0.1, abs=0.01)
+    student = page.get_by_role("slider", name="student's logit, dog", exact=True)
+    pull(page, bar, 0.6, 1)
+    assert student.input_value() == student.get_attribute("max")
 
 
 def test_a_finger_moves_a_logit(pages: Pages) -> None:

@@ -1,0 +1,238 @@
+// The mock interview: choose, hear a question, speak, uncover, score, answer a push. All of it stays in the browser.
+"use strict";
+(() => {
+  const mount = document.querySelector("[data-mock]");
+  const base = document.documentElement.dataset.root;
+  const KEY = "kdlearn:mock";
+  const DAY = 86_400_000;
+  // Days until a question comes back, by its score.
+  const FIRST = { 1: 1, 2: 1, 3: 4, 4: 9 };
+  const TOPICS = {
+    foundations: "Foundations", process: "The process", losses: "Losses", features: "Features and relations",
+    "attention-transfer": "Attention transfer", attention: "Attention", coding: "Code", transformers: "Transformers",
+    language: "Language models", evaluation: "Evaluation", production: "Production and design",
+    safety: "Safety, law, your project",
+  };
+  const ROLES = {
+    any: ["Any", () => true],
+    junior: ["Junior", (q) => q.level === "junior" || q.level === "mid"],
+    senior: ["Senior", (q) => q.level === "mid" || q.level === "senior"],
+    research: ["Research", (q) => q.level === "senior" || q.level === "research"],
+  };
+  const make = (tag, properties = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  };
+  const html = (className, text) => make("div", { className, innerHTML: text });
+
+  // What is remembered: for each question its scores and the day when it comes back.
+  let seen = {};
+  try { seen = JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { /* nothing was kept */ }
+  const keep = () => { try { localStorage.setItem(KEY, JSON.stringify(seen)); } catch { /* a browser may forbid it */ } };
+  const due = (q) => seen[q.id] && seen[q.id].due <= Date.now();
+  const remember = (q, score) => {
+    const before = seen[q.id];
+    const interval = score >= 3 && before ? Math.min(120, before.interval * (score === 4 ? 2.5 : 1.6)) : FIRST[score];
+    seen[q.id] = { scores: [...(before?.scores ?? []), score].slice(-10), interval, due: Date.now() + interval * DAY };
+    keep();
+  };
+  const valid = (record) => record && typeof record === "object" && Object.values(record).every(
+    (one) => Array.isArray(one?.scores) && one.scores.every((s) => s >= 1 && s <= 4) && one.interval > 0 && one.due > 0);
+
+  let bank = [];
+  let round = null; // the questions to come, what was scored, when it ends
+  let key = () => {};
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest?.("input, select, textarea, a, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest?.("button") && (event.key === "Enter" || event.key === " ")) return;
+    key(event);
+  });
+  const shuffled = (list) => {
+    const copy = [...list];
+    for (let i = copy.length - 1; i > 0; i--) {
+      const j = Math.floor(Math.random() * (i + 1));
+      [copy[i], copy[j]] = [copy[j], copy[i]];
+    }
+    return copy;
+  };
+
+  const choose = () => {
+    key = () => {};
+    const role = make("select", { id: "mock-role" }, ...Object.entries(ROLES).map(([value, [text]]) => make("option", { value, textContent: text })));
+    const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: "All topics" }),
+      ...Object.entries(TOPICS).filter(([value]) => bank.some((q) => q.topic === value))
+        .map(([value, text]) => make("option", { value, textContent: text })));
+    const length = make("select", { id: "mock-length" }, ...[10, 20, 30, 60].map((minutes) => make("option", { value: minutes, textContent: `${minutes} minutes`, selected: minutes === 30 })));
+    const waiting = bank.filter(due).length;
+    const wanted = () => bank.filter((q) => ROLES[role.value][1](q) && (!topic.value || q.topic === topic.value));
+    const count = make("p", { className: "mock-count", role: "status" });
+    const tell = () => { count.textContent = `${wanted().length} questions to draw from. ${waiting ? `${waiting} of all are due today.` : "None is due today."}`; };
+    role.addEventListener("change", tell);
+    topic.addEventListener("change", tell);
+    const begin = (questions, minutes) => {
+      if (!questions.length) { count.textContent = "No question fits: choose another role or topic."; return; }
+      round = { left: questions, minutes, ends: Date.now() + minutes * 60_000, done: [] };
+      ask();
+    };
+    // What is due comes first, then what was never asked, then the rest.
+    const rank = (q) => (due(q) ? 0 : seen[q.id] ? 2 : 1);
+    const start = make("button", { type: "button", className: "button first", textContent: "Begin" });
+    start.addEventListener("click", () => begin(shuffled(wanted()).sort((a, b) => rank(a) - rank(b)), Number(length.value)));
+    const repeat = make("button", { type: "button", className: "button", textContent: `Repeat what is due (${waiting})`, disabled: !waiting });
+    repeat.addEventListener("click", () => begin(shuffled(bank.filter(due)), Number(length.value)));
+    const save = make("button", { type: "button", className: "button", textContent: "Export" });
+    save.addEventListener("click", () => {
+      const file = new Blob([JSON.stringify(seen)], { type: "application/json" });
+      const link = make("a", { href: URL.createObjectURL(file), download: "kdlearn-mock.json" });
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+    const file = make("input", { type: "file", accept: "application/json,.json", id: "mock-file" });
+    file.addEventListener("change", async () => {
+      try {
+        const record = JSON.parse(await file.files[0].text());
+        if (!valid(record)) throw new Error("form");
+        seen = { ...seen, ...record };
+        keep();
+        choose();
+      } catch { count.textContent = "This file holds no scores: choose one that Export wrote."; }
+    });
+    mount.replaceChildren(
+      make("div", { className: "mock-form" },
+        make("label", { htmlFor: "mock-role", textContent: "Role" }), role,
+        make("label", { htmlFor: "mock-topic", textContent: "Topic" }), topic,
+        make("label", { htmlFor: "mock-length", textContent: "Length" }), length),
+      count, make("div", { className: "mock-buttons" }, start, repeat),
+      make("details", {}, make("summary", { textContent: "Take your scores with you" }),
+        make("div", { className: "mock-buttons" }, save, make("label", { htmlFor: "mock-file", textContent: "Import" }), file)));
+    tell();
+  };
+
+  const clock = () => {
+    const began = Date.now();
+    const shown = make("span", { className: "mock-clock" });
+    const tick = () => {
+      if (!round || (!shown.isConnected && Date.now() - began > 1000)) { clearInterval(timer); return; }
+      const s = Math.floor((Date.now() - began) / 1000);
+      const left = Math.max(0, Math.ceil((round.ends - Date.now()) / 60_000));
+      shown.textContent = `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}, ${left} min left`;
+    };
+    const timer = setInterval(tick, 500);
+    setTimeout(tick);
+    return shown;
+  };
+
+  const ask = () => {
+    if (!round.left.length || Date.now() > round.ends) return finish();
+    const q = round.left.shift();
+    const layers = [
+      ["In 30 seconds", q.parts["30 seconds"]],
+      ["In two minutes", q.parts["2 minutes"]],
+      ["Whiteboard and numbers", [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
+      ["Evidence", q.parts.evidence],
+    ].filter(([, text]) => text);
+    const shown = make("div", { className: "mock-layers" });
+    const next = make("button", { type: "button", className: "button first" });
+    const head = make("p", { className: "mock-head" }, `Question ${round.done.length + 1}. ${TOPICS[q.topic]}, ${q.level}. `, clock());
+    const title = make("h2", { textContent: q.title, tabIndex: -1 });
+    mount.replaceChildren(head, title,
+      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario)] : []),
+      html("mock-question", q.parts.question), shown, next);
+    title.innerHTML = q.title.replace(/[<&]/g, (c) => (c === "<" ? "&lt;" : "&amp;")).replace(/`([^`]+)`/g, "<code>$1</code>").replace(/\$([^$]+)\$/g, "<i>$1</i>");
+    title.focus({ preventScroll: true });
+    let at = 0;
+    const name = () => { next.textContent = at < layers.length ? `Uncover: ${layers[at][0].toLowerCase()}` : "Score yourself"; };
+    const uncover = () => {
+      if (at < layers.length) {
+        const [heading, text] = layers[at++];
+        shown.append(make("h3", { textContent: heading }), html("mock-layer", text));
+        name();
+        return;
+      }
+      next.remove();
+      score(q, shown);
+    };
+    next.addEventListener("click", uncover);
+    name();
+    key = (event) => {
+      if (event.key === "Enter") { event.preventDefault(); uncover(); }
+      if (event.key === "Escape") finish();
+    };
+    scrollTo({ top: mount.offsetTop - 80 });
+  };
+
+  const score = (q, shown) => {
+    const lines = make("ol", { className: "mock-rubric" });
+    const choices = q.rubric.map((text, i) => {
+      const button = make("button", { type: "button", className: "button", innerHTML: `<b>${i + 1}</b> ${text}` });
+      button.addEventListener("click", () => take(i + 1));
+      lines.append(make("li", {}, button));
+      return button;
+    });
+    const take = (points) => {
+      remember(q, points);
+      round.done.push([q, points]);
+      choices.forEach((button, i) => { button.disabled = true; button.ariaPressed = String(i + 1 === points); });
+      push(q, points, shown);
+    };
+    shown.append(
+      make("details", {}, make("summary", { textContent: "What people say, and why it is wrong" }),
+        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`))),
+      make("h3", { textContent: "How good was your answer?" }), lines);
+    key = (event) => {
+      if ("1234".includes(event.key)) take(Number(event.key));
+      if (event.key === "Escape") finish();
+    };
+    lines.scrollIntoView({ block: "nearest" });
+  };
+
+  // The weaker the answer, the nearer the push stays to the question.
+  const push = (q, points, shown) => {
+    const one = q.follow_ups[Math.min(Math.max(points - 2, 0), q.follow_ups.length - 1)];
+    const answer = html("mock-layer", one.answer);
+    answer.hidden = true;
+    const open = make("button", { type: "button", className: "button first", textContent: "Uncover the answer" });
+    const next = make("button", { type: "button", className: "button first", textContent: "Next question" });
+    const read = make("a", { href: q.chapter, textContent: "Read the chapter" });
+    const uncover = () => { answer.hidden = false; open.remove(); after.hidden = false; };
+    const after = make("div", { className: "mock-buttons", hidden: true }, next, read);
+    open.addEventListener("click", uncover);
+    next.addEventListener("click", ask);
+    shown.append(make("h3", { textContent: "The interviewer pushes" }), html("mock-question", one.question), open, answer, after);
+    key = (event) => {
+      if (event.key === "Enter") { event.preventDefault(); if (answer.hidden) uncover(); else ask(); }
+      if (event.key === "n") ask();
+      if (event.key === "Escape") finish();
+    };
+    open.scrollIntoView({ block: "nearest" });
+  };
+
+  const finish = () => {
+    key = () => {};
+    const { done } = round;
+    round = null;
+    const again = make("button", { type: "button", className: "button first", textContent: "Another interview" });
+    again.addEventListener("click", choose);
+    if (!done.length) return choose();
+    const mean = done.reduce((sum, [, points]) => sum + points, 0) / done.length;
+    const body = make("tbody", {}, ...done.map(([q, points]) => make("tr", {},
+      make("td", {}, make("a", { href: `questions/${q.id}.html`, textContent: q.title.replace(/[`$]/g, "") })),
+      make("td", { className: "number", textContent: String(points) }),
+      make("td", { className: "number", textContent: `${Math.round(seen[q.id].interval)} d` }))));
+    const head = make("thead", {}, make("tr", {}, ...["Question", "Score", "Again in"].map((textContent) => make("th", { textContent, scope: "col" }))));
+    mount.replaceChildren(
+      make("h2", { textContent: `${done.length} question${done.length === 1 ? "" : "s"}, ${mean.toFixed(1)} of 4 on average`, tabIndex: -1 }),
+      make("div", { className: "scroll", tabIndex: 0 }, make("table", {}, head, body)), again);
+    mount.querySelector("h2").focus({ preventScroll: true });
+    return undefined;
+  };
+
+  mount.textContent = "The questions are coming …";
+  // Typefaces load when a letter needs them, which may be when the network is gone.
+  for (const face of document.fonts) face.load().catch(() => {});
+  fetch(new URL(`${base}book/interview/bank.json`, location.href))
+    .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); return answer.json(); })
+    .then((questions) => { bank = questions; choose(); })
+    .catch(() => { mount.textContent = "The questions could not be loaded. Reload the page, or read the bank."; });
+})();

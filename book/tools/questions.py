@@ -1,0 +1,272 @@
+"""What the site makes of the questions: a page each, their index, and the bank as JSON.
+
+A file of book/interview/questions has a head in TOML and parts with fixed names. When Sphinx reads
+it, it sees the page that `page` writes: the same text in the dress of a chapter. The page with the
+mark INDEX gets lists of all questions. When the site is finished, `write` stores bank.json, whose
+parts are HTML, for the mock interview, and llms.txt, which tells a reader's assistant where it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cards
+from bs4 import BeautifulSoup, Tag
+from sphinx.application import Sphinx
+
+from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, read, read_bank
+
+BOOK = Path(__file__).resolve().parents[1]
+QUESTIONS = BOOK / "interview" / "questions"
+PAGES = "book/interview/questions/"
+INDEX = "<!-- every question, by topic, level, format and place -->"
+LEDGER = "<!-- every question with its sources and its evidence -->"
+# The part of a file, the heading on its page.
+HEADINGS = {
+    "Scenario": "The scenario",
+    "Question": "The question",
+    "30 seconds": "In 30 seconds",
+    "2 minutes": "In two minutes",
+    "Whiteboard": "On the whiteboard",
+    "Napkin numbers": "Napkin numbers",
+    "Evidence": "Evidence",
+}
+TOPIC_NAMES = {
+    "foundations": "Foundations",
+    "process": "The process",
+    "losses": "Losses",
+    "features": "Features and relations",
+    "attention-transfer": "Attention transfer",
+    "attention": "Attention",
+    "coding": "Code",
+    "transformers": "Transformers",
+    "language": "Language models",
+    "evaluation": "Evaluation",
+    "production": "Production and design",
+    "safety": "Safety, law, your project",
+}
+FORMAT_NAMES = {
+    "explain": "Explain",
+    "design": "Design",
+    "debug": "Debug",
+    "paper-to-code": "Paper to code",
+    "your-project": "Your project",
+}
+
+
+def page(question: Question) -> str:
+    """Return the page of a question as Markdown of the book."""
+    head = question.head
+    seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
+    facts = [
+        f'<p lang="zh">{escape(head.title_zh)}</p>',
+        f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
+        f"{head.minutes} minutes. Asked: {head.often}. "
+        f"Facts looked up on {head.looked_up.isoformat()}.</p>",
+        f"<p><b>Seen in</b> {escape(seen)}.</p>" if seen else "",
+    ]
+    lines = [f"# {head.title}", '<div class="chapter-head">' + "".join(facts) + "</div>"]
+    for part, heading in HEADINGS.items():
+        if part in question.parts:
+            lines += [f"## {heading}", question.parts[part]]
+    lines.append("## Follow-ups")
+    for push in question.follow_ups:
+        lines += ["<details>", f"<summary>{plain(push.title)}</summary>", push.body, "</details>"]
+    lines.append("## Wrong answers")
+    for mistake in question.wrong_answers:
+        lines.append(f":::{{wrong-answer}}\n**{mistake.title}**\n\n{mistake.body}\n:::")
+    lines.append("## Rubric")
+    lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
+    lines += ["## 30 秒", '<div lang="zh">', question.parts["30 秒"], "</div>"]
+    lines += ["## Read and practice", f"- [](../../{chapter_file(head.chapter)})"]
+    if head.drill:
+        lines.append(f":::{{drill}} {head.drill}\n:::")
+    lines.append("- [All questions](../bank.md)")
+    lines += ["## Sources", "\n".join(f"- {{cite:t}}`{key}`" for key in head.sources)]
+    return "\n\n".join(lines) + "\n"
+
+
+def chapter_file(name: str) -> str:
+    """Return a chapter with its ending, below book/."""
+    notebook = BOOK / f"{name}.ipynb"
+    return f"{name}.ipynb" if notebook.exists() else f"{name}.md"
+
+
+def plain(markdown: str) -> str:
+    """Return a line of Markdown as HTML, for where Markdown is not read: code and emphasis only."""
+    text = escape(markdown, quote=False)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"\$([^$]+)\$", r"<i>\1</i>", text)
+
+
+def index(questions: list[Question]) -> str:
+    """Return lists of all questions: by topic with their Chinese titles, and three shorter ones."""
+    lines = [f"There are {len(questions)} questions.", "## By topic"]
+    for topic, found in _by(questions, lambda question: [question.head.topic], TOPICS).items():
+        lines.append(f"### {TOPIC_NAMES[topic]}")
+        entries = [
+            f"- [{q.head.title}](questions/{q.head.id}.md)\n"
+            f'  <span lang="zh">{escape(q.head.title_zh)}</span>\n'
+            f"  *{q.head.level}, {FORMAT_NAMES[q.head.format].lower()}, {q.head.minutes} min*"
+            for q in found
+        ]
+        lines.append("{.questions}\n" + "\n".join(entries))
+    lines.append("## By level")
+    for level, found in _by(questions, lambda question: [question.head.level], LEVELS).items():
+        lines.append(f"**{level.capitalize()}:** {_links(found)}")
+    lines.append("## By format")
+    for kind, found in _by(questions, lambda question: [question.head.format], FORMATS).items():
+        lines.append(f"**{FORMAT_NAMES[kind]}:** {_links(found)}")
+    lines.append("## Where they were asked")
+    places = _by(questions, lambda question: [place.where for place in question.head.seen_at])
+    for place, found in places.items():
+        lines.append(f"**{place}:** {_links(found)}")
+    return "\n\n".join(lines)
+
+
+def ledger(questions: list[Question]) -> str:
+    """Return a table of what each answer rests on: its sources, its cells and claims."""
+    lines = ["| question | sources | evidence run here |", "| --- | --- | --- |"]
+    for question in questions:
+        head = question.head
+        sources = ", ".join(f"{{cite:t}}`{key}`" for key in head.sources)
+        evidence = ", ".join(map(_evidence, head.evidence)) or "none: told from the sources"
+        lines.append(f"| [{head.id}](questions/{head.id}.md) | {sources} | {evidence} |")
+    return "\n".join(lines)
+
+
+def _evidence(name: str) -> str:
+    kind, _, claim = name.partition(":")
+    if kind == "claim":
+        return f"[claim {claim}](../evidence/does-it-hold.md)"
+    chapter = name.partition("#")[0]
+    return f"[{chapter.rpartition('/')[2]}](../{chapter_file(chapter)})"
+
+
+def _by(
+    questions: list[Question],
+    keys: Callable[[Question], Iterable[str]],
+    order: Iterable[str] | None = None,
+) -> dict[str, list[Question]]:
+    found = defaultdict(list)
+    for question in questions:
+        for key in keys(question):
+            found[key].append(question)
+    return {key: found[key] for key in order or sorted(found) if key in found}
+
+
+def _links(questions: list[Question]) -> str:
+    return ", ".join(f"[{q.head.id}](questions/{q.head.id}.md)" for q in questions) + "."
+
+
+def source_read(app: Sphinx, name: str, source: list[str]) -> None:
+    """Have Sphinx read a question as its page, and the mark INDEX as the lists."""
+    if name.startswith(PAGES):
+        source[0] = page(read(source[0], name.removeprefix(PAGES)))
+    elif INDEX in source[0]:
+        source[0] = source[0].replace(INDEX, index(read_bank(QUESTIONS)))
+    elif LEDGER in source[0]:
+        source[0] = source[0].replace(LEDGER, ledger(read_bank(QUESTIONS)))
+
+
+def entry(question: Question, html: str) -> dict[str, Any]:
+    """Return a question as the mock interview takes it: its head, its parts as HTML."""
+    article = BeautifulSoup(html, "html.parser").article
+    assert article is not None
+    for left_out in article.select(".headerlink, .clock, .callout-title"):
+        left_out.decompose()
+    for link in article.select("a[href]"):
+        link["href"] = _moved(str(link["href"]))
+    head = question.head
+    names = {**{part.lower(): heading for part, heading in HEADINGS.items()}, "rubric": "Rubric"}
+    parts = {part: _inside(article, heading) for part, heading in names.items()}
+    answers = [_inner(fold, "summary") for fold in article.select("details")]
+    mistakes = [_inner(box, "p") for box in article.select(".wrong-answer")]
+    return {
+        "id": head.id,
+        "title": head.title,
+        "title_zh": head.title_zh,
+        "level": head.level,
+        "topic": head.topic,
+        "format": head.format,
+        "minutes": head.minutes,
+        "chapter": f"../{head.chapter}.html",
+        "parts": {part: text for part, text in parts.items() if text},
+        "follow_ups": [
+            {"question": plain(push.title), "answer": answer}
+            for push, answer in zip(question.follow_ups, answers, strict=True)
+        ],
+        "wrong_answers": [
+            {"answer": plain(mistake.title), "why": why}
+            for mistake, why in zip(question.wrong_answers, mistakes, strict=True)
+        ],
+        "rubric": [plain(line) for line in question.rubric],
+    }
+
+
+def _moved(address: str) -> str:
+    """Return a link of a question's page as it reads from the folder above.
+
+    Example:
+        >>> _moved("../../references.html#cite-a"), _moved("batchmean.html"), _moved("#id1")
+        ('../references.html#cite-a', 'questions/batchmean.html', '#id1')
+    """
+    if address.startswith("../"):
+        return address.removeprefix("../")
+    return address if address.startswith(("#", "http")) else f"questions/{address}"
+
+
+def _inside(article: Tag, heading: str) -> str:
+    for title in article.find_all("h2"):
+        if title.get_text(strip=True) == heading and title.parent is not None:
+            return _inner(title.parent, "h2")
+    return ""
+
+
+def _inner(element: Tag, first: str) -> str:
+    """Return the HTML inside an element, without the child that is its title."""
+    title = element.find(first, recursive=False)
+    if isinstance(title, Tag):
+        title.extract()
+    return element.decode_contents().strip()
+
+
+def write(site: Path, pages_address: str) -> None:
+    """Write bank.json, the cards and llms.txt of a built site."""
+    questions = read_bank(QUESTIONS)
+    bank = [
+        entry(q, (site / f"{PAGES}{q.head.id}.html").read_text(encoding="utf-8")) for q in questions
+    ]
+    text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
+    (site / "book" / "interview" / "bank.json").write_text(text, encoding="utf-8")
+    cards.write(bank, site / "book" / "interview", pages_address)
+    lines = [
+        "# kdlearn: knowledge distillation and attention transfer",
+        "",
+        "> A book that answers interview questions on distillation and trains each answer.",
+        "",
+        "To play the interviewer: take a question of the bank below, hold back everything but "
+        "scenario and question, listen, push with its follow-ups, then score with its rubric "
+        "(1 to 4) and say which of its wrong answers came.",
+        "",
+        "## Bank",
+        "",
+        f"- [All questions as JSON]({pages_address}book/interview/bank.json): "
+        f"{len(questions)} questions with answers, follow-ups, wrong answers, rubric",
+        "",
+        "## Questions",
+        "",
+        *(f"- [{q.head.title}]({pages_address}{PAGES}{q.head.id}.html)" for q in questions),
+    ]
+    (site / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Have Sphinx read the questions as pages."""
+    app.connect("source-read", source_read)

@@ -1,0 +1,112 @@
+"""A translation task with two right answers: dates as people write them, into digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from kdlearn.core.checks import check_fraction, check_sizes
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+SYMBOLS = "".join(sorted(set("0123456789 ,-/of" + "".join(MONTHS))))
+"""What stands in a source or a target, by token number; sources end in spaces."""
+SOURCE, TARGET = 15, 10
+# How a date is written: what stands where.
+WRITTEN = (
+    "{day} {month} {year}",
+    "{month} {day}, {year}",
+    "{year} {month} {day}",
+    "{day} of {month}, {year}",
+)
+# What each output symbol says: year, month or day; nothing in between.
+FIELDS = ("yyyy mm dd", "dd mm yyyy")
+
+
+@dataclass(frozen=True, eq=False)
+class Dates:
+    """Dates in words, their translations, and which source symbols decide each output symbol.
+
+    Attributes:
+        source: int64, shape (N, 15), tokens that index :data:`SYMBOLS`.
+        target: int64, shape (N, 10): one of the two right answers, drawn.
+        answers: int64, shape (2, N, 10): both of them, ``1998-05-03`` and ``03/05/1998``.
+        alignment: bool, shape (2, N, 10, 15): for each answer, where in the source stands the
+            year, month or day that an output symbol is a part of; nowhere for ``-`` and ``/``.
+        second: bool, shape (N,): whether the target is the second answer.
+    """
+
+    source: Tensor
+    target: Tensor
+    answers: Tensor
+    alignment: Tensor
+    second: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of dates."""
+        return len(self.source)
+
+
+def written_dates(count: int, *, dashes: float = 0.6, seed: int = 0) -> Dates:
+    """Write days of 1900 to 2099 in four ways, each to be translated in one of two.
+
+    ``3 may 1998``, ``may 3, 1998``, ``1998 may 3`` and ``3 of may, 1998`` become ``1998-05-03``
+    or ``03/05/1998``. Nothing in the source says which, so a model has to give both a probability.
+
+    Args:
+        count: how many; days 1 to 28, so that each month has them all.
+        dashes: the share of ``1998-05-03``.
+        seed: which data set; same seed, same tensors.
+
+    Raises:
+        ValueError: ``count`` is smaller than 1, or the share no number from 0 to 1.
+
+    Example:
+        >>> dates = written_dates(1)
+        >>> spell(dates.source[0]), spell(dates.target[0])
+        ('22 of jan, 2063', '2063-01-22')
+    """
+    check_sizes(count=count)
+    check_fraction(dashes, "dashes")
+    generator = Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> list[int]:
+        return torch.randint(low, high, (count,), generator=generator).tolist()
+
+    second = torch.rand(count, generator=generator) >= dashes
+    sources, answers, alignments = [], [], []
+    for way, day, month, year in zip(
+        draw(0, len(WRITTEN)), draw(1, 29), draw(1, 13), draw(1900, 2100), strict=True
+    ):
+        parts = {"day": str(day), "month": MONTHS[month - 1], "year": str(year)}
+        sources.append(_tokens(WRITTEN[way].format(**parts).ljust(SOURCE)))
+        first = f"{year}-{month:02d}-{day:02d}"
+        answers.append([_tokens(first), _tokens("/".join(reversed(first.split("-"))))])
+        marks = {name: name[0] * len(text) for name, text in parts.items()}
+        places = WRITTEN[way].format(**marks).replace("of", "  ").ljust(SOURCE)
+        alignments.append(
+            [[[at == field != " " for at in places] for field in fields] for fields in FIELDS]
+        )
+    both = torch.tensor(answers).transpose(0, 1)
+    return Dates(
+        source=torch.tensor(sources),
+        target=torch.where(second[:, None], both[1], both[0]),
+        answers=both,
+        alignment=torch.tensor(alignments).transpose(0, 1),
+        second=second,
+    )
+
+
+def spell(tokens: Tensor) -> str:
+    """Return a row of tokens as text.
+
+    Example:
+        >>> spell(torch.tensor([0, 3]))
+        ' /'
+    """
+    return "".join(SYMBOLS[token] for token in tokens.tolist())
+
+
+def _tokens(text: str) -> list[int]:
+    return [SYMBOLS.index(symbol) for symbol in text]

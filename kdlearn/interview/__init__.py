@@ -1,0 +1,17 @@
+"""The interview questions of the book: their form, and the bank that they make."""
+
+from kdlearn.interview.bank import alike, questions_folder, read_bank, select
+from kdlearn.interview.question import FORMATS, LEVELS, TOPICS, Question, read, words
+
+__all__ = [
+    "FORMATS",
+    "LEVELS",
+    "TOPICS",
+    "Question",
+    "alike",
+    "questions_folder",
+    "read",
+    "read_bank",
+    "select",
+    "words",
+]
