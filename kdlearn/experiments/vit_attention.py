@@ -1,6 +1,6 @@
 """What may a small vision transformer take from a teacher: answers, or where it looks?
 
-Warped digits in 16 patches. A student sees 300 images, warped anew in each batch, and gets
+Real digits in 16 patches. A student sees 300 images, shifted anew in each batch, and gets
 from a trained teacher its soft targets, its decisions for a second token (DeiT), or its attention
 maps: put in place of its own (attention copy), or as a loss on its own (attention distillation).
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from kdlearn.data import RandomAffine, Split, Splits, balanced_subset, warped_digits
+from kdlearn.data import RandomShift, Split, Splits, balanced_subset, mnist5k
 from kdlearn.distill import Taps
 from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.experiments.same_data import rows_of
@@ -32,6 +32,7 @@ from kdlearn.models import SmallCNN, TinyViT
 from kdlearn.training import fit
 
 LAYERS = 3
+SHIFT = RandomShift(2)
 SCORES = [f"layers.{layer}.attention.scores" for layer in range(LAYERS)]
 Maps = list[Tensor]
 """Attention scores of each layer, before the softmax, shape (B, heads, N, N)."""
@@ -47,21 +48,23 @@ class Recipe:
         teacher_epochs: of both teachers over the pool.
         steps: of a student.
         batch_size: images a step of a student's; a teacher has 64.
-        learning_rate: peak of the transformers' one-cycle schedule.
+        teacher_rate: peak of the one-cycle schedule of the teacher that is a vision transformer.
+        learning_rate: the same of a student's.
         weight: of the sum over layers of the attention loss.
     """
 
-    pool: int = 5000
+    pool: int = 3000
     images: int = 300
-    teacher_epochs: int = 6
-    steps: int = 200
+    teacher_epochs: int = 10
+    steps: int = 300
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    teacher_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight: float = 3.0
 
     def make_data(self, seed: int) -> Splits:
         """Make the pool of the teachers, and what is measured on."""
-        return warped_digits(train=self.pool, validation=1000, test=2000, seed=seed)
+        return mnist5k(train=self.pool, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,30 @@ class Method:
         copies: whether the teacher's maps replace the student's own.
         maps: whose maps the student's own are compared with, "" for none: "own", those of the same
             image, or "other", those of another image.
+        times: how many times the steps of the recipe.
     """
 
     soft: str = ""
     token: bool = False
     copies: bool = False
     maps: str = ""
+    times: int = 1
 
 
 METHODS = {
     "labels": Method(),
+    "labels for longer": Method(times=3),
     "soft targets": Method(soft="vit"),
     "soft targets of a CNN": Method(soft="cnn"),
     "distillation token, CNN": Method(token=True),
     "attention copy": Method(copies=True),
     "attention distillation": Method(maps="own"),
     "attention of other images": Method(maps="other"),
-    "soft targets and attention": Method(soft="vit", maps="own"),
+    "attention distillation for longer": Method(maps="own", times=3),
 }
 RECIPE = Recipe()
 COLUMNS = ("accuracy", "agreement", "map_distance", "accuracy_alone")
-make_vit = partial(TinyViT, image=16, patch=4, layers=LAYERS)
+make_vit = partial(TinyViT, image=28, patch=7, layers=LAYERS)
 
 
 def maps_of(model: nn.Module, images: Tensor) -> Maps:
@@ -118,7 +124,7 @@ def copying(student: nn.Module, images: Tensor, maps: Maps) -> Tensor:
         Transformers, NeurIPS 2024, attention copy.
 
     Example:
-        >>> student, images = make_vit(), torch.rand(2, 1, 16, 16)
+        >>> student, images = make_vit(), torch.rand(2, 1, 28, 28)
         >>> own = maps_of(student, images)
         >>> torch.allclose(copying(student, images, own), student(images), atol=1e-5)
         True
@@ -145,6 +151,7 @@ def train_teacher(start: nn.Module, data: Splits, rate: float, recipe: Recipe, s
         epochs=recipe.teacher_epochs,
         batch_size=64,
         learning_rate=rate,
+        augment=SHIFT,
         seed=seed,
         progress=False,
     )
@@ -178,17 +185,18 @@ def train_student(
         method: what it is told.
         teachers: "vit", and "cnn" for the methods that ask it.
         recipe: the numbers.
-        seed: of first weights, order and warps.
+        seed: of first weights, order and shifts.
     """
     student = seeded(partial(make_vit, distilled=method.token), seed)
-    optimizer = AdamW(student.parameters(), recipe.learning_rate, weight_decay=0.05)
-    scheduler = OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1)
+    steps, rate = method.times * recipe.steps, recipe.learning_rate
+    optimizer = AdamW(student.parameters(), rate, weight_decay=0.05)
+    scheduler = OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
-    rows, warp = rows_of(images, recipe.batch_size, seed), RandomAffine()
+    rows = rows_of(images, recipe.batch_size, seed)
     taps = Taps(student, [*SCORES, "classifier", *(["distillation"] if method.token else [])])
-    for _ in range(recipe.steps):
+    for _ in range(steps):
         batch = next(rows)
-        seen, labels = warp(images.images[batch], generator), images.labels[batch]
+        seen, labels = SHIFT(images.images[batch], generator), images.labels[batch]
         with taps:
             if method.copies:
                 logits = copying(student, seen, maps_of(teachers["vit"], seen))
@@ -227,7 +235,7 @@ def run_seed(
         "vit": seeded(make_vit, seed + 1000),
         "cnn": seeded(partial(SmallCNN, 16), seed + 1000),
     }
-    train_teacher(teachers["vit"], data, recipe.learning_rate, recipe, seed)
+    train_teacher(teachers["vit"], data, recipe.teacher_rate, recipe, seed)
     if any(METHODS[name].token or METHODS[name].soft == "cnn" for name in methods):
         train_teacher(teachers["cnn"], data, 5e-3, recipe, seed)
     images = balanced_subset(data.train, recipe.images, seed=seed)

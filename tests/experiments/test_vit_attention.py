@@ -2,7 +2,7 @@ import torch
 
 from kdlearn.experiments.vit_attention import copying, make_vit, maps_of
 
-IMAGES = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
 
 def models():
