@@ -207,7 +207,12 @@ LIGHT = 30_000  # characters of a figure that the first page can carry
 
 
 def thumbnail(chapter: Path) -> str:
-    """Return a chapter's first light figure as an address that needs no request, or nothing."""
+    """Return a chapter's first light figure as an address that needs no request, or nothing.
+
+    A page that is no notebook has none.
+    """
+    if not chapter.exists():
+        return ""
     for cell in notebooks.code_cells(notebooks.read(chapter)):
         for data in (output.get("data", {}) for output in cell.outputs):
             if len(data.get("image/svg+xml", "")) in range(1, LIGHT):

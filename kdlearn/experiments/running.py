@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from kdlearn.core.files import whole
 from kdlearn.experiments import (
+    bert_losses,
     cluttered_digits,
     consistent_copies,
     date_translation,
@@ -41,6 +42,7 @@ from kdlearn.experiments import (
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "bert-losses": bert_losses,
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "date-translation": date_translation,
