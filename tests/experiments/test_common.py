@@ -38,6 +38,7 @@ SHORT = {
     "truncated-kl": {"tokens": 50, "steps": 3},
     "two-tokenizers": {"labels": 20, "steps": 3},
     "unlabeled": {"images": 100, "unlabeled": 50, "teacher_steps": 3, "student_steps": 3},
+    "vit-attention": {"pool": 120, "images": 40, "teacher_epochs": 1, "steps": 2},
     "warped-digits": CNN,
     "which-teacher": CNN,
     "who-writes": {"walks": 8, "many": 16, "warm_steps": 2, "steps": 4, "held_out": 20},
