@@ -24,6 +24,8 @@ ELSEWHERE = {
     "cluttered-digits",
     "who-writes",
     "date-translation",
+    "bert-losses",
+    "vit-attention",
 }
 BIBLIOGRAPHY = evidence.BOOK / "references.bib"
 CLAIM = """
