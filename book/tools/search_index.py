@@ -14,9 +14,11 @@ LEFT_OUT = (
     ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
     ".kd-controls, details[data-bug], .kd-verdicts, script, style, nav, svg"
 )
+# Pages that list what other pages say.
+LISTS = ("/interview/bank.html", "/interview/ledger.html")
 # What is found of an interview question.
 SPOKEN = ("The scenario", "The question", "In 30 seconds", "30 秒")
-LONGEST = 6000  # characters of a section that are kept
+LONGEST, LONGEST_CODE = 3000, 800  # characters of a section that are kept
 
 
 def sections(page: str, html: str) -> list[dict[str, str]]:
@@ -49,11 +51,13 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
                 "t": title,
                 "h": "" if first else name,
                 "x": text[:LONGEST],
-                "c": code[:LONGEST],
+                "c": code[:LONGEST_CODE],
             }
         )
     if "/questions/" in page:
         return _question(found)
+    if page.endswith(LISTS):
+        return found[:1]
     return found + _entries(page, title, article)
 
 

@@ -92,6 +92,8 @@ export const find = ({ sections, postings, lengths, mean }, question) => {
     if (title === whole) score *= section.h ? 2 : 4;
     else if (title.includes(whole) || (section.h && words(section.t).join(" ").includes(whole))) score *= 1.3;
     if (section.p.includes("/api/") || section.p.endsWith("references.html")) score *= 0.6;
+    // A chapter explains what a question only asks.
+    if (/\/interview\/(?!glossary)/.test(section.p)) score *= 0.45;
     return { section, score };
   }).sort((one, other) => other.score - one.score).slice(0, MOST).map(({ section }) => section);
 };
@@ -145,6 +147,11 @@ export const attach = async (place, base, inAddress) => {
     if (step && next) { event.preventDefault(); next.focus(); }
   });
   if (inAddress) input.focus();
-  index ??= prepare(await (await fetch(new URL(`${base}search.json`, location.href))).json());
-  show();
+  const load = async () => {
+    index ??= prepare(await (await fetch(new URL(`${base}search.json`, location.href))).json());
+    show();
+  };
+  // The page alone asks for nothing: the index comes with the first letter.
+  if (inAddress && !input.value) input.addEventListener("input", load, { once: true });
+  else await load();
 };
