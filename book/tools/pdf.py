@@ -16,6 +16,7 @@ from pypdf import PdfWriter
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build/html"
 TARGET = ROOT / "_build/pdf"
+MARGIN = {"top": "15mm", "bottom": "18mm", "left": "15mm", "right": "15mm"}
 FOOT = (
     '<div style="font: 8px sans-serif; width: 100%; padding: 0 15mm; display: flex; '
     'justify-content: space-between"><span class="title"></span><span class="pageNumber"></span>'
@@ -43,7 +44,7 @@ def main() -> int:
             page.pdf(
                 path=target,
                 format="A4",
-                margin={"top": "15mm", "bottom": "18mm", "left": "15mm", "right": "15mm"},
+                margin=MARGIN,
                 display_header_footer=True,
                 header_template="<span></span>",
                 footer_template=FOOT,

@@ -6,6 +6,7 @@ To look at the pages oneself: KDLEARN_SHOTS=folder makes this file store a scree
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
 import threading
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import contents
 import notebooks
+import pdf
 import pytest
 import repository
+from pypdf import PdfReader
 
 from tests.book.built_site import NO_SITE, ROOT, SITE, opened, pages
 from tests.browser import launched
@@ -536,3 +539,8 @@ def test_the_measure_of_width_notes_a_fault(reader: Page) -> None:
     reader.set_viewport_size(PHONE)
     reader.set_content("<main><div style='width: 600px'>wide</div></main>")
     assert reader.evaluate(OVERFLOW) == ['<div style="width: 600px">wide</div>']
+
+
+def test_the_cheat_sheet_prints_on_two_pages(reader: Page, address: str) -> None:
+    reader.goto(f"{address}book/interview/cheat-sheet.html")
+    assert len(PdfReader(io.BytesIO(reader.pdf(format="A4", margin=pdf.MARGIN))).pages) == 2
