@@ -10,13 +10,13 @@ from pathlib import Path
 
 import chromium
 import contents
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import PdfMargins, sync_playwright
 from pypdf import PdfWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build/html"
 TARGET = ROOT / "_build/pdf"
-MARGIN = {"top": "15mm", "bottom": "18mm", "left": "15mm", "right": "15mm"}
+MARGIN: PdfMargins = {"top": "15mm", "bottom": "18mm", "left": "15mm", "right": "15mm"}
 FOOT = (
     '<div style="font: 8px sans-serif; width: 100%; padding: 0 15mm; display: flex; '
     'justify-content: space-between"><span class="title"></span><span class="pageNumber"></span>'
