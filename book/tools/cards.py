@@ -44,14 +44,14 @@ def cards(bank: list[dict[str, Any]], pages: str) -> list[dict[str, str]]:
         link = f"{pages}book/interview/questions/{q['id']}.html"
         common = {"tags": f"{q['topic']} {q['level']} {q['format']}", "link": link}
         back = q["parts"]["30 seconds"] + q["parts"].get("whiteboard", "")
-        whole = {"front": q["title"], "back": back, "chinese": q["title_zh"]}
+        whole = {"front": q["heading"], "back": back, "chinese": q["title_zh"]}
         found.append({"name": q["id"], "kind": "question", **whole, **common})
         for count, push in enumerate(q["follow_ups"]):
-            texts = {"front": f"{q['title']}<br>{push['question']}", "back": push["answer"]}
+            texts = {"front": f"{q['heading']}<br>{push['question']}", "back": push["answer"]}
             name = f"{q['id']}-push-{count}"
             found.append({"name": name, "kind": "push", "chinese": "", **texts, **common})
         for count, mistake in enumerate(q["wrong_answers"]):
-            texts = {"front": f"{q['title']}<br>{mistake['answer']}", "back": mistake["why"]}
+            texts = {"front": f"{q['heading']}<br>{mistake['answer']}", "back": mistake["why"]}
             name = f"{q['id']}-wrong-{count}"
             found.append({"name": name, "kind": "wrong answer", "chinese": "", **texts, **common})
     return found

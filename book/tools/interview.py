@@ -12,27 +12,39 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import prose
 
 from kdlearn import drills
-from kdlearn.interview import Question, alike, read
+from kdlearn.interview import Question, alike, questions_folder, read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
-QUESTIONS = BOOK / "interview" / "questions"
 CLAIMS = "evidence/does-it-hold.md"
 # Who says so speaks of a run of this book.
 OURS = re.compile(r"\b(?:[Ww]e (?:measure|find|found|ran|re-ran|count)|[Oo]urs?\b)")
 
 
-def cited(bibliography: str) -> set[str]:
+# Questions share their chapters and the bibliography: each file is read once.
+@cache
+def cited(bibliography: Path) -> set[str]:
     """Return the keys of a BibTeX file."""
-    return set(re.findall(r"^@\w+\{([^,\s]+),", bibliography, re.MULTILINE))
+    text = bibliography.read_text(encoding="utf-8")
+    return set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))
 
 
+@cache
+def measured(shown: Path) -> prose.Evidence:
+    """Return the numbers that a chapter, or the page of the claims, shows."""
+    if shown.suffix == ".ipynb":
+        return prose.Evidence.of(nbformat.read(shown, as_version=4))
+    return prose.Evidence.in_text(shown.read_text(encoding="utf-8"))
+
+
+@cache
 def cells(chapter: Path) -> set[str]:
     """Return the ids of the code cells of a notebook that were run."""
     notebook = json.loads(chapter.read_text(encoding="utf-8"))
@@ -46,7 +58,7 @@ def cells(chapter: Path) -> set[str]:
 def faults(question: Question, book: Path = BOOK) -> Iterator[str]:
     """Say what a question names that the book does not have."""
     head = question.head
-    known = cited((book / "references.bib").read_text(encoding="utf-8"))
+    known = cited(book / "references.bib")
     text = "\n".join(
         [*question.parts.values(), *(p.body for p in question.follow_ups + question.wrong_answers)]
     )
@@ -78,8 +90,8 @@ def unfounded(question: Question, book: Path = BOOK) -> Iterator[str]:
     """
     chapters = {evidence.partition("#")[0] for evidence in question.head.evidence}
     notebooks = [book / f"{name}.ipynb" for name in {*chapters, question.head.chapter}]
-    known = [prose.Evidence.of(nbformat.read(x, as_version=4)) for x in notebooks if x.exists()]
-    known.append(prose.Evidence.in_text((book / CLAIMS).read_text(encoding="utf-8")))
+    known = [measured(notebook) for notebook in notebooks if notebook.exists()]
+    known.append(measured(book / CLAIMS))
     pairs = question.follow_ups + question.wrong_answers
     for text in [*question.parts.values(), *(pair.body for pair in pairs)]:
         ours = [sentence for sentence in prose.sentences(text) if OURS.search(sentence)]
@@ -90,7 +102,7 @@ def main(words: list[str]) -> int:
     """Check some files, or the whole bank; return 1 where something is wrong."""
     if words[:1] != ["check"]:
         sys.exit("usage: python book/tools/interview.py check [FILE ...]")
-    files = [Path(word) for word in words[1:]] or sorted(QUESTIONS.glob("*.md"))
+    files = [Path(word) for word in words[1:]] or sorted(questions_folder().glob("*.md"))
     questions, wrong = [], []
     for file in files:
         try:

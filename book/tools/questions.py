@@ -20,10 +20,9 @@ import cards
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
-from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, read, read_bank
+from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, questions_folder, read, read_bank
 
 BOOK = Path(__file__).resolve().parents[1]
-QUESTIONS = BOOK / "interview" / "questions"
 PAGES = "book/interview/questions/"
 INDEX = "<!-- every question, by topic, level, format and place -->"
 LEDGER = "<!-- every question with its sources and its evidence -->"
@@ -170,9 +169,9 @@ def source_read(app: Sphinx, name: str, source: list[str]) -> None:
     if name.startswith(PAGES):
         source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
-        source[0] = source[0].replace(INDEX, index(read_bank(QUESTIONS)))
+        source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
     elif LEDGER in source[0]:
-        source[0] = source[0].replace(LEDGER, ledger(read_bank(QUESTIONS)))
+        source[0] = source[0].replace(LEDGER, ledger(read_bank(questions_folder())))
 
 
 def entry(question: Question, html: str) -> dict[str, Any]:
@@ -191,6 +190,7 @@ def entry(question: Question, html: str) -> dict[str, Any]:
     return {
         "id": head.id,
         "title": head.title,
+        "heading": plain(head.title),
         "title_zh": head.title_zh,
         "level": head.level,
         "topic": head.topic,
@@ -239,7 +239,7 @@ def _inner(element: Tag, first: str) -> str:
 
 def write(site: Path, pages_address: str) -> None:
     """Write bank.json, the cards and llms.txt of a built site."""
-    questions = read_bank(QUESTIONS)
+    questions = read_bank(questions_folder())
     bank = [
         entry(q, (site / f"{PAGES}{q.head.id}.html").read_text(encoding="utf-8")) for q in questions
     ]

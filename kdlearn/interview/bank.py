@@ -61,17 +61,21 @@ def alike(questions: Sequence[Question]) -> list[str]:
         >>> alike([])
         []
     """
+    contents = [(question.head.id, _content(question)) for question in questions]
     return [
-        f"{one.head.id} and {other.head.id} ask nearly the same: merge them, or say in both titles "
+        f"{one} and {other} ask nearly the same: merge them, or say in both titles "
         "and questions what differs."
-        for one, other in itertools.combinations(questions, 2)
-        if likeness(one, other) >= ALIKE
+        for (one, first), (other, second) in itertools.combinations(contents, 2)
+        if _overlap(first, second) >= ALIKE
     ]
 
 
 def likeness(one: Question, other: Question) -> float:
     """Words that titles and questions share, as a share of all their words (Jaccard, 0 to 1)."""
-    first, second = _content(one), _content(other)
+    return _overlap(_content(one), _content(other))
+
+
+def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
     return len(first & second) / max(1, len(first | second))
 
 

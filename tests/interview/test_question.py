@@ -1,12 +1,11 @@
 """The form of a question: what is read, and which faults are named."""
 
-from pathlib import Path
-
 import pytest
 
+from kdlearn.interview.bank import questions_folder
 from kdlearn.interview.question import read, words
 
-QUESTIONS = Path(__file__).resolve().parents[2] / "book" / "interview" / "questions"
+QUESTIONS = questions_folder()
 GOOD = (QUESTIONS / "batchmean.md").read_text(encoding="utf-8")
 
 

@@ -135,11 +135,10 @@
     const shown = make("div", { className: "mock-layers" });
     const next = make("button", { type: "button", className: "button first" });
     const head = make("p", { className: "mock-head" }, `Question ${round.done.length + 1}. ${TOPICS[q.topic]}, ${q.level}. `, clock());
-    const title = make("h2", { textContent: q.title, tabIndex: -1 });
+    const title = make("h2", { innerHTML: q.heading, tabIndex: -1 });
     mount.replaceChildren(head, title,
       ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario)] : []),
       html("mock-question", q.parts.question), shown, next);
-    title.innerHTML = q.title.replace(/[<&]/g, (c) => (c === "<" ? "&lt;" : "&amp;")).replace(/`([^`]+)`/g, "<code>$1</code>").replace(/\$([^$]+)\$/g, "<i>$1</i>");
     title.focus({ preventScroll: true });
     let at = 0;
     const name = () => { next.textContent = at < layers.length ? `Uncover: ${layers[at][0].toLowerCase()}` : "Score yourself"; };
