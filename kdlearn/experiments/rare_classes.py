@@ -21,7 +21,7 @@ from torch import Tensor
 from kdlearn.data import RandomAffine, Split, balanced_subset, warped_digits
 from kdlearn.experiments.common import Row, check, descend, measured_on, rows_of, seeded
 from kdlearn.experiments.lanes import Lanes
-from kdlearn.measure import accuracy, agreement, predict
+from kdlearn.measure import accuracy, predict
 from kdlearn.models import SmallCNN
 from kdlearn.training import fit
 
@@ -84,7 +84,7 @@ METHODS = {
     "KD, balanced teacher, weighted": Method("balanced", weighted=True),
 }
 RECIPE = Recipe()
-COLUMNS = ("accuracy", "common", "rare", "called_rare", "agreement")
+COLUMNS = ("accuracy", "common", "rare", "called_rare", "teacher_common", "teacher_rare")
 
 
 def long_tail(split: Split, common: int, rare: int, seed: int) -> Split:
@@ -149,9 +149,10 @@ def run_seed(
 ) -> Iterator[Row]:
     """Yield a row for the teacher and one for each method, see `kdlearn.experiments.Experiment`.
 
-    The first row is the balanced teacher. ``common`` and ``rare`` are recalls, and ``called_rare``
-    is the share of all images that is given a rare class, where half of them would be right.
-    Agreement is with the imbalanced teacher.
+    The first row is the balanced teacher. ``common`` and ``rare`` are recalls, ``teacher_common``
+    and ``teacher_rare`` those of a student's own teacher, as it speaks to the student.
+    ``called_rare`` is the share of all images that is given a rare class, where half of them would
+    be right.
     """
     methods = list(methods)
     check(METHODS, methods, on)
@@ -174,37 +175,43 @@ def run_seed(
         )
         teachers.append(teacher.eval())
     balanced, imbalanced = (predict(teacher, measured.images) for teacher in teachers)
+    seen = long_tail(data.train, *recipe.student_images, seed=seed)
+    prior, teachers_prior = log_prior(seen.labels), log_prior(tail.labels)
+    rare = measured.labels >= RARE
+
+    def recalls(logits: Tensor) -> tuple[float, float]:
+        common, of_rare = (accuracy(logits[s], measured.labels[s]) for s in (~rare, rare))
+        return 100 * common, 100 * of_rare
 
     def row(name: str, logits: Tensor) -> Row:
-        rare = measured.labels >= RARE
+        common, of_rare = recalls(logits)
         return {
             "seed": seed,
             "method": name,
             "accuracy": 100 * accuracy(logits, measured.labels),
-            "common": 100 * accuracy(logits[~rare], measured.labels[~rare]),
-            "rare": 100 * accuracy(logits[rare], measured.labels[rare]),
+            "common": common,
+            "rare": of_rare,
             "called_rare": 100 * (logits.argmax(1) >= RARE).double().mean().item(),
-            "agreement": 100 * agreement(logits, imbalanced),
         }
 
     yield row("teacher", balanced)
-    seen = long_tail(data.train, *recipe.student_images, seed=seed)
-    prior, teachers_prior = log_prior(seen.labels), log_prior(tail.labels)
     asked = [METHODS[name] for name in methods]
     students = Lanes([seeded(partial(SmallCNN, 4), seed)] * len(asked))
+
+    def speak(even_logits: Tensor, tail_logits: Tensor) -> dict[str, Tensor]:
+        return {
+            "none": even_logits,
+            "balanced": even_logits,
+            "imbalanced": tail_logits,
+            "prior taken off": tail_logits - teachers_prior,
+        }
 
     def losses() -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
         for batch in rows_of(seen, recipe.batch_size, seed):
             images = RandomAffine()(seen.images[batch], generator)
             with torch.no_grad():
-                even_logits, tail_logits = (teacher(images) for teacher in teachers)
-            taught = {
-                "none": even_logits,
-                "balanced": even_logits,
-                "imbalanced": tail_logits,
-                "prior taken off": tail_logits - teachers_prior,
-            }
+                taught = speak(*(teacher(images) for teacher in teachers))
             logits = students(images.expand(-1, len(asked), -1, -1))
             yield torch.stack(
                 [
@@ -214,5 +221,9 @@ def run_seed(
             ).sum()
 
     descend(students.parameters(), losses(), rate=recipe.learning_rate, steps=recipe.student_steps)
-    for place, name in enumerate(methods):
-        yield row(name, predict(students.lane(place), measured.images))
+    said = speak(balanced, imbalanced)
+    for place, (name, method) in enumerate(zip(methods, asked, strict=True)):
+        told = {}
+        if method.teacher != "none":
+            told["teacher_common"], told["teacher_rare"] = recalls(said[method.teacher])
+        yield {**row(name, predict(students.lane(place), measured.images)), **told}
