@@ -102,8 +102,8 @@ def made_from(teacher: nn.Module, size: int, *, steps: int, rate: float, seed: i
         seed: of the noise.
 
     Source: H. Yin et al., Dreaming to Distill: Data-Free Knowledge Transfer via DeepInversion, CVPR
-        2020, equations 2 and 4; they take norms where this takes relative squares, and add two
-        more terms for smooth images.
+        2020, section 3.2; they take norms where this takes relative squares, and add terms that
+        keep images smooth.
     """
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(size, 1, 16, 16, generator=generator).requires_grad_()
