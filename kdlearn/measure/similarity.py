@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdlearn.core.checks import check_tensor
+from kdlearn.core.numerics import widen
 
 
 def linear_cka(features: Tensor, others: Tensor) -> float:
@@ -16,11 +17,11 @@ def linear_cka(features: Tensor, others: Tensor) -> float:
     with the mean over samples taken from each column of X and Y first.
 
     Convention
-        Linear kernel. All dimensions but the first are flattened: the channels of each place count
-        as features of their own. 1 where one side is the other rotated, mirrored, scaled by a
-        number or shifted; 0 where no feature of one side correlates with one of the other, and
-        where a side is constant. With fewer samples than features it is high by chance: give
-        more samples.
+        Linear kernel, in single precision at least. All dimensions but the first are flattened: the
+        channels of each place count as features of their own. 1 where one side is the other
+        rotated, mirrored, scaled by a number or shifted; 0 where no feature of one side correlates
+        with one of the other, and where a side is constant. With fewer samples than features it is
+        high by chance: give more samples.
 
     Args:
         features: X, shape (N, ...), N at least 2.
@@ -34,6 +35,7 @@ def linear_cka(features: Tensor, others: Tensor) -> float:
         section 3.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
         >>> round(linear_cka(x, 3 * x.flip(1) + 5), 6)
         1.0
@@ -45,7 +47,7 @@ def linear_cka(features: Tensor, others: Tensor) -> float:
             f"got features of {len(features)} and {len(others)} samples: run both networks on the "
             "same samples, at least 2."
         )
-    x, y = (side.double().flatten(1) for side in (features, others))
+    x, y = (widen(side).flatten(1) for side in (features, others))
     x, y = (side - side.mean(dim=0) for side in (x, y))
     norms = (x.T @ x).norm() * (y.T @ y).norm()
     return ((y.T @ x).square().sum() / norms).item() if norms > 0 else 0.0
