@@ -1,13 +1,15 @@
 """How close does a student come to its teacher, and to *its* teacher more than to any other?
 
-Warped digits, the same 12,000 images for teacher and students, as in `same_data`: a narrow student
-and one of the teacher's own width. A second teacher, which differs by its seed alone and teaches
-nobody, says what two networks share without distillation.
+Warped digits, the same 12,000 images for teacher and students, as in `same_data`: narrow students
+and those of the teacher's own width, from first weights of their own; one more starts from those
+that the teacher started from. A second teacher, which differs by its seed alone and teaches nobody,
+says what two networks share without distillation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +22,17 @@ from kdlearn.experiments.same_data import Method
 from kdlearn.measure import accuracy, agreement, linear_cka, predict
 
 TWIN = "another teacher"
+SAME_START = "KD, width 16, same start"
 OTHER_SEED = 1000
-METHODS = {
-    TWIN: None,
+OTHER_START = 2000
+OWN_START = {
     "labels": same_data.METHODS["labels"],
     "KD": same_data.METHODS["KD"],
     "labels, width 16": Method(width=16),
     "KD, width 16": Method(same_data.WEIGHT, width=16),
 }
+STUDENTS = {**OWN_START, SAME_START: OWN_START["KD, width 16"]}
+METHODS = {TWIN: None, **STUDENTS}
 RECIPE = same_data.RECIPE
 GROUPS = ("group1", "group2", "group3")
 STRENGTHS = {
@@ -156,8 +161,10 @@ def run_seed(
     yield row("teacher", bench.teacher)
     if TWIN in methods:
         yield row(TWIN, other)
-    students = {name: method for name in methods if (method := METHODS[name])}
-    if students:
-        trained = same_data.train_students(bench, list(students.values()))
-        for name, student in zip(students, trained, strict=True):
-            yield row(name, student)
+    for start, names in ((OTHER_START, OWN_START), (0, [SAME_START])):
+        chosen = [name for name in names if name in methods]
+        if chosen:
+            asked = [STUDENTS[name] for name in chosen]
+            trained = same_data.train_students(replace(bench, seed=seed + start), asked)
+            for name, student in zip(chosen, trained, strict=True):
+                yield row(name, student)
