@@ -276,7 +276,10 @@ def run_seed(
         key=lambda m: accuracy(predict(members[m], seen.images), seen.labels),
     )
     rows = {
-        "one of five": {**each[0], **{c: sum(r[c] for r in each) / len(each) for c in COLUMNS}},
+        "one of five": {
+            **each[0],
+            **{c: sum(float(r[c]) for r in each) / len(each) for c in COLUMNS},
+        },
         "best of five": row("best of five", five[best]),
         "five together, logits": row("five together, logits", said["logits"]),
     }

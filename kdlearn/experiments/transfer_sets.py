@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
+from sklearn.datasets import load_sample_images
 from torch import Generator, Tensor, nn
 
 from kdlearn.data import RandomAffine, mnist5k
@@ -53,7 +53,7 @@ METHODS = {
     "KD, made from the teacher": ("made",),
     "KD, its digits and photographs": ("digits", "photographs"),
 }
-RECIPE = Recipe.read("warped-digits")
+RECIPE = Recipe(**vars(common.Recipe.read("warped-digits")))
 COLUMNS = (*MEASURED, "most_frequent", "confidence")
 
 
