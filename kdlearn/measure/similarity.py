@@ -49,5 +49,6 @@ def linear_cka(features: Tensor, others: Tensor) -> float:
         )
     x, y = (widen(side).flatten(1) for side in (features, others))
     x, y = (side - side.mean(dim=0) for side in (x, y))
-    norms = (x.T @ x).norm() * (y.T @ y).norm()
-    return ((y.T @ x).square().sum() / norms).item() if norms > 0 else 0.0
+    across, own, its = ((a.T @ b).double() for a, b in ((y, x), (x, x), (y, y)))
+    norms = own.norm() * its.norm()
+    return (across.square().sum() / norms).item() if norms > 0 else 0.0
