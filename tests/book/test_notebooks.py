@@ -15,6 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [page for page in contents.pages(ROOT) if page.suffix == ".ipynb"]
 NBVAL = [
     "-q",
+    # Each notebook has a process, and most of its start would be plugins that it does not use.
+    "--disable-plugin-autoload",
+    "-p",
+    "nbval.plugin",
     "-p",
     "no:cacheprovider",
     "--nbval-lax",
@@ -73,6 +77,7 @@ def code(source: str, **metadata: object) -> nbformat.NotebookNode:
     return cell
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_runs_alone_and_gives_its_stored_outputs(
     path: Path, wheel_site: Path, tmp_path: Path
