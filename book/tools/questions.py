@@ -20,7 +20,16 @@ import cards
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
-from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, questions_folder, read, read_bank
+from kdlearn.interview import (
+    FORMATS,
+    LEVELS,
+    TOPICS,
+    Question,
+    Wording,
+    questions_folder,
+    read,
+    read_bank,
+)
 
 BOOK = Path(__file__).resolve().parents[1]
 PAGES = "book/interview/questions/"
@@ -65,6 +74,7 @@ def page(question: Question) -> str:
     seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
     facts = [
         f'<p lang="zh">{escape(head.title_zh)}</p>',
+        f"<p><b>Also asked as</b> {'; '.join(map(_wording, head.also))}.</p>" if head.also else "",
         f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
         f"{head.minutes} minutes. Asked: {head.often}. "
         f"Facts looked up on {head.looked_up.isoformat()}.</p>",
@@ -89,6 +99,10 @@ def page(question: Question) -> str:
     lines.append("- [All questions](../bank.md)")
     lines += ["## Sources", "\n".join(f"- {{cite:t}}`{key}`" for key in head.sources)]
     return "\n\n".join(lines) + "\n"
+
+
+def _wording(other: Wording) -> str:
+    return f'<q>{plain(other.en)}</q> <q lang="zh">{escape(other.zh)}</q>'
 
 
 def chapter_file(name: str) -> str:
