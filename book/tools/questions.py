@@ -35,6 +35,7 @@ BOOK = Path(__file__).resolve().parents[1]
 PAGES = "book/interview/questions/"
 INDEX = "<!-- every question, by topic, level, format and place -->"
 LEDGER = "<!-- every question with its sources and its evidence -->"
+TOPICS_MARK = "data-topics"
 # The part of a file, the heading on its page.
 HEADINGS = {
     "Scenario": "The scenario",
@@ -74,7 +75,7 @@ def page(question: Question) -> str:
     seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
     facts = [
         f'<p lang="zh">{escape(head.title_zh)}</p>',
-        f"<p><b>Also asked as</b> {'; '.join(map(_wording, head.also))}.</p>" if head.also else "",
+        f"<p><b>Also asked as</b> {''.join(map(_wording, head.also))}</p>" if head.also else "",
         f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
         f"{head.minutes} minutes. Asked: {head.often}. "
         f"Facts looked up on {head.looked_up.isoformat()}.</p>",
@@ -102,7 +103,7 @@ def page(question: Question) -> str:
 
 
 def _wording(other: Wording) -> str:
-    return f'<q>{plain(other.en)}</q> <q lang="zh">{escape(other.zh)}</q>'
+    return f'<br><q>{plain(other.en)}</q> <q lang="zh">{escape(other.zh)}</q>'
 
 
 def chapter_file(name: str) -> str:
@@ -184,6 +185,9 @@ def source_read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
         source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
+    elif TOPICS_MARK in source[0]:
+        names = escape(json.dumps(TOPIC_NAMES))
+        source[0] = source[0].replace(TOPICS_MARK, f'data-topics="{names}"')
     elif LEDGER in source[0]:
         source[0] = source[0].replace(LEDGER, ledger(read_bank(questions_folder())))
 

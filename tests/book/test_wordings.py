@@ -42,7 +42,7 @@ def bank(address: str) -> Iterator[tuple[Page, Watch]]:
         yield page, watch
 
 
-@pytest.mark.parametrize(("only", "first"), [("book/interview/questions/", 1), ("", 3)])
+@pytest.mark.parametrize(("only", "first"), [("book/interview/questions/", 1), ("", 1)])
 def test_every_wording_leads_to_its_question(
     bank: tuple[Page, Watch], address: str, only: str, first: int
 ) -> None:
@@ -58,8 +58,10 @@ def test_every_wording_leads_to_its_question(
 
 def test_the_list_of_questions_is_searched_in_the_reader_s_words(bank: tuple[Page, Watch]) -> None:
     page, watch = bank
+    watch.clear()
+    page.reload(wait_until="networkidle")
     field = page.get_by_label("Find a question")
-    assert not any(url == "search.json" for url in watch.fetched)
+    assert "search.json" not in watch.fetched
     for wording, owner in (("why T squared", "t-squared"), ("怎么选教师", "choose-the-teacher")):
         field.fill(wording)
         place = page.locator(".search-results a").first
