@@ -42,8 +42,8 @@ WIDTH = 56  # columns, which fit a phone
 LONGEST = 40  # lines that one reads before one chooses
 SHORT = 150  # letters of a diagnosis among four
 SEED = 1
-# Statements to judge are no program.
-LEFT_OUT = ("rapid-fire",)
+# Statements to judge are no program, and two programs are too long to be read before one chooses.
+LEFT_OUT = ("rapid-fire", "whole-process", "loss-grader")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|-?inf|nan")
 
 
@@ -217,8 +217,6 @@ def differences(fresh: Any, stored: Any, place: str) -> list[str]:
 
 def read() -> dict[str, Any]:
     """Return what is stored, by the drill's name."""
-    if not STORED.exists():
-        return {}
     drills = json.loads(STORED.read_text(encoding="utf-8"))
     return {drill["id"]: drill for chapter in drills for drill in chapter["drills"]}
 
