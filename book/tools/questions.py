@@ -255,6 +255,16 @@ def _inner(element: Tag, first: str) -> str:
     return element.decode_contents().strip()
 
 
+def with_questions(chapters: Any, questions: list[Question]) -> Any:
+    """Return the puzzles of Spot the bug whose drills know what asks for them and teaches them."""
+    for drill in (drill for chapter in chapters for drill in chapter["drills"]):
+        asked = [q.head for q in questions if q.head.drill == drill["id"]]
+        drill["asked"] = [{"id": head.id, "title": head.title} for head in asked]
+        if asked:
+            drill["taught"] = f"{asked[0].chapter}.html"
+    return chapters
+
+
 def write(site: Path, pages_address: str) -> None:
     """Write bank.json, the cards and llms.txt of a built site."""
     questions = read_bank(questions_folder())
@@ -264,6 +274,10 @@ def write(site: Path, pages_address: str) -> None:
     text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
     (site / "book" / "interview" / "bank.json").write_text(text, encoding="utf-8")
     cards.write(bank, site / "book" / "interview", pages_address)
+    puzzles = site / "_static" / "interview" / "spot.json"
+    linked = with_questions(json.loads(puzzles.read_text(encoding="utf-8")), questions)
+    text = json.dumps(linked, ensure_ascii=False, separators=(",", ":"))
+    puzzles.write_text(text, encoding="utf-8")
     lines = [
         "# kdlearn: knowledge distillation and attention transfer",
         "",

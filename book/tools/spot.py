@@ -35,7 +35,6 @@ from kdlearn.drills.grader.drill import IMPORTS, Drill, Solution
 from kdlearn.drills.grader.grade import effects_of
 from kdlearn.drills.grader.observe import Observation
 from kdlearn.drills.grader.search import Inputs, Runs
-from kdlearn.interview import questions_folder, read_bank
 
 STORED = Path(__file__).resolve().parents[1] / "static" / "interview" / "spot.json"
 WIDTH = 56  # columns, which fit a phone
@@ -73,7 +72,6 @@ def puzzles(drill: Drill) -> dict[str, Any]:
                 f"other numbers than the family: mend written_out.py.\n{code[name]}"
             )
     says = diagnoses(drill)
-    asked = [q.head for q in read_bank(questions_folder()) if q.head.drill == drill.id]
     # Some effects are of ways to write it that the family does not have.
     written = [name for name in drill.faults if code[name] != code[""]]
     kept = [name for name in written if len(code[name].splitlines()) <= LONGEST]
@@ -82,8 +80,6 @@ def puzzles(drill: Drill) -> dict[str, Any]:
         "title": drill.title,
         "about": " ".join((drill.reference.__doc__ or "").split()),
         "address": drill_link(drill.id).address,
-        **({"taught": f"{asked[0].chapter}.html"} if asked else {}),
-        "asked": [{"id": head.id, "title": head.title} for head in asked],
         "given": _given(inputs.ordinary[0]),
         "right": {part: shown(value) for part, value in right.on(*EXAMPLE).numbers.items()},
         "mistakes": [
