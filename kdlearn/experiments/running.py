@@ -37,6 +37,7 @@ from kdlearn.experiments import (
     warped_digits,
     which_teacher,
     who_writes,
+    why_it_works,
     wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
@@ -68,6 +69,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
     "who-writes": who_writes,
+    "why-it-works": why_it_works,
     "wrong-labels": wrong_labels,
 }
 
