@@ -29,6 +29,7 @@ from kdlearn.experiments.common import (
 )
 from kdlearn.experiments.lanes import Lanes
 from kdlearn.experiments.same_data import rows_of
+from kdlearn.experiments.which_teacher import OTHER_START
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import accuracy, predict
 from kdlearn.models import SmallCNN
@@ -69,12 +70,12 @@ COLUMNS = (*MEASURED, "kl_seen", "teacher_accuracy")
 def train_teacher(
     width: int, images: Split, recipe: Recipe, seed: int, answers: Tensor | None = None
 ) -> list[SmallCNN]:
-    """Train a network on the pool: on labels, or on another's logits.
+    """Train a network on the pool, from a start of its own: on labels, or on another's logits.
 
     Returns:
         The network at the end of each pass, the finished one last.
     """
-    model = seeded(partial(SmallCNN, width), seed)
+    model = seeded(partial(SmallCNN, width), seed + OTHER_START)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows = rows_of(images, recipe.batch_size, seed)
     steps = len(images) // recipe.batch_size
