@@ -2,7 +2,10 @@
 
 The label is the product of a few of many signs: no sign by itself tells anything about it, and a
 network searches for a long time before it learns all at once. A wide network searches faster; a
-narrow one learns from its labels, its finished answers, or the answers it gave on the way.
+narrow one learns from labels, from its finished answers, or from those it gave on the way.
+
+Sizes, steps and rates were chosen on seeds 5 to 7, which are not reported, so that the teacher is
+always right in the end: one that is not tells something by its mistakes.
 """
 
 from __future__ import annotations
@@ -36,18 +39,18 @@ class Recipe:
         held_out: inputs to measure on.
     """
 
-    signs: int = 32
-    support: int = 5
-    teacher: int = 512
-    student: int = 16
-    teacher_rate: float = 3e-3
+    signs: int = 40
+    support: int = 4
+    teacher: int = 256
+    student: int = 12
+    teacher_rate: float = 6e-3
     student_rate: float = 1e-2
-    weight_decay: float = 0.01
-    teacher_steps: int = 2000
-    student_steps: int = 2000
+    weight_decay: float = 1.0
+    teacher_steps: int = 1600
+    student_steps: int = 1600
     batch_size: int = 64
     checkpoints: int = 40
-    held_out: int = 10_000
+    held_out: int = 4000
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ METHODS = {
     "checkpoints in order, hard": Method("in order", hard=True),
     "one checkpoint, then final": Method("one"),
     "one checkpoint, then final, hard": Method("one", hard=True),
-    "one checkpoint, other signs": Method("one", hard=True, elsewhere=True),
+    "one checkpoint, other signs": Method("one", elsewhere=True),
 }
 RECIPE = Recipe()
 COLUMNS = ("accuracy", "steps_to_90", "support_signal", "other_signal")
@@ -87,7 +90,7 @@ class Networks(nn.Module):
         (B, signs) to (count, B): above 0 means that the product is +1.
 
     Example:
-        >>> Networks(3, 32, 16, seed=0)(torch.ones(5, 32)).shape
+        >>> Networks(3, 40, 16, seed=0)(torch.ones(5, 40)).shape
         torch.Size([3, 5])
     """
 
@@ -116,7 +119,7 @@ def draw(size: int, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor,
 
     Example:
         >>> x, y = draw(4, RECIPE, torch.Generator().manual_seed(0))
-        >>> torch.equal(y, (x[:, :5].prod(1) > 0).float())
+        >>> torch.equal(y, (x[:, :4].prod(1) > 0).float())
         True
     """
     shape = (size, recipe.signs)
