@@ -25,10 +25,10 @@ from kdlearn.experiments.common import (
     check,
     descend,
     measured_on,
+    rows_of,
     seeded,
 )
 from kdlearn.experiments.lanes import Lanes
-from kdlearn.experiments.same_data import rows_of
 from kdlearn.experiments.which_teacher import OTHER_START
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import accuracy, predict

@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdlearn.data import Split
-from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, descend, seeded
+from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, descend, rows_of, seeded
 from kdlearn.experiments.lanes import Lanes
-from kdlearn.experiments.same_data import rows_of
 from kdlearn.experiments.warped_digits import permute_others
 from kdlearn.measure import accuracy, predict
 from kdlearn.models import SmallCNN
