@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from kdlearn.core.files import whole
 from kdlearn.experiments import (
     bert_losses,
+    capacity_gap,
     cluttered_digits,
     consistent_copies,
     date_translation,
@@ -27,6 +28,7 @@ from kdlearn.experiments import (
     same_data,
     shortcut,
     smooth_teachers,
+    sparse_parity,
     subclasses,
     subliminal,
     text_drafts,
@@ -37,12 +39,14 @@ from kdlearn.experiments import (
     warped_digits,
     which_teacher,
     who_writes,
+    why_it_works,
     wrong_labels,
 )
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
     "bert-losses": bert_losses,
+    "capacity-gap": capacity_gap,
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
     "date-translation": date_translation,
@@ -58,6 +62,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "same-data": same_data,
     "shortcut": shortcut,
     "smooth-teachers": smooth_teachers,
+    "sparse-parity": sparse_parity,
     "subclasses": subclasses,
     "subliminal": subliminal,
     "text-drafts": text_drafts,
@@ -68,6 +73,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "warped-digits": warped_digits,
     "which-teacher": which_teacher,
     "who-writes": who_writes,
+    "why-it-works": why_it_works,
     "wrong-labels": wrong_labels,
 }
 
