@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdlearn.data import Split
 from kdlearn.distill.taps import Taps
 from kdlearn.experiments.common import MEASURED, Bench, Row, check, descend, rows_of, seeded
-from kdlearn.experiments.feature_losses import RECIPE, WEIGHTS, Recipe, prepare
+from kdlearn.experiments.feature_losses import RECIPE, TRIALS, Recipe, prepare
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.experiments.shortcut import network
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
@@ -29,6 +29,7 @@ GROUPS = ("group2", "group3")
 # Classes in the alphabetical order of their names, eight to zero: another label map than 0 to 9.
 ALPHABETICAL = (8, 5, 4, 9, 1, 7, 6, 3, 2, 0)
 TOO_STRONG = 100
+TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ class Step:
         """Return the loss of labels and of what a teacher said of this step's canvases."""
         own, weight = self.student(self.images), self.recipe.soft_targets
         labels = F.cross_entropy(own, self.shown.labels[self.rows])
-        return torch.lerp(labels, soft(own, said, temperature=self.recipe.temperature), weight)
+        return torch.lerp(labels, soft(own, said, temperature=TEMPERATURE), weight)
 
     def attend(self, targets: Callable[[str], Tensor], times: float = 1.0) -> Tensor:
         """Return the loss of labels and of attention transfer to targets, by name of the group."""
         with Taps(self.student, list(GROUPS)) as taps:
             loss = F.cross_entropy(self.student(self.images), self.shown.labels[self.rows])
             for group in GROUPS:
-                weight = times * WEIGHTS["AT"][0]
+                weight = times * TRIALS["AT"][1]
                 loss = loss + weight * attention_transfer_loss(taps[group], targets(group))
         return loss
 

@@ -14,7 +14,7 @@ from kdlearn.experiments.silent_failures import METHODS, Step
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.measure import predict
 
-RECIPE = replace(RECIPE, images=8, copies=2, temperature=4.0, soft_targets=0.5)
+RECIPE = replace(RECIPE, images=8, copies=2, soft_targets=0.5)
 
 
 @pytest.fixture
