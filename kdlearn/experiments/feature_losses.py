@@ -1,7 +1,7 @@
 """Which loss on hidden layers helps, alone and beside soft targets?
 
-Each canvas has a real digit somewhere and a texture that says nothing beside it. A narrow student
-sees 1,000 digits, on eight canvases each, and its teacher 3,000. All students have the same first
+Each canvas has a real digit somewhere and a texture that says nothing beside it. A narrower student
+sees 200 digits, on eight canvases each, and its teacher 3,000. All students have the same first
 weights, order and number of steps.
 
 Every method has three trials, each a row: three weights, of labels alone three learning rates, of
@@ -72,12 +72,12 @@ class Recipe:
     """
 
     pool: int = 3000
-    images: int = 1000
+    images: int = 200
     copies: int = 8
     teacher: int = 12
-    student: int = 4
+    student: int = 8
     teacher_epochs: int = 2
-    student_epochs: int = 5
+    student_epochs: int = 25
     batch_size: int = 64
     learning_rate: float = 2e-2
     soft_targets: float = 0.5
@@ -212,13 +212,13 @@ TRIALS = {
     "labels": (0.01, 0.02, 0.04),
     "KD": (2.0, 4.0, 8.0),
     "hint": (0.3, 1.5, 7.5),
-    "AT": (6.0, 30.0, 150.0),
-    "NST": (0.6, 3.0, 15.0),
-    "FSP": (0.6, 3.0, 15.0),
+    "AT": (10.0, 50.0, 250.0),
+    "NST": (1.6, 8.0, 40.0),
+    "FSP": (1.0, 5.0, 25.0),
     "SP": (120.0, 600.0, 3000.0),
-    "RKD": (0.6, 3.0, 15.0),
-    "PKT": (3000.0, 15000.0, 75000.0),
-    "contrastive": (0.25, 1.25, 6.25),
+    "RKD": (1.0, 5.0, 25.0),
+    "PKT": (4000.0, 20000.0, 100000.0),
+    "contrastive": (0.16, 0.8, 4.0),
 }
 
 
