@@ -309,9 +309,9 @@ def train_student(bench: Bench[Recipe], method: Method) -> nn.Module:
     """Train a student with one method."""
     recipe = bench.recipe
     student = seeded(partial(network, recipe.student), bench.seed)
-    terms = seeded(lambda: method.terms(recipe), bench.seed)
+    distiller = seeded(lambda: Distiller(student, bench.teacher, method.terms(recipe)), bench.seed)
     fit(
-        Distiller(student, bench.teacher, terms),
+        distiller,
         bench.images,
         epochs=recipe.student_epochs,
         batch_size=recipe.batch_size,
