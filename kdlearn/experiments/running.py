@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from kdlearn.core.files import whole
 from kdlearn.experiments import (
+    backdoor,
     bert_losses,
     cluttered_digits,
     consistent_copies,
@@ -18,11 +19,14 @@ from kdlearn.experiments import (
     divergences,
     drafts,
     dropped_term,
+    extraction,
+    four_heads,
     initialization,
     kl_estimators,
     linear_recall,
     real_digits,
     relu_on_logits,
+    retrieval,
     same_crop,
     same_data,
     shortcut,
@@ -42,6 +46,7 @@ from kdlearn.experiments import (
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "backdoor": backdoor,
     "bert-losses": bert_losses,
     "cluttered-digits": cluttered_digits,
     "consistent-copies": consistent_copies,
@@ -49,11 +54,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "divergences": divergences,
     "drafts": drafts,
     "dropped-term": dropped_term,
+    "extraction": extraction,
+    "four-heads": four_heads,
     "initialization": initialization,
     "kl-estimators": kl_estimators,
     "linear-recall": linear_recall,
     "real-digits": real_digits,
     "relu-on-logits": relu_on_logits,
+    "retrieval": retrieval,
     "same-crop": same_crop,
     "same-data": same_data,
     "shortcut": shortcut,
