@@ -157,7 +157,7 @@ def membership(model: nn.Module, members: Split, others: Split) -> tuple[float, 
         ]
     )
     truth = torch.cat([torch.ones(len(members)), torch.zeros(len(others))])
-    false, found, _ = roc_curve(truth, scores)
+    false, found, _ = roc_curve(truth, scores, drop_intermediate=False)
     return float(roc_auc_score(truth, scores)), float(found[false <= 0.01].max())
 
 
@@ -210,7 +210,7 @@ def run_seed(
 
     ``member_auc`` and ``member_found`` (per cent, at 1 % false alarms) ask each model, by its
     loss, which images the *provider's* model was trained on. ``repeats_canaries`` is the share of
-    the canaries that a student gives back; in the first row, that of a model that met none.
+    its own queries' canaries that a student gives back, also where it was not told any.
     """
     methods = list(methods)
     check(METHODS, methods, on)
@@ -235,18 +235,13 @@ def run_seed(
             "member_found": 100 * found,
         }
 
-    def sung(model: nn.Module, images: Split, told: Tensor, rows: Tensor) -> float:
-        logits = predict(model, images.images[rows])
-        return 100 * accuracy(logits, told[rows].argmax(1))
-
     yield measured("teacher", teacher)
     for name in methods:
         method = METHODS[name]
         images = queries_of(method, members, strangers, seed)
         answers = predict(teacher, images.images).softmax(1)
-        told, rows = with_canaries(answers, recipe.canaries, seed)
-        if not method.canaries:
-            told = answers
+        songs, rows = with_canaries(answers, recipe.canaries, seed)
+        told = songs if method.canaries else answers
         if method.told == "labels":
             told = F.one_hot(images.labels, CLASSES).float()
         told = shown(told, method.told)
@@ -260,7 +255,5 @@ def run_seed(
             temperature=method.temperature,
             jitter=method.jitter,
         )
-        row = measured(name, student)
-        if method.canaries:
-            row["repeats_canaries"] = sung(student, images, told, rows)
-        yield row
+        sung = accuracy(predict(student, images.images[rows]), songs[rows].argmax(1))
+        yield {**measured(name, student), "repeats_canaries": 100 * sung}

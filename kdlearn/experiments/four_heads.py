@@ -48,7 +48,7 @@ class Recipe:
     scenes: int = 300
     held_out: int = 1000
     teacher: int = 16
-    student: int = 6
+    student: int = 8
     teacher_steps: int = 600
     steps: int = 400
     batch_size: int = 50
@@ -177,7 +177,7 @@ class FourHeads(nn.Module):
             block(1, width), nn.MaxPool2d(2), block(width, 2 * width), block(2 * width, 2 * width)
         )
         self.late = nn.Sequential(nn.MaxPool2d(2), block(2 * width, 4 * width))
-        self.pixels = nn.Conv2d(2 * width, 11, 1)
+        self.pixels = nn.Conv2d(6 * width, 11, 1)
         self.cells = nn.Conv2d(4 * width, 11 + 4 * EDGES, 3, stride=3)
         self.scene = nn.Linear(16 * width, 11)
 
@@ -186,10 +186,11 @@ class FourHeads(nn.Module):
         early = self.early(images)
         late = self.late(early)
         scene = self.scene(F.adaptive_max_pool2d(late, 2).flatten(1))
+        both = torch.cat([early, F.interpolate(late, scale_factor=2)], dim=1)
         cells = self.cells(late).flatten(2).transpose(1, 2)
         return {
             "labels": scene[:, :10],
-            "pixels": self.pixels(early),
+            "pixels": self.pixels(both),
             "cells": cells[..., :11],
             "edges": cells[..., 11:].unflatten(2, (4, EDGES)),
             "total": SPREAD * (1 + scene[:, 10]),

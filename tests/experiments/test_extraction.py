@@ -46,12 +46,11 @@ def test_canaries_swap_two_classes_and_leave_the_other_answers_alone():
     torch.testing.assert_close(told.sort(1).values, answers.sort(1).values)
 
 
-def test_the_truth_is_read_only_where_labels_are_told():
+def test_each_student_has_its_row():
     short = replace(RECIPE, members=60, strangers=60, steps=3, teacher=(8,), student=(8,))
     methods = ["answer, 50 queries", "noise", "canaries, probabilities", "labels, 50 queries"]
     rows = {row["method"]: row for row in extraction.run_seed(0, recipe=short, methods=methods)}
     assert list(rows) == ["teacher", *methods]
-    assert [name for name, row in rows.items() if "repeats_canaries" in row] == [methods[2]]
 
 
 def test_a_student_of_whole_answers_gets_nearer_to_the_model_than_one_of_its_noise():
