@@ -77,10 +77,10 @@ METHODS = {
     **{f"fine-tuned twice as long, rate {rate}": Method(rate) for rate in RATES},
     **{
         f"NAD, weight {weight}, rate {rate}": Method(rate, weight=weight)
-        for weight in (100, 1000, 10000)
+        for weight in (100, 300, 1000)
         for rate in RATES
     },
-    "NAD, weight 1000, rate 0.01, maps of other images": Method(weight=1000, own_maps=False),
+    "NAD, weight 300, rate 0.01, maps of other images": Method(weight=300, own_maps=False),
 }
 RECIPE = Recipe()
 COLUMNS = ("accuracy", "attack")
