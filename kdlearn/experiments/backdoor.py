@@ -71,7 +71,7 @@ class Method:
     own_maps: bool = True
 
 
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.003, 0.01, 0.03, 0.05)
 METHODS = {
     **{f"fine-tuned once, rate {rate}": Method(rate, stages=1) for rate in RATES},
     **{f"fine-tuned twice as long, rate {rate}": Method(rate) for rate in RATES},
