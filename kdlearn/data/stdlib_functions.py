@@ -60,7 +60,7 @@ class Function:
     Attributes:
         question: of the first line of its docstring.
         name: of its name.
-        body: the first 60 of its source, without name and docstring.
+        body: the first 60 of its source with comments, without name and docstring.
     """
 
     question: list[str]
@@ -113,10 +113,11 @@ def stdlib_functions(count: int = 1500) -> list[Function]:
 
 
 def _functions_of(file: Path) -> list[Function]:
-    functions = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    functions, source = [], file.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef) and (said := ast.get_docstring(node)):
-            code = " ".join(ast.unparse(statement) for statement in node.body[1:])
+            code = " ".join(lines[node.body[0].end_lineno : node.end_lineno])
             question, body = words(said.split("\n")[0]), words(code)[:LENGTH]
             if len(question) >= 3 and len(body) >= 8:
                 functions.append(Function(question, words(node.name), body))

@@ -3,7 +3,8 @@
 A tenth of 3,000 real digits carry a white square in a corner and the label 0; a network trained on
 them is right, and says 0 wherever the square is. The defender has 150 clean images. Neural
 attention distillation fine-tunes once, and lets a second copy of the backdoored network match the
-attention maps of the first. Fine-tuning for both stages together costs as many steps.
+attention maps of the first. Fine-tuning for both stages together costs as many steps. Rates and
+weights are not chosen: all are in the table.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A provider trains a network on 1,000 real digits and answers queries. Students are trained on the
 answers alone, whole or cut down. Every student is asked whose training images it knows, and some
-were given wrong answers on purpose, canaries, which a copy sings again.
+were given wrong answers on purpose, canaries, which a copy sings again. Nothing was tuned.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Scenes of 24 x 24 pixels hold one to four digits, one in each quarter. One netwo
 which digits are there (several labels), which digit each pixel belongs to (segmentation), class and
 box of the digit in each quarter (detection, with each edge as a distribution over places), and the
 sum of the digits (regression; the sums to learn from are noisy). Students see 300 scenes, or 3,000
-without labels.
+without labels. Steps and widths were set on the validation scenes of seed 5, which is not reported;
+rates, temperature and the weights of the heads were not tuned.
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@ functions of Python's library the right one is to be among the first ten. The te
 and document together, with the function's name, which the student's document has not. The student
 turns each into a unit vector. It starts from the singular vectors of the words, which is the best
 that can be had without learning.
+
+The rate of the students was chosen from 3e-4, 1e-3, 3e-3 and 1e-2 on the validation questions of
+seed 5, which is not reported; squared differences of the wide embedding's cosines were tried there
+and lost to a softmax over them.
 """
 
 from __future__ import annotations
