@@ -73,7 +73,7 @@ def test_a_sum_is_pulled_only_where_the_teacher_is_nearer_to_the_label(scenes):
 
 
 def test_every_student_has_its_row():
-    tiny = {"pool": 40, "scenes": 10, "held_out": 20, "teacher": 2, "student": 2}
-    short = replace(RECIPE, **tiny, teacher_steps=2, steps=2, batch_size=10)
+    tiny = {"pool": 100, "scenes": 20, "held_out": 20, "teacher": 4, "student": 2}
+    short = replace(RECIPE, **tiny, teacher_steps=40, steps=2, batch_size=20)
     rows = list(four_heads.run_seed(0, recipe=short))
     assert [row["method"] for row in rows] == ["teacher", *METHODS]
