@@ -2,7 +2,7 @@
 
 A provider trains a network on 1,000 real digits and answers queries. Students are trained on the
 answers alone, whole or cut down. Every student is asked whose training images it knows, and some
-were given wrong answers on purpose, canaries, which a copy sings again. Nothing was tuned.
+were given wrong answers on purpose, canaries: whoever gives them back was trained on them. Nothing was tuned.
 """
 
 from __future__ import annotations
@@ -240,8 +240,8 @@ def run_seed(
         method = METHODS[name]
         images = queries_of(method, members, strangers, seed)
         answers = predict(teacher, images.images).softmax(1)
-        songs, rows = with_canaries(answers, recipe.canaries, seed)
-        told = songs if method.canaries else answers
+        marked, rows = with_canaries(answers, recipe.canaries, seed)
+        told = marked if method.canaries else answers
         if method.told == "labels":
             told = F.one_hot(images.labels, CLASSES).float()
         told = shown(told, method.told)
@@ -255,5 +255,5 @@ def run_seed(
             temperature=method.temperature,
             jitter=method.jitter,
         )
-        sung = accuracy(predict(student, images.images[rows]), songs[rows].argmax(1))
-        yield {**measured(name, student), "repeats_canaries": 100 * sung}
+        repeated = accuracy(predict(student, images.images[rows]), marked[rows].argmax(1))
+        yield {**measured(name, student), "repeats_canaries": 100 * repeated}
