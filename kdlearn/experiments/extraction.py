@@ -2,7 +2,8 @@
 
 A provider trains a network on 1,000 real digits and answers queries. Students are trained on the
 answers alone, whole or cut down. Every student is asked whose training images it knows, and some
-were given wrong answers on purpose, canaries: whoever gives them back was trained on them. Nothing was tuned.
+were given wrong answers on purpose, canaries: whoever gives them back was trained on them. Nothing
+was tuned.
 """
 
 from __future__ import annotations
