@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from kdlearn.core.files import whole
 from kdlearn.experiments import (
+    backdoor,
     bert_losses,
     capacity_gap,
     cluttered_digits,
@@ -19,14 +20,17 @@ from kdlearn.experiments import (
     divergences,
     drafts,
     dropped_term,
+    extraction,
     feature_losses,
     fidelity,
+    four_heads,
     initialization,
     kl_estimators,
     linear_recall,
     rare_classes,
     real_digits,
     relu_on_logits,
+    retrieval,
     same_crop,
     same_data,
     several_teachers,
@@ -51,6 +55,7 @@ from kdlearn.experiments import (
 from kdlearn.experiments.common import Experiment, Row, check
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "backdoor": backdoor,
     "bert-losses": bert_losses,
     "capacity-gap": capacity_gap,
     "cluttered-digits": cluttered_digits,
@@ -59,14 +64,17 @@ EXPERIMENTS: dict[str, Experiment] = {
     "divergences": divergences,
     "drafts": drafts,
     "dropped-term": dropped_term,
+    "extraction": extraction,
     "feature-losses": feature_losses,
     "fidelity": fidelity,
+    "four-heads": four_heads,
     "initialization": initialization,
     "kl-estimators": kl_estimators,
     "linear-recall": linear_recall,
     "rare-classes": rare_classes,
     "real-digits": real_digits,
     "relu-on-logits": relu_on_logits,
+    "retrieval": retrieval,
     "same-crop": same_crop,
     "same-data": same_data,
     "several-teachers": several_teachers,
