@@ -25,7 +25,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf editions colab test check unit refusals slow notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve pdf editions colab test check unit refusals slow notebooks drills results catalogs repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -104,6 +104,9 @@ results: $(STAMP) ## make the tables of kdlearn/results anew (SEEDS=0,1,2,3,4, O
 		$(BIN)/kdlearn experiment "$$name" --seeds $(SEEDS) --output "_build/results/$$file" && \
 		mv "_build/results/$$file" "kdlearn/results/$$file" || exit 1; \
 	done
+
+catalogs: $(STAMP) ## take what the English pages say into the catalogs of the Chinese ones
+	$(call step,Catalogs,$(BIN)/python book/tools/catalogs.py update,See above.)
 
 repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
 	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)

@@ -18,6 +18,8 @@ from typing import Any
 
 import cards
 from bs4 import BeautifulSoup, Tag
+from interface import _
+from messages import anchor
 from sphinx.application import Sphinx
 
 from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, questions_folder, read, read_bank
@@ -36,6 +38,8 @@ HEADINGS = {
     "Napkin numbers": "Napkin numbers",
     "Evidence": "Evidence",
 }
+# What a question has in Chinese: the part of a file, the heading with the same answer in English.
+CHINESE_PARTS = {"30 秒": "In 30 seconds", "两分钟": "In two minutes"}
 TOPIC_NAMES = {
     "foundations": "Foundations",
     "process": "The process",
@@ -91,6 +95,33 @@ def page(question: Question) -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def chinese_page(question: Question) -> str:
+    """Return the Chinese page of a question: its title and its answers to say aloud."""
+    head = question.head
+    facts = [
+        _(TOPIC_NAMES[head.topic]),
+        _(head.level),
+        _(FORMAT_NAMES[head.format]),
+        _("About {n} minutes", n=head.minutes),
+    ]
+    lines = [
+        f"# {head.title_zh}",
+        f'<div class="chapter-head"><p lang="en">{escape(head.title)}</p>'
+        f"<p>{_(', ').join(facts)}{_('.')}</p></div>",
+    ]
+    for part, heading in CHINESE_PARTS.items():
+        if part in question.parts:
+            lines += [f"{{#{anchor(heading)}}}\n## {_(heading)}", question.parts[part]]
+    rest = _("The whole question: pushes, wrong answers, evidence, rubric")
+    lines += [
+        f"## {_('Read and practice')}",
+        f"- [](../../{chapter_file(head.chapter)})",
+        f'- <a href="../../../../{PAGES}{head.id}.html" hreflang="en">{rest}</a>',
+        f"- [{_('All questions')}](../bank.md)",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
 def chapter_file(name: str) -> str:
     """Return a chapter with its ending, below book/."""
     notebook = BOOK / f"{name}.ipynb"
@@ -126,6 +157,19 @@ def index(questions: list[Question]) -> str:
     places = _by(questions, lambda question: [place.where for place in question.head.seen_at])
     for place, found in places.items():
         lines.append(f"**{place}:** {_links(found)}")
+    return "\n\n".join(lines)
+
+
+def chinese_index(questions: list[Question]) -> str:
+    """Return the list of all questions by topic, with their Chinese titles."""
+    lines = []
+    for topic, found in _by(questions, lambda question: [question.head.topic], TOPICS).items():
+        entries = [
+            f"- [{q.head.title_zh}](questions/{q.head.id}.md)\n"
+            f'  <span lang="en">{escape(q.head.title)}</span>'
+            for q in found
+        ]
+        lines += [f"## {_(TOPIC_NAMES[topic])}", "{.questions}\n" + "\n".join(entries)]
     return "\n\n".join(lines)
 
 
@@ -166,10 +210,13 @@ def _links(questions: list[Question]) -> str:
 
 def source_read(app: Sphinx, name: str, source: list[str]) -> None:
     """Have Sphinx read a question as its page, and the mark INDEX as the lists."""
+    english = app.config.language == "en"
     if name.startswith(PAGES):
-        source[0] = page(read(source[0], name.removeprefix(PAGES)))
+        write_page = page if english else chinese_page
+        source[0] = write_page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
-        source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
+        write_index = index if english else chinese_index
+        source[0] = source[0].replace(INDEX, write_index(read_bank(questions_folder())))
     elif LEDGER in source[0]:
         source[0] = source[0].replace(LEDGER, ledger(read_bank(questions_folder())))
 

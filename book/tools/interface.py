@@ -1,0 +1,25 @@
+"""What the site itself says, in the language of this build: `_("Search")`.
+
+English is the key, as in gettext. A build has one language, which `speak` sets when it begins.
+"""
+
+_texts: dict[str, str] = {}
+
+
+def speak(texts: dict[str, str]) -> None:
+    """Take the translations of this build."""
+    _texts.clear()
+    _texts.update(texts)
+
+
+def _(text: str, **values: object) -> str:
+    """Return a text of the site in the language of this build, with its values filled in.
+
+    Example:
+        >>> _("About {n} minutes", n=3)
+        'About 3 minutes'
+    """
+    text = _texts.get(text, text)
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
