@@ -68,25 +68,10 @@ SCALES = {
     "百万": 1e6,
     "亿": 1e8,
 }
-NUMERALS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-]
+NUMERALS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+)
 HAN = "\u4e00-\u9fff"
 HALF_WIDTH = re.compile(f'[{HAN}”）][,;:?!.](?![\\w/])|[{HAN}][("]|[)"][{HAN}]')
 MARKDOWN = MarkdownIt("commonmark")

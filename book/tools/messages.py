@@ -27,6 +27,7 @@ ROW = re.compile(r"^\s*\|")
 RULE = re.compile(r"^[\s|:-]+$")
 # Lines that say nothing themselves: attributes, anchors, comments.
 SILENT = re.compile(r"^\s*(\{[.#][^}]*\}|\([\w-]+\)=|<!--.*-->)\s*$")
+TWICE = re.compile(r"^\(([\w-]+)\)=\n(\{#\1\})$", re.MULTILINE)
 COMMENT = re.compile(r"\s*<!--.*?-->", re.DOTALL)
 HTML = re.compile(r"^\s*</?(?:details|summary|div|noscript|img|p|section|span)\b")
 OPEN_SUMMARY = re.compile(r"<summary>(?!.*</summary>)")
@@ -64,7 +65,7 @@ def _say(text: str, translate: Translate) -> str:
 
 
 def translated(markdown: str, translate: Translate) -> str:
-    """Return Markdown with each of its messages translated.
+    r"""Return Markdown with each of its messages translated.
 
     Args:
         markdown: a page, or a cell of a notebook.
@@ -78,7 +79,8 @@ def translated(markdown: str, translate: Translate) -> str:
         - ONE LINE
         - $T$
     """
-    return "\n".join(_lines(markdown, translate))
+    # Where a title has an anchor of its own, with the same name, one of the two is enough.
+    return TWICE.sub(r"\2", "\n".join(_lines(markdown, translate)))
 
 
 def _lines(markdown: str, translate: Translate) -> Iterator[str]:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
+from interface import _
 
 LEFT_OUT = (
     ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
@@ -63,7 +64,8 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
 
 def _question(found: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return one entry for an interview question: a bank must not crowd out the chapters."""
-    texts = [found[0]["x"], *(part["x"] for part in found if part["h"] in SPOKEN)]
+    spoken = {*SPOKEN, *map(_, SPOKEN)}
+    texts = [found[0]["x"], *(part["x"] for part in found if part["h"] in spoken)]
     return [found[0] | {"x": " ".join(texts)[:LONGEST]}]
 
 
@@ -94,11 +96,11 @@ def _entries(page: str, title: str, article: Tag) -> list[dict[str, str]]:
 
 
 def write(site: Path) -> None:
-    """Write the index of a built site beside its pages."""
+    """Write the index of a built site beside its pages; the Chinese one has its own."""
     index = []
     for path in sorted(site.rglob("*.html")):
         name = path.relative_to(site).as_posix()
-        if not name.startswith(("_static/", "search", "404", "index", "genindex")):
+        if not name.startswith(("_static/", "zh/", "search", "404", "index", "genindex")):
             index += sections(name, path.read_text(encoding="utf-8"))
     text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     (site / "search.json").write_text(text, encoding="utf-8")

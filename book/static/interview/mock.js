@@ -1,6 +1,7 @@
 // The mock interview: choose, hear a question, speak, uncover, score, answer a push. All of it stays in the browser.
 "use strict";
 (() => {
+  const { _ } = globalThis;
   const mount = document.querySelector("[data-mock]");
   const base = document.documentElement.dataset.root;
   const KEY = "kdlearn:mock";
@@ -8,16 +9,17 @@
   // Days until a question comes back, by its score.
   const FIRST = { 1: 1, 2: 1, 3: 4, 4: 9 };
   const TOPICS = {
-    foundations: "Foundations", process: "The process", losses: "Losses", features: "Features and relations",
-    "attention-transfer": "Attention transfer", attention: "Attention", coding: "Code", transformers: "Transformers",
-    language: "Language models", evaluation: "Evaluation", production: "Production and design",
-    safety: "Safety, law, your project",
+    foundations: _("Foundations"), process: _("The process"), losses: _("Losses"), features: _("Features and relations"),
+    "attention-transfer": _("Attention transfer"), attention: _("Attention"), coding: _("Code"), transformers: _("Transformers"),
+    language: _("Language models"), evaluation: _("Evaluation"), production: _("Production and design"),
+    safety: _("Safety, law, your project"),
   };
+  const LEVELS = { junior: _("junior"), mid: _("mid"), senior: _("senior"), research: _("research") };
   const ROLES = {
-    any: ["Any", () => true],
-    junior: ["Junior", (q) => q.level === "junior" || q.level === "mid"],
-    senior: ["Senior", (q) => q.level === "mid" || q.level === "senior"],
-    research: ["Research", (q) => q.level === "senior" || q.level === "research"],
+    any: [_("Any"), () => true],
+    junior: [_("Junior"), (q) => q.level === "junior" || q.level === "mid"],
+    senior: [_("Senior"), (q) => q.level === "mid" || q.level === "senior"],
+    research: [_("Research"), (q) => q.level === "senior" || q.level === "research"],
   };
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -60,28 +62,28 @@
   const choose = () => {
     key = () => {};
     const role = make("select", { id: "mock-role" }, ...Object.entries(ROLES).map(([value, [text]]) => make("option", { value, textContent: text })));
-    const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: "All topics" }),
+    const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: _("All topics") }),
       ...Object.entries(TOPICS).filter(([value]) => bank.some((q) => q.topic === value))
         .map(([value, text]) => make("option", { value, textContent: text })));
-    const length = make("select", { id: "mock-length" }, ...[10, 20, 30, 60].map((minutes) => make("option", { value: minutes, textContent: `${minutes} minutes`, selected: minutes === 30 })));
+    const length = make("select", { id: "mock-length" }, ...[10, 20, 30, 60].map((minutes) => make("option", { value: minutes, textContent: _("{n} minutes", { n: minutes }), selected: minutes === 30 })));
     const waiting = bank.filter(due).length;
     const wanted = () => bank.filter((q) => ROLES[role.value][1](q) && (!topic.value || q.topic === topic.value));
     const count = make("p", { className: "mock-count", role: "status" });
-    const tell = () => { count.textContent = `${wanted().length} questions to draw from. ${waiting ? `${waiting} of all are due today.` : "None is due today."}`; };
+    const tell = () => { const today = waiting ? _("{n} of all are due today.", { n: waiting }) : _("None is due today."); count.textContent = `${_("{n} questions to draw from.", { n: wanted().length })} ${today}`; };
     role.addEventListener("change", tell);
     topic.addEventListener("change", tell);
     const begin = (questions, minutes) => {
-      if (!questions.length) { count.textContent = "No question fits: choose another role or topic."; return; }
+      if (!questions.length) { count.textContent = _("No question fits: choose another role or topic."); return; }
       round = { left: questions, minutes, ends: Date.now() + minutes * 60_000, done: [] };
       ask();
     };
     // What is due comes first, then what was never asked, then the rest.
     const rank = (q) => (due(q) ? 0 : seen[q.id] ? 2 : 1);
-    const start = make("button", { type: "button", className: "button first", textContent: "Begin" });
+    const start = make("button", { type: "button", className: "button first", textContent: _("Begin") });
     start.addEventListener("click", () => begin(shuffled(wanted()).sort((a, b) => rank(a) - rank(b)), Number(length.value)));
-    const repeat = make("button", { type: "button", className: "button", textContent: `Repeat what is due (${waiting})`, disabled: !waiting });
+    const repeat = make("button", { type: "button", className: "button", textContent: _("Repeat what is due ({n})", { n: waiting }), disabled: !waiting });
     repeat.addEventListener("click", () => begin(shuffled(bank.filter(due)), Number(length.value)));
-    const save = make("button", { type: "button", className: "button", textContent: "Export" });
+    const save = make("button", { type: "button", className: "button", textContent: _("Export") });
     save.addEventListener("click", () => {
       const file = new Blob([JSON.stringify(seen)], { type: "application/json" });
       const link = make("a", { href: URL.createObjectURL(file), download: "kdlearn-mock.json" });
@@ -96,16 +98,16 @@
         seen = { ...seen, ...record };
         keep();
         choose();
-      } catch { count.textContent = "This file holds no scores: choose one that Export wrote."; }
+      } catch { count.textContent = _("This file holds no scores: choose one that Export wrote."); }
     });
     mount.replaceChildren(
       make("div", { className: "mock-form" },
-        make("label", { htmlFor: "mock-role", textContent: "Role" }), role,
-        make("label", { htmlFor: "mock-topic", textContent: "Topic" }), topic,
-        make("label", { htmlFor: "mock-length", textContent: "Length" }), length),
+        make("label", { htmlFor: "mock-role", textContent: _("Role") }), role,
+        make("label", { htmlFor: "mock-topic", textContent: _("Topic") }), topic,
+        make("label", { htmlFor: "mock-length", textContent: _("Length") }), length),
       count, make("div", { className: "mock-buttons" }, start, repeat),
-      make("details", {}, make("summary", { textContent: "Take your scores with you" }),
-        make("div", { className: "mock-buttons" }, save, make("label", { htmlFor: "mock-file", textContent: "Import" }), file)));
+      make("details", {}, make("summary", { textContent: _("Take your scores with you") }),
+        make("div", { className: "mock-buttons" }, save, make("label", { htmlFor: "mock-file", textContent: _("Import") }), file)));
     tell();
   };
 
@@ -116,7 +118,7 @@
       if (!round || (!shown.isConnected && Date.now() - began > 1000)) { clearInterval(timer); return; }
       const s = Math.floor((Date.now() - began) / 1000);
       const left = Math.max(0, Math.ceil((round.ends - Date.now()) / 60_000));
-      shown.textContent = `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}, ${left} min left`;
+      shown.textContent = _("{clock}, {n} min left", { clock: `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}`, n: left });
     };
     const timer = setInterval(tick, 500);
     setTimeout(tick);
@@ -127,21 +129,21 @@
     if (!round.left.length || Date.now() > round.ends) return finish();
     const q = round.left.shift();
     const layers = [
-      ["In 30 seconds", q.parts["30 seconds"]],
-      ["In two minutes", q.parts["2 minutes"]],
-      ["Whiteboard and numbers", [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
-      ["Evidence", q.parts.evidence],
+      [_("In 30 seconds"), q.parts["30 seconds"]],
+      [_("In two minutes"), q.parts["2 minutes"]],
+      [_("Whiteboard and numbers"), [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
+      [_("Evidence"), q.parts.evidence],
     ].filter(([, text]) => text);
     const shown = make("div", { className: "mock-layers" });
     const next = make("button", { type: "button", className: "button first" });
-    const head = make("p", { className: "mock-head" }, `Question ${round.done.length + 1}. ${TOPICS[q.topic]}, ${q.level}. `, clock());
+    const head = make("p", { className: "mock-head" }, `${_("Question {n}. {topic}, {level}.", { n: round.done.length + 1, topic: TOPICS[q.topic], level: LEVELS[q.level] })} `, clock());
     const title = make("h2", { innerHTML: q.heading, tabIndex: -1 });
     mount.replaceChildren(head, title,
       ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario)] : []),
       html("mock-question", q.parts.question), shown, next);
     title.focus({ preventScroll: true });
     let at = 0;
-    const name = () => { next.textContent = at < layers.length ? `Uncover: ${layers[at][0].toLowerCase()}` : "Score yourself"; };
+    const name = () => { next.textContent = at < layers.length ? _("Uncover: {layer}", { layer: layers[at][0].toLowerCase() }) : _("Score yourself"); };
     const uncover = () => {
       if (at < layers.length) {
         const [heading, text] = layers[at++];
@@ -176,9 +178,9 @@
       push(q, points, shown);
     };
     shown.append(
-      make("details", {}, make("summary", { textContent: "What people say, and why it is wrong" }),
+      make("details", {}, make("summary", { textContent: _("What people say, and why it is wrong") }),
         ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`))),
-      make("h3", { textContent: "How good was your answer?" }), lines);
+      make("h3", { textContent: _("How good was your answer?") }), lines);
     key = (event) => {
       if ("1234".includes(event.key)) take(Number(event.key));
       if (event.key === "Escape") finish();
@@ -191,14 +193,14 @@
     const one = q.follow_ups[Math.min(Math.max(points - 2, 0), q.follow_ups.length - 1)];
     const answer = html("mock-layer", one.answer);
     answer.hidden = true;
-    const open = make("button", { type: "button", className: "button first", textContent: "Uncover the answer" });
-    const next = make("button", { type: "button", className: "button first", textContent: "Next question" });
-    const read = make("a", { href: q.chapter, textContent: "Read the chapter" });
+    const open = make("button", { type: "button", className: "button first", textContent: _("Uncover the answer") });
+    const next = make("button", { type: "button", className: "button first", textContent: _("Next question") });
+    const read = make("a", { href: q.chapter, textContent: _("Read the chapter") });
     const uncover = () => { answer.hidden = false; open.remove(); after.hidden = false; };
     const after = make("div", { className: "mock-buttons", hidden: true }, next, read);
     open.addEventListener("click", uncover);
     next.addEventListener("click", ask);
-    shown.append(make("h3", { textContent: "The interviewer pushes" }), html("mock-question", one.question), open, answer, after);
+    shown.append(make("h3", { textContent: _("The interviewer pushes") }), html("mock-question", one.question), open, answer, after);
     key = (event) => {
       if (event.key === "Enter") { event.preventDefault(); if (answer.hidden) uncover(); else ask(); }
       if (event.key === "n") ask();
@@ -211,27 +213,39 @@
     key = () => {};
     const { done } = round;
     round = null;
-    const again = make("button", { type: "button", className: "button first", textContent: "Another interview" });
+    const again = make("button", { type: "button", className: "button first", textContent: _("Another interview") });
     again.addEventListener("click", choose);
     if (!done.length) return choose();
     const mean = done.reduce((sum, [, points]) => sum + points, 0) / done.length;
     const body = make("tbody", {}, ...done.map(([q, points]) => make("tr", {},
       make("td", {}, make("a", { href: `questions/${q.id}.html`, textContent: q.title.replace(/[`$]/g, "") })),
       make("td", { className: "number", textContent: String(points) }),
-      make("td", { className: "number", textContent: `${Math.round(seen[q.id].interval)} d` }))));
-    const head = make("thead", {}, make("tr", {}, ...["Question", "Score", "Again in"].map((textContent) => make("th", { textContent, scope: "col" }))));
+      make("td", { className: "number", textContent: _("{n} d", { n: Math.round(seen[q.id].interval) }) }))));
+    const head = make("thead", {}, make("tr", {}, ...[_("Question"), _("Score"), _("Again in")].map((textContent) => make("th", { textContent, scope: "col" }))));
     mount.replaceChildren(
-      make("h2", { textContent: `${done.length} question${done.length === 1 ? "" : "s"}, ${mean.toFixed(1)} of 4 on average`, tabIndex: -1 }),
+      make("h2", { textContent: done.length === 1
+        ? _("1 question, {mean} of 4 on average", { mean: mean.toFixed(1) })
+        : _("{n} questions, {mean} of 4 on average", { n: done.length, mean: mean.toFixed(1) }), tabIndex: -1 }),
       make("div", { className: "scroll", tabIndex: 0 }, make("table", {}, head, body)), again);
     mount.querySelector("h2").focus({ preventScroll: true });
     return undefined;
   };
 
-  mount.textContent = "The questions are coming …";
+  mount.textContent = _("The questions are coming …");
   // Typefaces load when a letter needs them, which may be when the network is gone.
   for (const face of document.fonts) face.load().catch(() => {});
-  fetch(new URL(`${base}book/interview/bank.json`, location.href))
-    .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); return answer.json(); })
-    .then((questions) => { bank = questions; choose(); })
-    .catch(() => { mount.textContent = "The questions could not be loaded. Reload the page, or read the bank."; });
+  const get = async (address) => {
+    const answer = await fetch(new URL(address, location.href));
+    if (!answer.ok) throw new Error(answer.statusText);
+    return answer.json();
+  };
+  // Of a question, title and answers are in Chinese too; pushes and rubric are those of the English bank.
+  const chinese = document.documentElement.lang === "zh-CN";
+  const home = `${base}${chinese ? "../" : ""}book/interview/`;
+  Promise.all([get(`${home}bank.json`), chinese ? get(`${base}book/interview/bank.json`) : {}])
+    .then(([questions, ours]) => {
+      bank = questions.map((q) => ({ ...q, ...ours[q.id]?.head, parts: { ...q.parts, ...ours[q.id]?.parts } }));
+      choose();
+    })
+    .catch(() => { mount.textContent = _("The questions could not be loaded. Reload the page, or read the bank."); });
 })();
