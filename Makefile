@@ -33,9 +33,10 @@ help: ## this list
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) book/tools/install.py
 
+# The Chinese pages are a book of their own, which builds on the other core.
 book: $(STAMP) ## build the site
 	@rm -rf _build/html _build/.doctrees
-	$(call step,Site,$(BIN)/jupyter-book build --quiet -W --keep-going --all .,The warnings above are its errors: mend them in book/ or in a docstring.)
+	$(call step,Site,$(BIN)/python book/tools/chinese.py build & chinese=$$!; $(BIN)/jupyter-book build --quiet -W --keep-going --all .; english=$$?; wait $$chinese && [ $$english = 0 ],The warnings above are its errors: mend them in book/ or in a docstring.)
 	@printf '\nThe site: %s\nTo read it: make serve\n' '$(CURDIR)/$(SITE)/index.html'
 
 serve: book ## build the site and serve it on this machine (PORT=8000)
@@ -83,6 +84,7 @@ sources: $(STAMP)
 	$(call step,Drills,$(BIN)/python book/tools/drills.py check,Mended by: make drills)
 	$(call step,Evidence,$(BIN)/python book/tools/evidence.py check,Mended by: $(BIN)/python book/tools/evidence.py write)
 	$(call step,Questions,$(BIN)/python book/tools/interview.py check,What a question names must be in the book.)
+	$(call step,Translations,$(BIN)/python book/tools/catalogs.py check,Mended by: make catalogs; then translate what is named.)
 	$(call step,Addresses,$(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
 
 browser: $(STAMP)

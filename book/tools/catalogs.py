@@ -44,6 +44,7 @@ msgstr ""
 
 """
 # Where the site's own words stand, and how: _("Search").
+PRESETS = re.compile(r"^    (?:title|text): \"([^\"]+)\"", re.MULTILINE)
 SOURCES = ("theme/*.html", "static/*/*.js", "tools/*.py")
 SAID = re.compile(r"""(?<![\w.])_\(\s*(?:"([^"\n]+)"|'([^'\n]+)')""")
 
@@ -73,7 +74,7 @@ NUMERALS = (
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
 )
 HAN = "\u4e00-\u9fff"
-HALF_WIDTH = re.compile(f'[{HAN}”）][,;:?!.](?![\\w/])|[{HAN}][("]|[)"][{HAN}]')
+HALF_WIDTH = re.compile(f'[{HAN}”）][,;:?!.](?![A-Za-z0-9/])|[{HAN}][("]|[)"][{HAN}]')
 MARKDOWN = MarkdownIt("commonmark")
 
 
@@ -129,7 +130,8 @@ def shared() -> dict[str, None]:
         for path in sorted(BOOK.glob(pattern)):
             said = SAID.findall(path.read_text(encoding="utf-8"))
             found += [double or single for double, single in said]
-    return dict.fromkeys(found)
+    presets = (BOOK / "static/playground/presets.js").read_text(encoding="utf-8")
+    return dict.fromkeys([*found, *PRESETS.findall(presets)])
 
 
 def wanted(page: str) -> list[str]:

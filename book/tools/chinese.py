@@ -22,7 +22,10 @@ import catalogs
 import interface
 import messages
 import notebooks
+import questions
 import yaml
+
+from kdlearn.interview import questions_folder, read_bank
 
 ROOT = catalogs.ROOT
 BOOK = catalogs.BOOK
@@ -31,7 +34,7 @@ TREE = ROOT / "_build/zh"
 QUESTIONS = "interview/questions"
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 # Files of the finished English site, beside its pages.
-BESIDE = re.compile(r'((?:href|src)=")((?:\.\./)+(?:_static|notebooks)/)')
+BESIDE = re.compile(r'((?:href|src)=")((?:\.\./)+(?:_static|notebooks)/|[\w-]+\.(?!html")\w+")')
 IN_ENGLISH = '<a href="{address}" hreflang="en">{text}<span class="in-english">英文</span></a>'
 
 
@@ -57,9 +60,25 @@ def links(text: str, page: str, translated: set[str]) -> str:
         # /zh/book/x/a.html to /book/x/b.html.
         up = relpath(f"book/{name}.html", f"zh/book/{folder.as_posix()}")
         address = f"{up}#{anchor}" if anchor else up
-        return IN_ENGLISH.format(address=address, text=match[1])
+        return IN_ENGLISH.format(address=address, text=match[1] or title(name))
 
-    return BESIDE.sub(r"\1../\2", LINK.sub(lead, text))
+    here = relpath(f"book/{folder.as_posix()}", f"zh/book/{folder.as_posix()}")
+
+    def stay(match: re.Match[str]) -> str:
+        return match[1] + ("../" if match[2].startswith("../") else f"{here}/") + match[2]
+
+    return BESIDE.sub(stay, LINK.sub(lead, text))
+
+
+def title(page: str) -> str:
+    """Return the title of an English page."""
+    path = catalogs.source(page)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = notebooks.read(path).cells[0].source
+    found = re.search(r"^# (.*)$", text, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def contents(translated: set[str]) -> dict[str, Any]:
@@ -90,6 +109,7 @@ def write(tree: Path = TREE) -> None:
     names = set(catalogs.pages())
     general = catalogs.texts(catalogs.SITE)
     interface.speak(general)
+    bank = read_bank(questions_folder())
     for page in sorted(names):
         source = catalogs.source(page)
         known = general | catalogs.texts(page)
@@ -108,9 +128,13 @@ def write(tree: Path = TREE) -> None:
             text = notebooks.serialize(notebook)
         else:
             text = messages.translated(source.read_text(encoding="utf-8"), translate)
-            text = links(text, page, names)
+            text = links(text.replace(questions.INDEX, questions.chinese_index(bank)), page, names)
         target.write_text(text, encoding="utf-8")
-    shutil.copytree(BOOK / QUESTIONS, tree / "book" / QUESTIONS)
+    (tree / "book" / QUESTIONS).mkdir(parents=True)
+    for question in bank:
+        page = f"{QUESTIONS}/{question.head.id}"
+        text = links(questions.chinese_page(question), page, names)
+        (tree / "book" / f"{page}.md").write_text(text, encoding="utf-8")
     shutil.copy(BOOK / "references.bib", tree / "book")
     for name, data in (("_config.yml", configuration()), ("_toc.yml", contents(names))):
         text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False)

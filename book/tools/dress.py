@@ -16,8 +16,10 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from drill_links import drill_link
 from interface import _
+from messages import ANCHOR
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
@@ -186,6 +188,27 @@ def dress(app: Sphinx, document: nodes.document) -> None:
             section.insert(1, clock)
 
 
+class Anchors(SphinxTransform):
+    """Give a translated section the address that it has in English."""
+
+    # Before anything looks at the names of sections.
+    default_priority = 5
+
+    def apply(self, **_kwargs: Any) -> None:
+        """Take the address from the class that stands for it."""
+        for section in self.document.findall(nodes.section):
+            marked = [name for name in section["classes"] if name.startswith(ANCHOR)]
+            for name in marked:
+                section["classes"].remove(name)
+                wanted, had = name.removeprefix(ANCHOR), section["ids"][0]
+                if wanted not in self.document.ids:
+                    section["ids"][0] = wanted
+                    self.document.ids[wanted] = self.document.ids.pop(had)
+                    for known, target in self.document.nameids.items():
+                        if target == had:
+                            self.document.nameids[known] = wanted
+
+
 def asserted(source: str) -> int:
     """Count the claims of a cell: its assert statements.
 
@@ -257,6 +280,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("drill", DrillCard)
     app.add_node(Component, html=(visit_component, depart_component))
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
+    app.add_transform(Anchors)
     app.add_post_transform(FoldCells)
     app.add_config_value("kdlearn_colab", "", "env")
     app.connect("doctree-read", dress)

@@ -3,6 +3,8 @@
 English is the key, as in gettext. A build has one language, which `speak` sets when it begins.
 """
 
+import json
+
 _texts: dict[str, str] = {}
 
 
@@ -10,6 +12,12 @@ def speak(texts: dict[str, str]) -> None:
     """Take the translations of this build."""
     _texts.clear()
     _texts.update(texts)
+
+
+def script() -> str:
+    """Return the translations of this build as a script, for the scripts of a page."""
+    table = json.dumps(_texts, ensure_ascii=False, separators=(",", ":"))
+    return f"globalThis.kdlearnTexts = {table};\n"
 
 
 def _(text: str, **values: object) -> str:

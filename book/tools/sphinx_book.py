@@ -107,6 +107,13 @@ class Site:
             return ""
         return f"../{page}.html" if self.chinese else f"zh/{page}.html"
 
+    def source(self, page: str, suffix: str) -> str:
+        """Return the file in which a page is written."""
+        if self.chinese and not page.startswith(questions.PAGES):
+            name = page.removeprefix("book/")
+            return catalogs.catalog_file(name).relative_to(repository.ROOT).as_posix()
+        return page + suffix
+
     def address(self, path: str) -> str:
         """Return a path from the root of this language as an address."""
         return self.pages + (path.removeprefix("../") if self.chinese else path)
@@ -271,6 +278,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         return
     search_index.write(Path(app.outdir))
     if app.config.language == catalogs.LANGUAGE:
+        questions.write_chinese(Path(app.outdir))
+        (Path(app.outdir) / "texts.js").write_text(interface.script(), encoding="utf-8")
         return
     questions.write(Path(app.outdir), repository.read_address().pages)
     editions.write_all(Path(app.outdir) / "notebooks")
