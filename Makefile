@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+TRY ?= $(PYTHON)
 export TORCH_INDEX
 # One thread: two on shared cores make small models up to a hundred times slower.
 export OMP_NUM_THREADS = 1
@@ -25,7 +26,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf editions colab test check unit refusals slow notebooks drills results catalogs repository clean lint types sources browser
+.PHONY: help book serve pdf release try editions colab test check unit refusals slow notebooks drills results catalogs repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -46,6 +47,12 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 # What needs one core each goes side by side; the tests then have both.
 pdf: book browser ## every chapter and the whole book as PDF, in _build/pdf
 	$(call step,PDF,$(BIN)/python book/tools/pdf.py,It prints the pages of make book with Chromium.)
+
+release: pdf ## wheel, source, site, PDF and cards of a release, in _build/release
+	$(call step,Release,$(BIN)/python book/tools/release.py build,See above.)
+
+try: $(STAMP) ## install what `make release` made into empty environments (TRY="python3.11 python3.12")
+	$(call step,Try,$(BIN)/python book/tools/release.py try $(TRY),What failed is shown above.)
 
 editions: $(STAMP)
 	@$(BIN)/python book/tools/editions.py _build/editions/book
