@@ -56,6 +56,7 @@ try: $(STAMP) ## install what `make release` made into empty environments (TRY="
 
 editions: $(STAMP)
 	@$(BIN)/python book/tools/editions.py _build/editions/book
+	@$(BIN)/python book/tools/chinese.py editions _build/editions/book/zh
 
 colab: $(STAMP) ## run the notebooks that Colab opens, with the versions that Colab has (ONLY=ship-it for some)
 	$(call step,Colab,$(BIN)/python book/tools/colab.py $(ONLY),The cell that failed is shown above.)

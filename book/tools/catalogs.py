@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 import dress
+import editions
 import messages
 import notebooks
 import questions
@@ -122,6 +123,7 @@ def spoken(page: str) -> list[str]:
 def shared() -> dict[str, None]:
     """Return what the site itself says: known headings, theme, components and scripts."""
     found = [*dress.PARTS, *dress.TITLES.values(), *questions.HEADINGS.values()]
+    found += editions.OPENINGS.values()
     found += [*LEVELS, *questions.TOPIC_NAMES.values(), *questions.FORMAT_NAMES.values()]
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """The Chinese edition: a second, small book, made from the English pages and their catalogs.
 
-python book/tools/chinese.py build [SITE]    build it, into SITE/zh (_build/html/zh without a name)
+python book/tools/chinese.py build [SITE]      build it, into SITE/zh, without a name _build/html/zh
+python book/tools/chinese.py editions FOLDER   write its notebooks, as Jupyter and Colab show them
 
 `write` makes the folder that Jupyter Book builds: the translated pages, under their English names,
 and the questions. A page has the same parts and anchors in both languages, so a switch keeps the
@@ -19,6 +20,7 @@ from posixpath import normpath, relpath
 from typing import Any
 
 import catalogs
+import editions
 import interface
 import messages
 import notebooks
@@ -108,7 +110,7 @@ def write(tree: Path = TREE) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     names = set(catalogs.pages())
     general = catalogs.texts(catalogs.SITE)
-    interface.speak(general)
+    interface.speak(LANGUAGE, general)
     bank = read_bank(questions_folder())
     for page in sorted(names):
         source = catalogs.source(page)
@@ -141,9 +143,19 @@ def write(tree: Path = TREE) -> None:
         (tree / name).write_text(text, encoding="utf-8")
 
 
+def write_editions(folder: Path, tree: Path = TREE) -> None:
+    """Write the notebooks of a Chinese book that is there."""
+    for path in sorted(tree.glob("book/**/*.ipynb")):
+        target = folder / path.relative_to(tree / "book")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = notebooks.serialize(editions.edition(path, tree))
+        target.write_text(text, encoding="utf-8")
+
+
 def build(site: Path) -> int:
     """Build the Chinese pages and put them into the English site; return an exit status."""
     write()
+    write_editions(site / "notebooks/zh")
     command = ["jupyter-book", "build", "--quiet", "-W", "--keep-going", "--all", str(TREE)]
     status = subprocess.run(command).returncode
     built = TREE / "_build/html"
@@ -154,7 +166,17 @@ def build(site: Path) -> int:
     return status
 
 
+def main(words: list[str]) -> int:
+    """Build the site or write the notebooks."""
+    if words[:1] == ["build"] and len(words) <= 2:
+        return build(Path(words[1]) if words[1:] else ROOT / "_build/html")
+    if words[:1] == ["editions"] and len(words) == 2:
+        write()
+        write_editions(Path(words[1]))
+        return 0
+    print(__doc__)
+    return 2
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["build"] or len(sys.argv) > 3:
-        sys.exit(__doc__)
-    sys.exit(build(Path(sys.argv[2]) if sys.argv[2:] else ROOT / "_build/html"))
+    sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import directives
 from drill_links import drill_link
-from interface import _
+from interface import _, english
 from messages import ANCHOR
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
@@ -124,9 +124,8 @@ class DrillCard(SphinxDirective):
         """Write the card."""
         link = drill_link(self.arguments[0])
         # Drills stand in English pages; Chinese ones are in a folder of their own.
-        english = "../" * (self.env.docname.count("/") + 1) + "book/"
-        up = "../" * self.env.docname.removeprefix("book/").count("/")
-        folder = up if self.config.language == "en" else english
+        depth = self.env.docname.count("/")
+        folder = "../" * (depth - 1) if english() else "../" * (depth + 1) + "book/"
         said = _(
             "A drill of {minutes} minutes, with a grader that names your mistake",
             minutes=link.minutes,
@@ -171,8 +170,11 @@ def dress(app: Sphinx, document: nodes.document) -> None:
     source = Path(app.env.doc2path(name))
     if source.suffix == ".ipynb":
         file = Path(name).relative_to("book").with_suffix(".ipynb").as_posix()
-        # The notebooks are those of the English site.
-        up = "../" * (name.count("/") + (app.config.language != "en"))
+        if english():
+            up = "../" * name.count("/")
+        else:
+            # Beside the English ones, one folder above the Chinese pages.
+            up, file = "../" * (name.count("/") + 1), f"zh/{file}"
         colab = f"{app.config['kdlearn_colab']}/book/{file}"
         head = header(metadata(source), colab, f"{up}notebooks/{file}")
         title = next(iter(document.findall(nodes.title)))

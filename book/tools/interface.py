@@ -5,13 +5,21 @@ English is the key, as in gettext. A build has one language, which `speak` sets 
 
 import json
 
+ENGLISH = "en"
 _texts: dict[str, str] = {}
+_language = [ENGLISH]
 
 
-def speak(texts: dict[str, str]) -> None:
-    """Take the translations of this build."""
+def speak(language: str, texts: dict[str, str]) -> None:
+    """Take language and translations of this build."""
+    _language[:] = [language]
     _texts.clear()
     _texts.update(texts)
+
+
+def english() -> bool:
+    """Tell whether this build is the English one."""
+    return _language == [ENGLISH]
 
 
 def script() -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import cards
 from bs4 import BeautifulSoup, Tag
-from interface import _
+from interface import _, english
 from messages import anchored
 from sphinx.application import Sphinx
 
@@ -210,7 +210,7 @@ def _links(questions: list[Question]) -> str:
 
 def source_read(app: Sphinx, name: str, source: list[str]) -> None:
     """Have Sphinx read a question as its page, and the mark INDEX as the lists."""
-    if name.startswith(PAGES) and app.config.language == "en":
+    if name.startswith(PAGES) and english():
         source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
         source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))

@@ -74,15 +74,11 @@ class RoundBrackets(AuthorYearReferenceStyle):
 
 
 class Site:
-    """What every page says of the whole site.
+    """What every page says of the whole site; Chinese pages stand one folder below English ones."""
 
-    Args:
-        language: of this build. The Chinese pages stand one folder below the English ones.
-    """
-
-    def __init__(self, language: str) -> None:
+    def __init__(self) -> None:
         address = repository.read_address()
-        self.chinese = language == catalogs.LANGUAGE
+        self.chinese = not interface.english()
         self.language = "zh-CN" if self.chinese else "en"
         self.other = "en" if self.chinese else "zh-CN"
         self.up = "../" if self.chinese else ""
@@ -129,8 +125,8 @@ def last_change() -> str:
 def set_address(app: Sphinx, config: Config) -> None:
     """Fill in whatever depends on where the repository and its pages are."""
     address = repository.read_address()
-    pages_address = address.pages + ("zh/" if config.language == catalogs.LANGUAGE else "")
-    interface.speak(catalogs.texts(catalogs.SITE, config.language))
+    interface.speak(config.language, catalogs.texts(catalogs.SITE, config.language))
+    pages_address = address.pages if interface.english() else f"{address.pages}zh/"
     # Jupyter Book fills in the options of its own theme.
     config["html_theme_options"] = {}
     config["html_baseurl"] = pages_address
@@ -267,7 +263,7 @@ def further_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def begin(app: Sphinx) -> None:
     """Prepare the builder: the site has its own search index."""
-    app.kdlearn_site = Site(app.config.language)  # type: ignore[attr-defined]
+    app.kdlearn_site = Site()  # type: ignore[attr-defined]
     if app.builder.format == "html":
         app.builder.search = False  # type: ignore[attr-defined]
 
@@ -277,7 +273,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     search_index.write(Path(app.outdir))
-    if app.config.language == catalogs.LANGUAGE:
+    if not interface.english():
         questions.write_chinese(Path(app.outdir))
         (Path(app.outdir) / "texts.js").write_text(interface.script(), encoding="utf-8")
         return
