@@ -59,6 +59,8 @@ KEPT = {
     "tag": re.compile(r"</?[a-z]+[^>]*>"),
 }
 VALUE = re.compile(r"\{[a-z]+\}")
+# "8 and 4 billion": the word belongs to both.
+SHARED_SCALE = re.compile(r"(\d+) (and|or|to) (\d+) (thousand|million|billion|trillion)\b")
 NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(thousand|million|billion|trillion|万|亿|千|百万)?")
 SCALES = {
     "thousand": 1e3,
@@ -212,6 +214,7 @@ def numbers(text: str) -> list[str]:
         >>> numbers("12,000 images, 1 million steps") == numbers("1.2 万张图像，100 万步")
         True
     """
+    text = SHARED_SCALE.sub(r"\1 \4 \2 \3 \4", text)
     return [
         f"{round(float(number.replace(',', '')) * SCALES.get(scale, 1), 6):g}"
         if scale
@@ -228,6 +231,7 @@ def numerals(text: str) -> set[str]:
 
 def differences(english: str, chinese: str) -> Iterator[str]:
     """Say what a translation has that its message has not, and the other way round."""
+    english = re.sub(r"\bper ?cent\b", "%", english)
     there, here = parts(english), parts(chinese)
     for name in there:
         lost, added = there[name] - here[name], here[name] - there[name]
