@@ -6,6 +6,7 @@ ranks the sections.
 """
 
 import json
+import re
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
@@ -19,6 +20,10 @@ LEFT_OUT = (
 LISTS = ("/interview/bank.html", "/interview/ledger.html")
 # What is found of an interview question.
 SPOKEN = ("The scenario", "The question", "In 30 seconds", "30 秒")
+# A space that Chinese text does not have: it stood between two elements of the page.
+BETWEEN_HAN = re.compile(
+    r"(?<=[“（\u3001-\u303f\u4e00-\u9fff\uff01-\uff5e]) (?=[\u4e00-\u9fff“（])"
+)
 LONGEST, LONGEST_CODE = 3000, 800  # characters of a section that are kept
 
 
@@ -81,7 +86,7 @@ def _own_text(section: Tag) -> tuple[str, str]:
 
 
 def _plain(parts: list[str]) -> str:
-    return " ".join(" ".join(parts).split())
+    return BETWEEN_HAN.sub("", " ".join(" ".join(parts).split()))
 
 
 def _entries(page: str, title: str, article: Tag) -> list[dict[str, str]]:

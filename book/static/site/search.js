@@ -112,7 +112,7 @@ export const find = ({ sections, postings, lengths, mean }, question) => {
 const placeOf = ({ p, a }) => `${p}#${a}`;
 
 // Pieces of a text, and whether a piece is what was asked for: words of letters, runs of Chinese characters.
-const pieces = (text, asked) => (text.match(/[\u4e00-\u9fff]+|[^\s\u4e00-\u9fff]+\s*/g) ?? []).flatMap((run) => {
+const pieces = (text, asked) => (text.match(/[\u4e00-\u9fff]+|[^\s\u4e00-\u9fff]+\s*|\s+/g) ?? []).flatMap((run) => {
   if (!HAN.test(run)) return [[run, words(run).some((form) => asked.has(form) && !STOP.has(form))]];
   const marks = [...run].map((_, i) => [i - 1, i].some((at) => at >= 0 && asked.has(run.slice(at, at + 2))) || asked.has(run[i]));
   return [...run].map((character, i) => [character, marks[i]]);
