@@ -2,12 +2,13 @@
 
     python benchmarks/gpu.py [--output kdlearn/results/gpu_cost.csv]
 
-Steps: teacher WRN-40-2, student WRN-16-2, a batch of 512 images of 3x32x32 on the card, bfloat16
-autocast, SGD; the loop by hand does the same without kdlearn and reads its loss once a step, as a
-progress bar does. A ratio is to the loop by hand with the same teacher. Losses: value and gradients
-from hidden states in bfloat16, a teacher's head of twice the width; memory is the peak above what
-stood before the call, a ratio is to both heads and `F.kl_div`. Jobs take turns in random order;
-times are medians of wall-clock seconds with the card synchronized. Every line names the card.
+Steps: teacher WRN-40-2, student WRN-16-2, batches of 128 (the recipes') and of 512 images of
+3x32x32 on the card, bfloat16 autocast, SGD; the loop by hand does the same without kdlearn and
+reads its loss once a step, as a progress bar does. A ratio is to the loop by hand with the same
+teacher. Losses: value and gradients from hidden states in bfloat16, a teacher's head of twice the
+width; memory is the peak above what stood before the call, a ratio is to both heads and `F.kl_div`.
+Jobs take turns in random order; times are medians of wall-clock seconds with the card synchronized.
+Every line names the card.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.losses import forward_kl, linear_distillation_loss
 from kdlearn.training.engine import Engine, Run
 
-BATCH, STEPS, CLASSES = 512, 20, 100
+BATCHES, STEPS, CLASSES = (128, 512), 20, 100
 COLUMNS = ["name", "size", "milliseconds", "ratio", "peak_gib", "rounds", "card"]
 Job = Callable[[], object]
 
@@ -73,10 +74,10 @@ def hand_steps(student: nn.Module, teacher: nn.Module | None, images: Tensor, y:
     return steps
 
 
-def step_jobs() -> dict[str, Job]:
+def step_jobs(batch: int) -> dict[str, Job]:
     """Labels alone, and with a live teacher; by hand and by `fit`."""
-    images = torch.randn(BATCH, 3, 32, 32, device="cuda")
-    labels = torch.randint(CLASSES, (BATCH,), device="cuda")
+    images = torch.randn(batch, 3, 32, 32, device="cuda")
+    labels = torch.randint(CLASSES, (batch,), device="cuda")
     teacher = network(6).cuda().eval()
     kd = [label_term(0.1), logit_term("soft_targets", soft_targets, 0.9)]
     students = [network(2).cuda() for _ in range(5)]
@@ -165,7 +166,8 @@ def main() -> None:
     def by_hand(name: str) -> str:
         return name.split(",")[0].removesuffix("+AT") + ", by hand"
 
-    note(f"{BATCH} x 3 x 32 x 32", step_jobs(), by_hand, STEPS)
+    for batch in BATCHES:
+        note(f"{batch} x 3 x 32 x 32", step_jobs(batch), by_hand, STEPS)
     for tokens, vocabulary, width in ((4096, 32_000, 1024), (8192, 128_256, 2048)):
         jobs = head_jobs(tokens, vocabulary, width)
         note(f"{tokens} x {vocabulary}, width {width}", jobs, lambda _: "heads, then F.kl_div", 1)

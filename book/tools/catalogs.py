@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 import dress
+import editions
 import messages
 import notebooks
 import questions
@@ -44,6 +45,7 @@ msgstr ""
 
 """
 # Where the site's own words stand, and how: _("Search").
+PRESETS = re.compile(r"^    (?:title|text): \"([^\"]+)\"", re.MULTILINE)
 SOURCES = ("theme/*.html", "static/*/*.js", "tools/*.py")
 SAID = re.compile(r"""(?<![\w.])_\(\s*(?:"([^"\n]+)"|'([^'\n]+)')""")
 
@@ -75,7 +77,7 @@ NUMERALS = (
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
 )
 HAN = "\u4e00-\u9fff"
-HALF_WIDTH = re.compile(f'[{HAN}”）][,;:?!.](?![\\w/])|[{HAN}][("]|[)"][{HAN}]')
+HALF_WIDTH = re.compile(f'[{HAN}”）][,;:?!.](?![A-Za-z0-9/])|[{HAN}][("]|[)"][{HAN}]')
 MARKDOWN = MarkdownIt("commonmark")
 
 
@@ -123,6 +125,7 @@ def spoken(page: str) -> list[str]:
 def shared() -> dict[str, None]:
     """Return what the site itself says: known headings, theme, components and scripts."""
     found = [*dress.PARTS, *dress.TITLES.values(), *questions.HEADINGS.values()]
+    found += editions.OPENINGS.values()
     found += [*LEVELS, *questions.TOPIC_NAMES.values(), *questions.FORMAT_NAMES.values()]
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
@@ -131,7 +134,8 @@ def shared() -> dict[str, None]:
         for path in sorted(BOOK.glob(pattern)):
             said = SAID.findall(path.read_text(encoding="utf-8"))
             found += [double or single for double, single in said]
-    return dict.fromkeys(found)
+    presets = (BOOK / "static/playground/presets.js").read_text(encoding="utf-8")
+    return dict.fromkeys([*found, *PRESETS.findall(presets)])
 
 
 def wanted(page: str) -> list[str]:

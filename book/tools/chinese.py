@@ -1,6 +1,7 @@
 """The Chinese edition: a second, small book, made from the English pages and their catalogs.
 
-python book/tools/chinese.py build [SITE]    build it, into SITE/zh (_build/html/zh without a name)
+python book/tools/chinese.py build [SITE]      build it, into SITE/zh, without a name _build/html/zh
+python book/tools/chinese.py editions FOLDER   write its notebooks, as Jupyter and Colab show them
 
 `write` makes the folder that Jupyter Book builds: the translated pages, under their English names,
 and the questions. A page has the same parts and anchors in both languages, so a switch keeps the
@@ -19,10 +20,14 @@ from posixpath import normpath, relpath
 from typing import Any
 
 import catalogs
+import editions
 import interface
 import messages
 import notebooks
+import questions
 import yaml
+
+from kdlearn.interview import questions_folder, read_bank
 
 ROOT = catalogs.ROOT
 BOOK = catalogs.BOOK
@@ -31,7 +36,7 @@ TREE = ROOT / "_build/zh"
 QUESTIONS = "interview/questions"
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 # Files of the finished English site, beside its pages.
-BESIDE = re.compile(r'((?:href|src)=")((?:\.\./)+(?:_static|notebooks)/)')
+BESIDE = re.compile(r'((?:href|src)=")((?:\.\./)+(?:_static|notebooks)/|[\w-]+\.(?!html")\w+")')
 IN_ENGLISH = '<a href="{address}" hreflang="en">{text}<span class="in-english">英文</span></a>'
 
 
@@ -57,9 +62,25 @@ def links(text: str, page: str, translated: set[str]) -> str:
         # /zh/book/x/a.html to /book/x/b.html.
         up = relpath(f"book/{name}.html", f"zh/book/{folder.as_posix()}")
         address = f"{up}#{anchor}" if anchor else up
-        return IN_ENGLISH.format(address=address, text=match[1])
+        return IN_ENGLISH.format(address=address, text=match[1] or title(name))
 
-    return BESIDE.sub(r"\1../\2", LINK.sub(lead, text))
+    here = relpath(f"book/{folder.as_posix()}", f"zh/book/{folder.as_posix()}")
+
+    def stay(match: re.Match[str]) -> str:
+        return match[1] + ("../" if match[2].startswith("../") else f"{here}/") + match[2]
+
+    return BESIDE.sub(stay, LINK.sub(lead, text))
+
+
+def title(page: str) -> str:
+    """Return the title of an English page."""
+    path = catalogs.source(page)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = notebooks.read(path).cells[0].source
+    found = re.search(r"^# (.*)$", text, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def contents(translated: set[str]) -> dict[str, Any]:
@@ -89,7 +110,8 @@ def write(tree: Path = TREE) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     names = set(catalogs.pages())
     general = catalogs.texts(catalogs.SITE)
-    interface.speak(general)
+    interface.speak(LANGUAGE, general)
+    bank = read_bank(questions_folder())
     for page in sorted(names):
         source = catalogs.source(page)
         known = general | catalogs.texts(page)
@@ -108,18 +130,32 @@ def write(tree: Path = TREE) -> None:
             text = notebooks.serialize(notebook)
         else:
             text = messages.translated(source.read_text(encoding="utf-8"), translate)
-            text = links(text, page, names)
+            text = links(text.replace(questions.INDEX, questions.chinese_index(bank)), page, names)
         target.write_text(text, encoding="utf-8")
-    shutil.copytree(BOOK / QUESTIONS, tree / "book" / QUESTIONS)
+    (tree / "book" / QUESTIONS).mkdir(parents=True)
+    for question in bank:
+        page = f"{QUESTIONS}/{question.head.id}"
+        text = links(questions.chinese_page(question), page, names)
+        (tree / "book" / f"{page}.md").write_text(text, encoding="utf-8")
     shutil.copy(BOOK / "references.bib", tree / "book")
     for name, data in (("_config.yml", configuration()), ("_toc.yml", contents(names))):
         text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False)
         (tree / name).write_text(text, encoding="utf-8")
 
 
+def write_editions(folder: Path, tree: Path = TREE) -> None:
+    """Write the notebooks of a Chinese book that is there."""
+    for path in sorted(tree.glob("book/**/*.ipynb")):
+        target = folder / path.relative_to(tree / "book")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = notebooks.serialize(editions.edition(path, tree))
+        target.write_text(text, encoding="utf-8")
+
+
 def build(site: Path) -> int:
     """Build the Chinese pages and put them into the English site; return an exit status."""
     write()
+    write_editions(site / "notebooks/zh")
     command = ["jupyter-book", "build", "--quiet", "-W", "--keep-going", "--all", str(TREE)]
     status = subprocess.run(command).returncode
     built = TREE / "_build/html"
@@ -130,7 +166,17 @@ def build(site: Path) -> int:
     return status
 
 
+def main(words: list[str]) -> int:
+    """Build the site or write the notebooks."""
+    if words[:1] == ["build"] and len(words) <= 2:
+        return build(Path(words[1]) if words[1:] else ROOT / "_build/html")
+    if words[:1] == ["editions"] and len(words) == 2:
+        write()
+        write_editions(Path(words[1]))
+        return 0
+    print(__doc__)
+    return 2
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["build"] or len(sys.argv) > 3:
-        sys.exit(__doc__)
-    sys.exit(build(Path(sys.argv[2]) if sys.argv[2:] else ROOT / "_build/html"))
+    sys.exit(main(sys.argv[1:]))

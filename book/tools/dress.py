@@ -15,9 +15,11 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import directives
 from drill_links import drill_link
-from interface import _
+from interface import _, english
+from messages import ANCHOR
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
@@ -122,9 +124,8 @@ class DrillCard(SphinxDirective):
         """Write the card."""
         link = drill_link(self.arguments[0])
         # Drills stand in English pages; Chinese ones are in a folder of their own.
-        english = "../" * (self.env.docname.count("/") + 1) + "book/"
-        up = "../" * self.env.docname.removeprefix("book/").count("/")
-        folder = up if self.config.language == "en" else english
+        depth = self.env.docname.count("/")
+        folder = "../" * (depth - 1) if english() else "../" * (depth + 1) + "book/"
         said = _(
             "A drill of {minutes} minutes, with a grader that names your mistake",
             minutes=link.minutes,
@@ -169,8 +170,11 @@ def dress(app: Sphinx, document: nodes.document) -> None:
     source = Path(app.env.doc2path(name))
     if source.suffix == ".ipynb":
         file = Path(name).relative_to("book").with_suffix(".ipynb").as_posix()
-        # The notebooks are those of the English site.
-        up = "../" * (name.count("/") + (app.config.language != "en"))
+        if english():
+            up = "../" * name.count("/")
+        else:
+            # Beside the English ones, one folder above the Chinese pages.
+            up, file = "../" * (name.count("/") + 1), f"zh/{file}"
         colab = f"{app.config['kdlearn_colab']}/book/{file}"
         head = header(metadata(source), colab, f"{up}notebooks/{file}")
         title = next(iter(document.findall(nodes.title)))
@@ -184,6 +188,27 @@ def dress(app: Sphinx, document: nodes.document) -> None:
         if part in SECONDS:
             clock = component("clock", seconds=str(SECONDS[part]))
             section.insert(1, clock)
+
+
+class Anchors(SphinxTransform):
+    """Give a translated section the address that it has in English."""
+
+    # Before anything looks at the names of sections.
+    default_priority = 5
+
+    def apply(self, **_kwargs: Any) -> None:
+        """Take the address from the class that stands for it."""
+        for section in self.document.findall(nodes.section):
+            marked = [name for name in section["classes"] if name.startswith(ANCHOR)]
+            for name in marked:
+                section["classes"].remove(name)
+                wanted, had = name.removeprefix(ANCHOR), section["ids"][0]
+                if wanted not in self.document.ids:
+                    section["ids"][0] = wanted
+                    self.document.ids[wanted] = self.document.ids.pop(had)
+                    for known, target in self.document.nameids.items():
+                        if target == had:
+                            self.document.nameids[known] = wanted
 
 
 def asserted(source: str) -> int:
@@ -257,6 +282,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("drill", DrillCard)
     app.add_node(Component, html=(visit_component, depart_component))
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
+    app.add_transform(Anchors)
     app.add_post_transform(FoldCells)
     app.add_config_value("kdlearn_colab", "", "env")
     app.connect("doctree-read", dress)

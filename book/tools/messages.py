@@ -27,7 +27,7 @@ ROW = re.compile(r"^\s*\|")
 RULE = re.compile(r"^[\s|:-]+$")
 # Lines that say nothing themselves: attributes, anchors, comments.
 SILENT = re.compile(r"^\s*(\{[.#][^}]*\}|\([\w-]+\)=|<!--.*-->)\s*$")
-TWICE = re.compile(r"^\(([\w-]+)\)=\n(\{#\1\})$", re.MULTILINE)
+ANCHOR = "anchor--"
 COMMENT = re.compile(r"\s*<!--.*?-->", re.DOTALL)
 HTML = re.compile(r"^\s*</?(?:details|summary|div|noscript|img|p|section|span)\b")
 OPEN_SUMMARY = re.compile(r"<summary>(?!.*</summary>)")
@@ -59,6 +59,11 @@ def anchor(title: str) -> str:
     return nodes.make_id(plain)
 
 
+def anchored(title: str) -> str:
+    """Return the line before a translated heading that keeps its address: see dress.Anchors."""
+    return f"{{.{ANCHOR}{anchor(title)}}}"
+
+
 def _say(text: str, translate: Translate) -> str:
     plain = COMMENT.sub("", " ".join(text.split()))
     return translate(plain) if speaks(plain) else plain
@@ -73,14 +78,13 @@ def translated(markdown: str, translate: Translate) -> str:
 
     Example:
         >>> print(translated("## A title\n\n- one\n  line\n- $T$", str.upper))
-        {#a-title}
+        {.anchor--a-title}
         ## A TITLE
         <BLANKLINE>
         - ONE LINE
         - $T$
     """
-    # Where a title has an anchor of its own, with the same name, one of the two is enough.
-    return TWICE.sub(r"\2", "\n".join(_lines(markdown, translate)))
+    return "\n".join(_lines(markdown, translate))
 
 
 def _lines(markdown: str, translate: Translate) -> Iterator[str]:
@@ -132,8 +136,7 @@ def _lines(markdown: str, translate: Translate) -> Iterator[str]:
             yield from flush()
             said = _say(match[2], translate)
             if said != match[2]:
-                # The same place has the same address in all languages.
-                yield f"{{#{anchor(match[2])}}}"
+                yield anchored(match[2])
             yield match[1] + said
         elif glossary and not line.startswith((" ", ":")):
             # The name of an entry, by which pages link to it.

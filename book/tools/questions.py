@@ -18,8 +18,8 @@ from typing import Any
 
 import cards
 from bs4 import BeautifulSoup, Tag
-from interface import _
-from messages import anchor
+from interface import _, english
+from messages import anchored
 from sphinx.application import Sphinx
 
 from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, questions_folder, read, read_bank
@@ -111,7 +111,7 @@ def chinese_page(question: Question) -> str:
     ]
     for part, heading in CHINESE_PARTS.items():
         if part in question.parts:
-            lines += [f"{{#{anchor(heading)}}}\n## {_(heading)}", question.parts[part]]
+            lines += [f"{anchored(heading)}\n## {_(heading)}", question.parts[part]]
     rest = _("The whole question: pushes, wrong answers, evidence, rubric")
     lines += [
         f"## {_('Read and practice')}",
@@ -210,13 +210,10 @@ def _links(questions: list[Question]) -> str:
 
 def source_read(app: Sphinx, name: str, source: list[str]) -> None:
     """Have Sphinx read a question as its page, and the mark INDEX as the lists."""
-    english = app.config.language == "en"
-    if name.startswith(PAGES):
-        write_page = page if english else chinese_page
-        source[0] = write_page(read(source[0], name.removeprefix(PAGES)))
+    if name.startswith(PAGES) and english():
+        source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
-        write_index = index if english else chinese_index
-        source[0] = source[0].replace(INDEX, write_index(read_bank(questions_folder())))
+        source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
     elif LEDGER in source[0]:
         source[0] = source[0].replace(LEDGER, ledger(read_bank(questions_folder())))
 
@@ -312,6 +309,28 @@ def write(site: Path, pages_address: str) -> None:
         *(f"- [{q.head.title}]({pages_address}{PAGES}{q.head.id}.html)" for q in questions),
     ]
     (site / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_chinese(site: Path) -> None:
+    """Write what the bank has in Chinese: by question, its heading and the answers to say aloud."""
+    bank = {}
+    for question in read_bank(questions_folder()):
+        html = (site / f"{PAGES}{question.head.id}.html").read_text(encoding="utf-8")
+        article = BeautifulSoup(html, "html.parser").article
+        assert article is not None
+        for left_out in article.select(".headerlink, .clock"):
+            left_out.decompose()
+        parts = {
+            name: _inside(article, _(heading))
+            for name, heading in (("30 seconds", "In 30 seconds"), ("2 minutes", "In two minutes"))
+        }
+        title = question.head.title_zh
+        bank[question.head.id] = {
+            "head": {"title": title, "heading": plain(title)},
+            "parts": {name: text for name, text in parts.items() if text},
+        }
+    text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
+    (site / "book" / "interview" / "answers.json").write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:

@@ -74,15 +74,11 @@ class RoundBrackets(AuthorYearReferenceStyle):
 
 
 class Site:
-    """What every page says of the whole site.
+    """What every page says of the whole site; Chinese pages stand one folder below English ones."""
 
-    Args:
-        language: of this build. The Chinese pages stand one folder below the English ones.
-    """
-
-    def __init__(self, language: str) -> None:
+    def __init__(self) -> None:
         address = repository.read_address()
-        self.chinese = language == catalogs.LANGUAGE
+        self.chinese = not interface.english()
         self.language = "zh-CN" if self.chinese else "en"
         self.other = "en" if self.chinese else "zh-CN"
         self.up = "../" if self.chinese else ""
@@ -107,6 +103,13 @@ class Site:
             return ""
         return f"../{page}.html" if self.chinese else f"zh/{page}.html"
 
+    def source(self, page: str, suffix: str) -> str:
+        """Return the file in which a page is written."""
+        if self.chinese and not page.startswith(questions.PAGES):
+            name = page.removeprefix("book/")
+            return catalogs.catalog_file(name).relative_to(repository.ROOT).as_posix()
+        return page + suffix
+
     def address(self, path: str) -> str:
         """Return a path from the root of this language as an address."""
         return self.pages + (path.removeprefix("../") if self.chinese else path)
@@ -122,8 +125,8 @@ def last_change() -> str:
 def set_address(app: Sphinx, config: Config) -> None:
     """Fill in whatever depends on where the repository and its pages are."""
     address = repository.read_address()
-    pages_address = address.pages + ("zh/" if config.language == catalogs.LANGUAGE else "")
-    interface.speak(catalogs.texts(catalogs.SITE, config.language))
+    interface.speak(config.language, catalogs.texts(catalogs.SITE, config.language))
+    pages_address = address.pages if interface.english() else f"{address.pages}zh/"
     # Jupyter Book fills in the options of its own theme.
     config["html_theme_options"] = {}
     config["html_baseurl"] = pages_address
@@ -260,7 +263,7 @@ def further_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def begin(app: Sphinx) -> None:
     """Prepare the builder: the site has its own search index."""
-    app.kdlearn_site = Site(app.config.language)  # type: ignore[attr-defined]
+    app.kdlearn_site = Site()  # type: ignore[attr-defined]
     if app.builder.format == "html":
         app.builder.search = False  # type: ignore[attr-defined]
 
@@ -270,7 +273,9 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     search_index.write(Path(app.outdir))
-    if app.config.language == catalogs.LANGUAGE:
+    if not interface.english():
+        questions.write_chinese(Path(app.outdir))
+        (Path(app.outdir) / "texts.js").write_text(interface.script(), encoding="utf-8")
         return
     questions.write(Path(app.outdir), repository.read_address().pages)
     editions.write_all(Path(app.outdir) / "notebooks")

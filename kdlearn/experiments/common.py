@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn import recipes
 from kdlearn.data import Split, Splits, balanced_subset
@@ -193,7 +196,7 @@ class Bench(Generic[Plan]):
         check(known, methods, on)
         data = recipe.make_data(seed)
         teacher = recipe.train_teacher(data, seed)
-        held_out = data.validation if on == "validation" else data.test
+        held_out = measured_on(data, on)
         images = balanced_subset(data.train, recipe.images, seed=seed)
         return cls(seed, recipe, data, images, teacher, held_out, predict(teacher, held_out.images))
 
@@ -220,6 +223,54 @@ def seeded(make: Callable[[], Model], seed: int) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
+
+
+def rows_of(images: Split, size: int, seed: int) -> Iterator[Tensor]:
+    """Yield batches of rows without end, shuffled anew each time they are through."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = max(len(images) // size, 1) * size
+    while True:
+        yield from torch.randperm(len(images), generator=generator)[:whole].split(size)
+
+
+def descend(
+    weights: Iterable[Tensor],
+    losses: Iterator[Tensor],
+    *,
+    rate: float,
+    steps: int,
+    weight_decay: float = 0.01,
+    warm_up: float = 0.3,
+) -> None:
+    """Train weights in place with AdamW under a one-cycle schedule, where `fit` has no such loss.
+
+    Args:
+        weights: what is trained.
+        losses: one for each step, made when its turn comes, with the weights of that moment.
+        rate: the peak of the schedule.
+        steps: how many.
+        weight_decay: of AdamW.
+        warm_up: the share of steps until the peak.
+
+    Example:
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> losses = ((weight - 1).square().sum() for _ in range(200))
+        >>> descend([weight], losses, rate=0.1, steps=200)
+        >>> weight.item()  # doctest: +ELLIPSIS
+        0.99...
+    """
+    optimizer = AdamW(weights, rate, weight_decay=weight_decay)
+    scheduler = OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warm_up)
+    for loss in islice(losses, steps):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def measured_on(data: Splits, on: str) -> Split:
+    """Return the split of that name, ``"validation"`` or ``"test"``."""
+    return data.validation if on == "validation" else data.test
 
 
 def check(known: Iterable[str], methods: Iterable[str], on: str) -> None:

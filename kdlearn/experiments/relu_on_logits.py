@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from kdlearn.data import Split, mnist5k
 from kdlearn.distill import Distiller, label_term, logit_term
-from kdlearn.experiments.common import Row, check, seeded
+from kdlearn.experiments.common import Row, check, measured_on, seeded
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import accuracy, predict
 from kdlearn.training import fit
@@ -106,7 +106,7 @@ def run_seed(
     methods = list(methods)
     check(METHODS, methods, on)
     data = mnist5k(train=recipe.pool, seed=seed)
-    held_out = data.validation if on == "validation" else data.test
+    held_out = measured_on(data, on)
 
     def row(name: str, logits: Tensor) -> Row:
         return {

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch import Tensor, nn
 
 from kdlearn.data import RandomShift, Splits, mnist5k
-from kdlearn.experiments.common import MEASURED, Bench, Row, seeded
+from kdlearn.experiments.common import MEASURED, Bench, Row, descend, seeded
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import predict
@@ -82,6 +80,19 @@ RECIPE = Recipe()
 COLUMNS = MEASURED
 
 
+def losses_of(student: nn.Module, method: str, bench: Bench[Recipe]) -> Iterator[Tensor]:
+    """Yield the soft-target loss of a batch of crops, without end."""
+    recipe, generator = bench.recipe, torch.Generator().manual_seed(bench.seed)
+    while True:
+        rows = torch.randint(recipe.images, (recipe.batch_size,), generator=generator)
+        images = bench.images.images[rows]
+        own, other = CROP(images, generator), CROP(images, generator)
+        asked = {"same crop": own, "another crop": other, "fixed teacher": images}[method]
+        with torch.no_grad():
+            said = bench.teacher(asked)
+        yield soft_target_loss(student(own), said, temperature=recipe.temperature)
+
+
 def run_seed(
     seed: int,
     *,
@@ -98,19 +109,6 @@ def run_seed(
     yield bench.row("teacher", bench.teacher_logits)
     for name in methods:
         student = seeded(partial(mlp, *recipe.student), seed)
-        optimizer = AdamW(student.parameters(), recipe.learning_rate)
-        scheduler = OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.student_steps)
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(recipe.student_steps):
-            rows = torch.randint(recipe.images, (recipe.batch_size,), generator=generator)
-            images = bench.images.images[rows]
-            own, other = CROP(images, generator), CROP(images, generator)
-            asked = {"same crop": own, "another crop": other, "fixed teacher": images}[name]
-            with torch.no_grad():
-                said = bench.teacher(asked)
-            loss = soft_target_loss(student(own), said, temperature=recipe.temperature)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
+        losses = losses_of(student, name, bench)
+        descend(student.parameters(), losses, rate=recipe.learning_rate, steps=recipe.student_steps)
         yield bench.row(name, predict(student, bench.held_out.images))

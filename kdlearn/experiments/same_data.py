@@ -15,12 +15,10 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import Split, balanced_subset
 from kdlearn.experiments.calibration import best_temperature
-from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
+from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, descend, rows_of, seeded
 from kdlearn.experiments.lanes import Lanes
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import expected_calibration_error, predict
@@ -97,14 +95,6 @@ def source_of(method: Method) -> str:
     return "few" if method.shown == "few" else "all"
 
 
-def rows_of(images: Split, size: int, seed: int) -> Iterator[Tensor]:
-    """Yield batches of rows without end, shuffled anew each time they are through."""
-    generator = torch.Generator().manual_seed(seed)
-    whole = max(len(images) // size, 1) * size
-    while True:
-        yield from torch.randperm(len(images), generator=generator)[:whole].split(size)
-
-
 def train_students(bench: Bench[Recipe], methods: Sequence[Method]) -> Iterator[nn.Module]:
     """Train students as long as their teacher, times ``longer``, which is the same for all.
 
@@ -120,8 +110,6 @@ def train_students(bench: Bench[Recipe], methods: Sequence[Method]) -> Iterator[
         Lanes([seeded(partial(SmallCNN, methods[i].width), bench.seed) for i in group])
         for group in groups
     ]
-    optimizer = AdamW((w for lanes in students for w in lanes.parameters()), recipe.student_rate)
-    scheduler = OneCycleLR(optimizer, recipe.student_rate, total_steps=steps)
     sources = {"all": pool, "few": bench.images}
     rows = {name: rows_of(split, recipe.batch_size, bench.seed) for name, split in sources.items()}
     generator = torch.Generator().manual_seed(bench.seed)
@@ -130,12 +118,14 @@ def train_students(bench: Bench[Recipe], methods: Sequence[Method]) -> Iterator[
         "few": bench.images.labels,
         "few labeled": labels_of_few(pool, len(bench.images), bench.seed),
     }
-    assert recipe.augment is not None
-    for _ in range(steps):
+    augment = recipe.augment
+    assert augment is not None
+
+    def next_loss() -> Tensor:
         batch, seen, taught = {}, {}, {}
         for name in sorted({source_of(method) for method in methods}):
             batch[name] = next(rows[name])
-            seen[name] = recipe.augment(sources[name].images[batch[name]], generator)
+            seen[name] = augment(sources[name].images[batch[name]], generator)
             with torch.no_grad():
                 taught[name] = bench.teacher(seen[name])
         loss = torch.zeros(())
@@ -149,10 +139,11 @@ def train_students(bench: Bench[Recipe], methods: Sequence[Method]) -> Iterator[
                 if method.weight:
                     soft = soft_target_loss(own, taught[name], temperature=method.temperature)
                     loss = loss + method.weight * soft
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        return loss
+
+    weights = (weight for lanes in students for weight in lanes.parameters())
+    losses = (next_loss() for _ in range(steps))
+    descend(weights, losses, rate=recipe.student_rate, steps=steps)
     alone = {
         i: lanes.lane(place)
         for group, lanes in zip(groups, students, strict=True)

@@ -16,13 +16,10 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import Split, mnist5k
 from kdlearn.distill.taps import Taps
-from kdlearn.experiments.common import Row, check, seeded
-from kdlearn.experiments.same_data import rows_of
+from kdlearn.experiments.common import Row, check, descend, measured_on, rows_of, seeded
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
 from kdlearn.losses.maps import activation_map
 from kdlearn.measure import accuracy, predict
@@ -217,12 +214,9 @@ def train_student(
         seed: of first weights and order.
     """
     student = seeded(partial(network, recipe.student), seed).train()
-    optimizer = AdamW(student.parameters(), recipe.learning_rate)
-    scheduler = OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.student_steps)
-    rows = rows_of(images, recipe.batch_size, seed)
     average = {group: each.square().mean(0, keepdim=True).sqrt() for group, each in maps.items()}
-    for _ in range(recipe.student_steps):
-        batch = next(rows)
+
+    def loss_of(batch: Tensor) -> Tensor:
         with Taps(student, list(GROUPS)) as taps:
             own = student(images.images[batch])
             loss = F.cross_entropy(own, images.labels[batch])
@@ -236,10 +230,10 @@ def train_student(
                 elif method.maps == "mean":
                     target = average[group].expand_as(target)
                 loss = loss + recipe.attention * attention_transfer_loss(taps[group], target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        return loss
+
+    losses = map(loss_of, rows_of(images, recipe.batch_size, seed))
+    descend(student.parameters(), losses, rate=recipe.learning_rate, steps=recipe.student_steps)
     return student.eval()
 
 
@@ -258,7 +252,7 @@ def run_seed(
     methods = list(methods)
     check(METHODS, methods, on)
     data = mnist5k(train=recipe.pool, seed=seed)
-    held_out = data.validation if on == "validation" else data.test
+    held_out = measured_on(data, on)
 
     def only(digits: Split, classes: tuple[int, ...]) -> Split:
         return digits.subset(torch.isin(digits.labels, torch.tensor(classes)))

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import Split, mnist5k
-from kdlearn.experiments.common import Row, check, seeded
+from kdlearn.experiments.common import Row, check, descend, measured_on, seeded
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.losses import forward_kl
 from kdlearn.measure import accuracy, predict
@@ -81,18 +80,16 @@ def train_teacher(start: nn.Module, images: Split, *, recipe: Recipe, seed: int)
 def train_student(student: nn.Module, teacher: nn.Module, *, recipe: Recipe, seed: int) -> None:
     """Fit the teacher's three other outputs on uniform noise, in place."""
     trained = [weight for weight in student.parameters() if weight.requires_grad]
-    optimizer = AdamW(trained, recipe.learning_rate, weight_decay=0)
-    scheduler = OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.student_steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(recipe.student_steps):
+
+    def next_loss() -> Tensor:
         noise = centered(torch.rand(recipe.batch_size, 1, 28, 28, generator=generator))
         with torch.no_grad():
             target = teacher(noise)[:, CLASSES:]
-        loss = forward_kl(student(noise)[:, CLASSES:], target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        return forward_kl(student(noise)[:, CLASSES:], target)
+
+    losses = (next_loss() for _ in range(recipe.student_steps))
+    descend(trained, losses, rate=recipe.learning_rate, steps=recipe.student_steps, weight_decay=0)
 
 
 def run_seed(
@@ -109,7 +106,7 @@ def run_seed(
     methods = list(methods)
     check(METHODS, methods, on)
     data = mnist5k(train=recipe.pool, seed=seed)
-    held_out = data.validation if on == "validation" else data.test
+    held_out = measured_on(data, on)
 
     def read(model: nn.Module) -> float:
         logits = predict(model, centered(held_out.images))[:, :CLASSES]

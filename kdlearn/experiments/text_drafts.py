@@ -17,7 +17,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import learn_pairs, python_docstrings
-from kdlearn.experiments.common import Row, check, seeded
+from kdlearn.experiments.common import Row, check, descend, seeded
 from kdlearn.losses import cross_entropy, forward_kl, reverse_kl, total_variation
 from kdlearn.models import RecurrentLM
 from kdlearn.training import speculate
@@ -156,17 +156,22 @@ class Said:
 def train_draft(loss_of: Loss, said: Said, *, recipe: Recipe = RECIPE, seed: int) -> Draft:
     """Train a draft on what the target said."""
     draft = seeded(lambda: Draft(said.target.shape[1], recipe.hidden), seed)
-    optimizer = AdamW(draft.parameters(), weight_decay=0)
-    scheduler = OneCycleLR(optimizer, 3e-2, total_steps=recipe.draft_steps, pct_start=0.1)
     generator = Generator().manual_seed(seed)
-    for _ in range(recipe.draft_steps):
+
+    def next_loss() -> Tensor:
         rows = torch.randint(len(said.text), (192,), generator=generator)
         logits = draft(said.windows[rows])[:, -1]
-        loss = loss_of(logits, said.target[rows], said.text[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        return loss_of(logits, said.target[rows], said.text[rows])
+
+    losses = (next_loss() for _ in range(recipe.draft_steps))
+    descend(
+        draft.parameters(),
+        losses,
+        rate=3e-2,
+        steps=recipe.draft_steps,
+        weight_decay=0,
+        warm_up=0.1,
+    )
     return draft.eval()
 
 

@@ -14,11 +14,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import Splits, mnist1d
-from kdlearn.experiments.common import MEASURED, Bench, Row, seeded
+from kdlearn.experiments.common import MEASURED, Bench, Row, descend, seeded
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import predict
 
@@ -123,16 +121,12 @@ def learn(
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> None:
     """Train in place on labels, (N,), or with another loss on a teacher's logits, (N, 10)."""
-    optimizer = AdamW(model.parameters(), recipe.learning_rate)
-    scheduler = OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        rows = torch.randint(len(signals), (recipe.batch_size,), generator=generator)
-        value = loss(model(signals[rows]), answers[rows])
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        scheduler.step()
+    batches = (
+        torch.randint(len(signals), (recipe.batch_size,), generator=generator) for _ in range(steps)
+    )
+    losses = (loss(model(signals[rows]), answers[rows]) for rows in batches)
+    descend(model.parameters(), losses, rate=recipe.learning_rate, steps=steps)
 
 
 def run_seed(

@@ -14,13 +14,10 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import RandomShift, Split, Splits, balanced_subset, mnist5k
 from kdlearn.distill import Taps
-from kdlearn.experiments.common import Row, check, seeded
-from kdlearn.experiments.same_data import rows_of
+from kdlearn.experiments.common import Row, check, descend, measured_on, rows_of, seeded
 from kdlearn.losses import (
     attention_distribution_loss,
     deit_hard_loss,
@@ -189,13 +186,10 @@ def train_student(
     """
     student = seeded(partial(make_vit, distilled=method.token), seed)
     steps, rate = method.times * recipe.steps, recipe.learning_rate
-    optimizer = AdamW(student.parameters(), rate, weight_decay=0.05)
-    scheduler = OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
-    rows = rows_of(images, recipe.batch_size, seed)
     taps = Taps(student, [*SCORES, "classifier", *(["distillation"] if method.token else [])])
-    for _ in range(steps):
-        batch = next(rows)
+
+    def loss_of(batch: Tensor) -> Tensor:
         seen, labels = SHIFT(images.images[batch], generator), images.labels[batch]
         with taps:
             if method.copies:
@@ -207,10 +201,10 @@ def train_student(
             shown = seen.roll(1, dims=0) if method.maps == "other" else seen
             for name, scores in zip(SCORES, maps_of(teachers["vit"], shown), strict=True):
                 loss = loss + recipe.weight * vit_attention_loss(taps[name], scores)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        return loss
+
+    losses = map(loss_of, rows_of(images, recipe.batch_size, seed))
+    descend(student.parameters(), losses, rate=rate, steps=steps, weight_decay=0.05, warm_up=0.1)
     return student.eval()
 
 
@@ -230,7 +224,7 @@ def run_seed(
     methods = list(methods)
     check(METHODS, methods, on)
     data = recipe.make_data(seed)
-    held_out = data.validation if on == "validation" else data.test
+    held_out = measured_on(data, on)
     teachers: dict[str, nn.Module] = {
         "vit": seeded(make_vit, seed + 1000),
         "cnn": seeded(partial(SmallCNN, 16), seed + 1000),

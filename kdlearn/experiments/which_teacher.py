@@ -14,13 +14,20 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import Split, Splits, balanced_subset
-from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, check, seeded
+from kdlearn.experiments.common import (
+    MEASURED,
+    Bench,
+    Recipe,
+    Row,
+    check,
+    descend,
+    measured_on,
+    rows_of,
+    seeded,
+)
 from kdlearn.experiments.lanes import Lanes
-from kdlearn.experiments.same_data import rows_of
 from kdlearn.losses import soft_target_loss
 from kdlearn.measure import accuracy, predict
 from kdlearn.models import SmallCNN
@@ -118,11 +125,8 @@ def train_students(
     """Train students side by side: on a teacher's logits of the images, or else on their labels."""
     students = Lanes(starts)
     steps = recipe.student_epochs * -(-len(images) // recipe.batch_size)
-    optimizer = AdamW(students.parameters(), recipe.student_rate)
-    scheduler = OneCycleLR(optimizer, recipe.student_rate, total_steps=steps)
-    rows = rows_of(images, recipe.batch_size, seed)
-    for _ in range(steps):
-        batch = next(rows)
+
+    def loss_of(batch: Tensor) -> Tensor:
         logits = students(images.images[batch].expand(-1, len(starts), -1, -1))
         loss = torch.zeros(())
         for own, target in zip(logits, targets, strict=True):
@@ -130,10 +134,10 @@ def train_students(
                 loss = loss + F.cross_entropy(own, images.labels[batch])
             else:
                 loss = loss + soft_target_loss(own, target[batch], temperature=TEMPERATURE)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        return loss
+
+    losses = map(loss_of, rows_of(images, recipe.batch_size, seed))
+    descend(students.parameters(), losses, rate=recipe.student_rate, steps=steps)
     return [students.lane(place) for place in range(len(starts))]
 
 
@@ -154,7 +158,7 @@ def run_seed(
     check(METHODS, methods, on)
     data = recipe.make_data(seed)
     images = balanced_subset(data.train, recipe.images, seed=seed)
-    held_out = data.validation if on == "validation" else data.test
+    held_out = measured_on(data, on)
     asked = [METHODS[name] for name in methods]
     keys = {Method(16), *(replace(m, pruned=False) for m in asked if m.teacher)}
     teachers = {key: train_teacher(data, key, recipe, seed) for key in sorted(keys, key=str)}

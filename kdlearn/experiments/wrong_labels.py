@@ -16,7 +16,7 @@ from torch.optim import AdamW
 
 from kdlearn.data import Split, Splits, mnist5k
 from kdlearn.distill import Distiller
-from kdlearn.experiments.common import Row, check, seeded
+from kdlearn.experiments.common import Row, check, measured_on, seeded
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.experiments.warped_digits import soft_targets
 from kdlearn.measure import accuracy, predict
@@ -125,7 +125,7 @@ def run_seed(
     methods = list(methods)
     check(METHODS, methods, on)
     data: Splits = mnist5k(train=recipe.pool, seed=seed)
-    held_out = data.validation if on == "validation" else data.test
+    held_out = measured_on(data, on)
 
     def told(noise: float) -> Split:
         return replace(data.train, labels=with_lies(data.train.labels, noise, seed))

@@ -242,7 +242,7 @@
   // Of a question, title and answers are in Chinese too; pushes and rubric are those of the English bank.
   const chinese = document.documentElement.lang === "zh-CN";
   const home = `${base}${chinese ? "../" : ""}book/interview/`;
-  Promise.all([get(`${home}bank.json`), chinese ? get(`${base}book/interview/bank.json`) : {}])
+  Promise.all([get(`${home}bank.json`), chinese ? get(`${base}book/interview/answers.json`) : {}])
     .then(([questions, ours]) => {
       bank = questions.map((q) => ({ ...q, ...ours[q.id]?.head, parts: { ...q.parts, ...ours[q.id]?.parts } }));
       choose();

@@ -139,13 +139,13 @@ const { _ } = globalThis;
 let index;
 let twins;
 
-// The sections of both languages; a site may have only one.
+// The sections of both languages; without a network the reader's may be all there is.
 const load = async (base) => {
   const chinese = document.documentElement.lang === "zh-CN";
   const folders = chinese ? ["", "../"] : ["", "zh/"];
   const parts = await Promise.all(folders.map(async (folder) => {
-    const answer = await fetch(new URL(`${base}${folder}search.json`, location.href));
-    return answer.ok ? answer.json() : [];
+    const asked = fetch(new URL(`${base}${folder}search.json`, location.href)).then((answer) => answer.json());
+    return folder ? asked.catch(() => []) : asked;
   }));
   const sections = parts.flatMap((part, n) => part.map((section) => ({
     ...section, folder: folders[n], other: n > 0, language: chinese === (n > 0) ? "en" : "zh-CN",
