@@ -263,8 +263,8 @@ def _strong(text: str) -> tuple[int, int]:
 
 
 def _plain(text: str) -> str:
-    """Return what is read of a text, without code and formulas."""
-    text = re.sub(r"\$[^$]*\$|`[^`]*`", "", text)
+    """Return what is read of a text; a mark stands for code and formulas."""
+    text = re.sub(r"\$[^$]*\$|`[^`]*`", "$", text)
     return re.sub(r"<[^>]+>", "", MARKDOWN.render(text))
 
 
