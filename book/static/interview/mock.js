@@ -26,7 +26,10 @@
     element.append(...children);
     return element;
   };
-  const html = (className, text) => make("div", { className, innerHTML: text });
+  const chinese = document.documentElement.lang === "zh-CN";
+  // On a Chinese page, what is not in Chinese says so, for those who listen.
+  const english = chinese ? { lang: "en" } : {};
+  const html = (className, text, language = english) => make("div", { className, innerHTML: text, ...language });
 
   // What is remembered: for each question its scores and the day when it comes back.
   let seen = {};
@@ -129,8 +132,8 @@
     if (!round.left.length || Date.now() > round.ends) return finish();
     const q = round.left.shift();
     const layers = [
-      [_("In 30 seconds"), q.parts["30 seconds"]],
-      [_("In two minutes"), q.parts["2 minutes"]],
+      [_("In 30 seconds"), q.parts["30 seconds"], q.ours?.["30 seconds"] && {}],
+      [_("In two minutes"), q.parts["2 minutes"], q.ours?.["2 minutes"] && {}],
       [_("Whiteboard and numbers"), [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
       [_("Evidence"), q.parts.evidence],
     ].filter(([, text]) => text);
@@ -146,8 +149,8 @@
     const name = () => { next.textContent = at < layers.length ? _("Uncover: {layer}", { layer: layers[at][0].toLowerCase() }) : _("Score yourself"); };
     const uncover = () => {
       if (at < layers.length) {
-        const [heading, text] = layers[at++];
-        shown.append(make("h3", { textContent: heading }), html("mock-layer", text));
+        const [heading, text, language] = layers[at++];
+        shown.append(make("h3", { textContent: heading }), html("mock-layer", text, language));
         name();
         return;
       }
@@ -164,7 +167,7 @@
   };
 
   const score = (q, shown) => {
-    const lines = make("ol", { className: "mock-rubric" });
+    const lines = make("ol", { className: "mock-rubric", ...english });
     const choices = q.rubric.map((text, i) => {
       const button = make("button", { type: "button", className: "button", innerHTML: `<b>${i + 1}</b> ${text}` });
       button.addEventListener("click", () => take(i + 1));
@@ -240,11 +243,12 @@
     return answer.json();
   };
   // Of a question, title and answers are in Chinese too; pushes and rubric are those of the English bank.
-  const chinese = document.documentElement.lang === "zh-CN";
   const home = `${base}${chinese ? "../" : ""}book/interview/`;
   Promise.all([get(`${home}bank.json`), chinese ? get(`${base}book/interview/answers.json`) : {}])
     .then(([questions, ours]) => {
-      bank = questions.map((q) => ({ ...q, ...ours[q.id]?.head, parts: { ...q.parts, ...ours[q.id]?.parts } }));
+      bank = questions.map((q) => ({
+        ...q, ...ours[q.id]?.head, ours: ours[q.id]?.parts, parts: { ...q.parts, ...ours[q.id]?.parts },
+      }));
       choose();
     })
     .catch(() => { mount.textContent = _("The questions could not be loaded. Reload the page, or read the bank."); });
