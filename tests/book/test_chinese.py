@@ -41,10 +41,9 @@ def texts(page: Tag, selector: str) -> list[str]:
     return [" ".join(part.get_text().split()) for part in page.select(selector)]
 
 
-@pytest.mark.parametrize("page", catalogs.pages())
+# The list of questions has Chinese titles alone, in a part for each topic.
+@pytest.mark.parametrize("page", [x for x in catalogs.pages() if x != "interview/bank"])
 def test_a_place_has_the_same_address_in_both_languages(page: str) -> None:
-    if page == "interview/bank":
-        pytest.skip("its list has Chinese titles alone, in a part for each topic")
     english, chinese_one = both(page)
     selector = "section[id], dt[id]"
     assert [x["id"] for x in chinese_one.select(selector)] == [
