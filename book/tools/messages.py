@@ -29,10 +29,15 @@ RULE = re.compile(r"^[\s|:-]+$")
 SILENT = re.compile(r"^\s*(\{[.#][^}]*\}|\([\w-]+\)=|<!--.*-->)\s*$")
 ANCHOR = "anchor--"
 COMMENT = re.compile(r"\s*<!--.*?-->", re.DOTALL)
-HTML = re.compile(r"^\s*</?(?:details|summary|div|noscript|img|p|section|span)\b")
+HTML = re.compile(
+    r"^\s*</?(?:details|summary|div|noscript|img|p|section|span|form|label|input|ol)\b"
+)
 OPEN_SUMMARY = re.compile(r"<summary>(?!.*</summary>)")
 # What of a line of HTML is read: a summary, a paragraph, the text of an image.
-HTML_WORDS = re.compile(r'(?<=<summary>).*?(?=</summary>)|(?<=<p>).*?(?=</p>)|(?<=\balt=").*?(?=")')
+HTML_WORDS = re.compile(
+    r"(?<=<summary>).*?(?=</summary>)|(?<=<p>).*?(?=</p>)"
+    r'|(?<=">)[^<]*(?=</label>)|(?<=\balt=").*?(?=")'
+)
 INLINE = re.compile(r"\{[a-z:]+\}`[^`]+`|`[^`]+`|\$[^$]+\$|\]\([^)]*\)|<[^>]+>")
 WORDS = re.compile(r"[^\W\d_]")
 

@@ -59,7 +59,8 @@ SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*
 CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
 SCRIPTS = {
     "data-playground": "playground/playground.js",
-    "data-mock": "interview/mock.js",
+    "data-mock": "interview/common.js interview/mock.js",
+    "data-spot": "interview/common.js interview/spot.js",
 }
 
 
@@ -93,8 +94,12 @@ class Site:
 
     def scripts(self, body: str | None) -> list[str]:
         """Return the scripts that a page needs beside the site's own."""
-        wanted = [name for mark, name in SCRIPTS.items() if mark in (body or "")]
-        return [name for name in wanted if (BOOK / "static" / name).exists()]
+        return [
+            name
+            for mark, names in SCRIPTS.items()
+            if mark in (body or "")
+            for name in names.split()
+        ]
 
     def twin(self, page: str) -> str:
         """Return where the same page is in the other language, from the root of this one, or ""."""

@@ -58,6 +58,7 @@ def test_a_page_put_together_from_its_own_messages_reads_the_same(page: str) -> 
         (":::{bet-answer} id\n:value: 4.8\n\nIt is.\n:::", ["It is."]),
         ("<details><summary>Why\nnot?</summary>\n\nNo.\n\n</details>", ["Why not?", "No."]),
         ('<img src="x.jpg" alt="A picture.">', ["A picture."]),
+        ('<form>\n<label for="a">Find a "word"</label>\n</form>', ['Find a "word"']),
         (
             "```{glossary}\n:sorted:\n\nhint\n  **Hint.** A layer\n  of it.\n```",
             ["**Hint.** A layer of it."],

@@ -1,19 +1,18 @@
 // The mock interview: choose, hear a question, speak, uncover, score, answer a push. All of it stays in the browser.
 "use strict";
 (() => {
+  const { make, html, button, keys, shuffled, kept, keep, open } = kdInterview;
   const { _ } = globalThis;
   const mount = document.querySelector("[data-mock]");
-  const base = document.documentElement.dataset.root;
+  const chinese = document.documentElement.lang === "zh-CN";
+  // On a Chinese page, what is not in Chinese says so, for those who listen.
+  const english = chinese ? { lang: "en" } : {};
   const KEY = "kdlearn:mock";
   const DAY = 86_400_000;
   // Days until a question comes back, by its score.
   const FIRST = { 1: 1, 2: 1, 3: 4, 4: 9 };
-  const TOPICS = {
-    foundations: _("Foundations"), process: _("The process"), losses: _("Losses"), features: _("Features and relations"),
-    "attention-transfer": _("Attention transfer"), attention: _("Attention"), coding: _("Code"), transformers: _("Transformers"),
-    language: _("Language models"), evaluation: _("Evaluation"), production: _("Production and design"),
-    safety: _("Safety, law, your project"),
-  };
+  // Names of topics in their order: the page has them.
+  const TOPICS = JSON.parse(mount.dataset.topics);
   const LEVELS = { junior: _("junior"), mid: _("mid"), senior: _("senior"), research: _("research") };
   const ROLES = {
     any: [_("Any"), () => true],
@@ -21,49 +20,24 @@
     senior: [_("Senior"), (q) => q.level === "mid" || q.level === "senior"],
     research: [_("Research"), (q) => q.level === "senior" || q.level === "research"],
   };
-  const make = (tag, properties = {}, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
-  const chinese = document.documentElement.lang === "zh-CN";
-  // On a Chinese page, what is not in Chinese says so, for those who listen.
-  const english = chinese ? { lang: "en" } : {};
-  const html = (className, text, language = english) => make("div", { className, innerHTML: text, ...language });
-
   // What is remembered: for each question its scores and the day when it comes back.
-  let seen = {};
-  try { seen = JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { /* nothing was kept */ }
-  const keep = () => { try { localStorage.setItem(KEY, JSON.stringify(seen)); } catch { /* a browser may forbid it */ } };
+  let seen = kept(KEY);
   const due = (q) => seen[q.id] && seen[q.id].due <= Date.now();
   const remember = (q, score) => {
     const before = seen[q.id];
     const interval = score >= 3 && before ? Math.min(120, before.interval * (score === 4 ? 2.5 : 1.6)) : FIRST[score];
     seen[q.id] = { scores: [...(before?.scores ?? []), score].slice(-10), interval, due: Date.now() + interval * DAY };
-    keep();
+    keep(KEY, seen);
   };
   const valid = (record) => record && typeof record === "object" && Object.values(record).every(
     (one) => Array.isArray(one?.scores) && one.scores.every((s) => s >= 1 && s <= 4) && one.interval > 0 && one.due > 0);
 
   let bank = [];
   let round = null; // the questions to come, what was scored, when it ends
-  let key = () => {};
-  document.addEventListener("keydown", (event) => {
-    if (event.target.closest?.("input, select, textarea, a, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest?.("button") && (event.key === "Enter" || event.key === " ")) return;
-    key(event);
-  });
-  const shuffled = (list) => {
-    const copy = [...list];
-    for (let i = copy.length - 1; i > 0; i--) {
-      const j = Math.floor(Math.random() * (i + 1));
-      [copy[i], copy[j]] = [copy[j], copy[i]];
-    }
-    return copy;
-  };
+  const key = keys();
 
   const choose = () => {
-    key = () => {};
+    key(() => {});
     const role = make("select", { id: "mock-role" }, ...Object.entries(ROLES).map(([value, [text]]) => make("option", { value, textContent: text })));
     const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: _("All topics") }),
       ...Object.entries(TOPICS).filter(([value]) => bank.some((q) => q.topic === value))
@@ -99,7 +73,7 @@
         const record = JSON.parse(await file.files[0].text());
         if (!valid(record)) throw new Error("form");
         seen = { ...seen, ...record };
-        keep();
+        keep(KEY, seen);
         choose();
       } catch { count.textContent = _("This file holds no scores: choose one that Export wrote."); }
     });
@@ -142,14 +116,14 @@
     const head = make("p", { className: "mock-head" }, `${_("Question {n}. {topic}, {level}.", { n: round.done.length + 1, topic: TOPICS[q.topic], level: LEVELS[q.level] })} `, clock());
     const title = make("h2", { innerHTML: q.heading, tabIndex: -1 });
     mount.replaceChildren(head, title,
-      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario)] : []),
-      html("mock-question", q.parts.question), shown, next);
+      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario, english)] : []),
+      html("mock-question", q.parts.question, english), shown, next);
     title.focus({ preventScroll: true });
     let at = 0;
     const name = () => { next.textContent = at < layers.length ? _("Uncover: {layer}", { layer: layers[at][0].toLowerCase() }) : _("Score yourself"); };
     const uncover = () => {
       if (at < layers.length) {
-        const [heading, text, language] = layers[at++];
+        const [heading, text, language = english] = layers[at++];
         shown.append(make("h3", { textContent: heading }), html("mock-layer", text, language));
         name();
         return;
@@ -159,10 +133,10 @@
     };
     next.addEventListener("click", uncover);
     name();
-    key = (event) => {
+    key((event) => {
       if (event.key === "Enter") { event.preventDefault(); uncover(); }
       if (event.key === "Escape") finish();
-    };
+    });
     scrollTo({ top: mount.offsetTop - 80 });
   };
 
@@ -182,19 +156,19 @@
     };
     shown.append(
       make("details", {}, make("summary", { textContent: _("What people say, and why it is wrong") }),
-        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`))),
+        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`, english))),
       make("h3", { textContent: _("How good was your answer?") }), lines);
-    key = (event) => {
+    key((event) => {
       if ("1234".includes(event.key)) take(Number(event.key));
       if (event.key === "Escape") finish();
-    };
+    });
     lines.scrollIntoView({ block: "nearest" });
   };
 
   // The weaker the answer, the nearer the push stays to the question.
   const push = (q, points, shown) => {
     const one = q.follow_ups[Math.min(Math.max(points - 2, 0), q.follow_ups.length - 1)];
-    const answer = html("mock-layer", one.answer);
+    const answer = html("mock-layer", one.answer, english);
     answer.hidden = true;
     const open = make("button", { type: "button", className: "button first", textContent: _("Uncover the answer") });
     const next = make("button", { type: "button", className: "button first", textContent: _("Next question") });
@@ -203,21 +177,20 @@
     const after = make("div", { className: "mock-buttons", hidden: true }, next, read);
     open.addEventListener("click", uncover);
     next.addEventListener("click", ask);
-    shown.append(make("h3", { textContent: _("The interviewer pushes") }), html("mock-question", one.question), open, answer, after);
-    key = (event) => {
+    shown.append(make("h3", { textContent: _("The interviewer pushes") }), html("mock-question", one.question, english), open, answer, after);
+    key((event) => {
       if (event.key === "Enter") { event.preventDefault(); if (answer.hidden) uncover(); else ask(); }
       if (event.key === "n") ask();
       if (event.key === "Escape") finish();
-    };
+    });
     open.scrollIntoView({ block: "nearest" });
   };
 
   const finish = () => {
-    key = () => {};
+    key(() => {});
     const { done } = round;
     round = null;
-    const again = make("button", { type: "button", className: "button first", textContent: _("Another interview") });
-    again.addEventListener("click", choose);
+    const again = button(_("Another interview"), choose, "button first");
     if (!done.length) return choose();
     const mean = done.reduce((sum, [, points]) => sum + points, 0) / done.length;
     const body = make("tbody", {}, ...done.map(([q, points]) => make("tr", {},
@@ -234,22 +207,12 @@
     return undefined;
   };
 
-  mount.textContent = _("The questions are coming …");
-  // Typefaces load when a letter needs them, which may be when the network is gone.
-  for (const face of document.fonts) face.load().catch(() => {});
-  const get = async (address) => {
-    const answer = await fetch(new URL(address, location.href));
-    if (!answer.ok) throw new Error(answer.statusText);
-    return answer.json();
-  };
   // Of a question, title and answers are in Chinese too; pushes and rubric are those of the English bank.
-  const home = `${base}${chinese ? "../" : ""}book/interview/`;
-  Promise.all([get(`${home}bank.json`), chinese ? get(`${base}book/interview/answers.json`) : {}])
-    .then(([questions, ours]) => {
-      bank = questions.map((q) => ({
-        ...q, ...ours[q.id]?.head, ours: ours[q.id]?.parts, parts: { ...q.parts, ...ours[q.id]?.parts },
-      }));
-      choose();
-    })
-    .catch(() => { mount.textContent = _("The questions could not be loaded. Reload the page, or read the bank."); });
+  open(mount, `${chinese ? "../" : ""}book/interview/bank.json`, async (questions) => {
+    const ours = chinese ? await (await fetch("answers.json")).json() : {};
+    bank = questions.map((q) => ({
+      ...q, ...ours[q.id]?.head, ours: ours[q.id]?.parts, parts: { ...q.parts, ...ours[q.id]?.parts },
+    }));
+    choose();
+  });
 })();

@@ -4,7 +4,7 @@ const STOP = new Set(("a an and are as at be been but by can do does did for fro
   "so such that the their then there these they this to was we were what when where which who will with you your").split(" "));
 const K1 = 1.2, B = 0.6, MOST = 20;
 const HAN = /[\u4e00-\u9fff]/;
-const WEIGHT = { t: 3, h: 6, x: 1, c: 0.3 };
+const WEIGHT = { t: 3, h: 6, x: 1, c: 0.3, w: 3 };
 // One spelling for both sides of the sea, and for a few names that people write in two ways.
 const SPELLINGS = [
   [/isation/g, "ization"], [/ise(d|s|r)?\b/g, "ize$1"], [/ising\b/g, "izing"], [/yse(d|s|r)?\b/g, "yze$1"],
@@ -49,7 +49,7 @@ export const prepare = (sections) => {
   const lengths = sections.map((section, number) => {
     const counts = new Map();
     for (const [part, weight] of Object.entries(WEIGHT)) {
-      for (const word of words(section[part])) counts.set(word, (counts.get(word) ?? 0) + weight);
+      for (const word of words([section[part] ?? ""].flat().join("\n"))) counts.set(word, (counts.get(word) ?? 0) + weight);
     }
     for (const [word, count] of counts) {
       if (!postings.has(word)) postings.set(word, []);
@@ -98,8 +98,9 @@ export const find = ({ sections, postings, lengths, mean }, question) => {
     if (title === whole) score *= section.h ? 2 : 4;
     else if (title.includes(whole) || (section.h && words(section.t).join(" ").includes(whole))) score *= 1.3;
     if (section.p.includes("/api/") || section.p.endsWith("references.html")) score *= 0.6;
-    // A chapter explains what a question only asks.
-    if (/\/interview\/(?!glossary)/.test(section.p)) score *= 0.45;
+    // A chapter explains what a question only asks; who types the question itself wants its answer.
+    if (section.w?.some((wording) => words(wording).join(" ") === whole)) score *= 4;
+    else if (/\/interview\/(?!glossary)/.test(section.p)) score *= 0.45;
     if (section.other) score *= 0.7;
     return { section, score };
   }).sort((one, other) => other.score - one.score).map(({ section }) => section).filter((section) => {
@@ -136,27 +137,28 @@ const excerpt = (text, asked) => {
 
 const NAMES = { "zh-CN": "中文", en: "English" };
 const { _ } = globalThis;
-let index;
-let twins;
+let fetched;
 
 // The sections of both languages; without a network the reader's may be all there is.
-const load = async (base) => {
+const fetchAll = async (base) => {
   const chinese = document.documentElement.lang === "zh-CN";
   const folders = chinese ? ["", "../"] : ["", "zh/"];
   const parts = await Promise.all(folders.map(async (folder) => {
     const asked = fetch(new URL(`${base}${folder}search.json`, location.href)).then((answer) => answer.json());
     return folder ? asked.catch(() => []) : asked;
   }));
-  const sections = parts.flatMap((part, n) => part.map((section) => ({
+  return parts.flatMap((part, n) => part.map((section) => ({
     ...section, folder: folders[n], other: n > 0, language: chinese === (n > 0) ? "en" : "zh-CN",
   })));
-  index = prepare(sections);
-  twins = new Map();
-  for (const section of sections) twins.set(placeOf(section), [...(twins.get(placeOf(section)) ?? []), section]);
 };
 
-/** Make a form search as one types; on the page search.html the question stands in the address. */
-export const attach = async (place, base, inAddress) => {
+/**
+ * Make a form search as one types. On the page search.html the question stands in the address. A form that stands in a
+ * page waits for the first letter; `only` is the folder that it looks into.
+ */
+export const attach = async (place, base, { inAddress = false, waits = false, only = "" }) => {
+  let index;
+  const twins = new Map();
   const [input, status, list] = ["input", ".search-status", ".search-results"].map((part) => place.querySelector(part));
   const address = ({ p, a, folder, language }) => Object.assign(
     document.createElement("a"), { href: `${base}${folder}${p}${a && `#${a}`}`, lang: language });
@@ -199,11 +201,13 @@ export const attach = async (place, base, inAddress) => {
     if (step && next) { event.preventDefault(); next.focus(); }
   });
   if (inAddress) input.focus();
-  const begin = async () => {
-    if (!index) await load(base);
+  const load = async () => {
+    fetched ??= fetchAll(base);
+    index = prepare((await fetched).filter(({ p }) => p.startsWith(only)));
+    for (const section of index.sections) twins.set(placeOf(section), [...(twins.get(placeOf(section)) ?? []), section]);
     show();
   };
   // The page alone asks for nothing: the index comes with the first letter.
-  if (inAddress && !input.value) input.addEventListener("input", begin, { once: true });
-  else await begin();
+  if (waits && !input.value) input.addEventListener("input", load, { once: true });
+  else await load();
 };
