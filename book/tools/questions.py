@@ -77,11 +77,10 @@ def page(question: Question) -> str:
     """Return the page of a question as Markdown of the book."""
     head = question.head
     seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
+    also = "".join(map(_wording, head.also))
     facts = [
         f'<p lang="zh">{escape(head.title_zh)}</p>',
-        f"<p><b>{_('Also asked as')}</b> {''.join(map(_wording, head.also))}</p>"
-        if head.also
-        else "",
+        f"<p><b>{_('Also asked as')}</b> {also}</p>" if also else "",
         f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
         f"{head.minutes} minutes. Asked: {head.often}. "
         f"Facts looked up on {head.looked_up.isoformat()}.</p>",
