@@ -36,6 +36,8 @@ HEADINGS = {
     "Napkin numbers": "Napkin numbers",
     "Evidence": "Evidence",
 }
+# What a question has in Chinese: the part of a file, the heading with the same answer in English.
+CHINESE_PARTS = {"30 秒": "In 30 seconds", "两分钟": "In two minutes"}
 TOPIC_NAMES = {
     "foundations": "Foundations",
     "process": "The process",
@@ -82,7 +84,9 @@ def page(question: Question) -> str:
         lines.append(f":::{{wrong-answer}}\n**{mistake.title}**\n\n{mistake.body}\n:::")
     lines.append("## Rubric")
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
-    lines += ["## 30 秒", '<div lang="zh">', question.parts["30 秒"], "</div>"]
+    for part in CHINESE_PARTS:
+        if part in question.parts:
+            lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
     lines += ["## Read and practice", f"- [](../../{chapter_file(head.chapter)})"]
     if head.drill:
         lines.append(f":::{{drill}} {head.drill}\n:::")
