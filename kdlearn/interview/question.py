@@ -48,7 +48,7 @@ PARTS = {
     "两分钟": True,
 }
 # How many words are spoken in that time, a little under and over.
-SPOKEN = {"30 seconds": (45, 80), "2 minutes": (180, 320), "两分钟": (250, 560)}
+SPOKEN = {"30 seconds": (45, 80), "2 minutes": (180, 320), "两分钟": (280, 540)}
 FOLLOW_UPS, SCORES = 3, 4
 
 
