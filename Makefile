@@ -20,13 +20,14 @@ NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
 # Notebooks, a browser on the whole site, trainings of the experiments, every mistake of every drill, kill -9.
 SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py tests/test_kills.py
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
+FAILED = Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.
 SEEDS ?= 0,1,2,3,4
 
 # $(call step,name,command,advice): a heading, the command, and one closing line if it fails.
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf release try editions colab test check unit refusals slow notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve pdf release try editions colab test check unit notebooks drills results repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -61,20 +62,10 @@ colab: $(STAMP) ## run the notebooks that Colab opens, with the versions that Co
 
 test: $(STAMP) ## everything: checks, unit tests, doctests, notebooks, site, browser
 	@$(MAKE) --no-print-directory -j 2 browser check book
-	@$(MAKE) --no-print-directory refusals slow
-
-UNIT = kdlearn tests $(SLOW:%=--ignore %)
+	$(call step,Tests,$(PYTEST) -p tests.raises kdlearn tests,$(FAILED))
 
 unit: $(STAMP) ## unit tests and doctests, in less than three minutes
-	$(call step,Unit tests,$(PYTEST) $(UNIT),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
-
-# The unit tests, slower, with a look at which refusal none of them saw.
-refusals: $(STAMP)
-	$(call step,Unit tests,$(PYTEST) --cov=kdlearn --cov-report= $(UNIT),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
-	$(call step,Refusals,$(BIN)/python tests/raises.py,Write the test beside its module that makes each of them happen.)
-
-slow: $(STAMP)
-	$(call step,Notebooks and site and experiments and families of mistakes,$(PYTEST) $(SLOW),Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.)
+	$(call step,Unit tests,$(PYTEST) kdlearn tests $(SLOW:%=--ignore %),$(FAILED))
 
 check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses (a minute)
 

@@ -10,6 +10,7 @@ if sys.platform == "win32":
     pytest.skip("runs are forked", allow_module_level=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "kills", "processes"), [("fit", 6, 1), ("fit", 2, 2), ("cache", 6, 1), ("cache", 3, 2)]
 )

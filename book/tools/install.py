@@ -57,7 +57,9 @@ def pip(step: str, *arguments: str) -> None:
 
 def install(what: str, *arguments: str) -> None:
     """Install something in the version that constraints.txt has of it."""
-    pip(f"installing {what}", "install", "--quiet", "--constraint", "constraints.txt", *arguments)
+    # Of 20,000 modules few are ever imported, and those are compiled then.
+    options = ["--quiet", "--no-compile", "--constraint", "constraints.txt"]
+    pip(f"installing {what}", "install", *options, *arguments)
 
 
 def torch_pin() -> str:

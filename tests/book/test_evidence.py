@@ -23,6 +23,7 @@ ELSEWHERE = {
     "initialization",
     "cluttered-digits",
     "who-writes",
+    "shortcut",
     "date-translation",
     "bert-losses",
     "vit-attention",
@@ -84,6 +85,7 @@ def numbers_to_train_for() -> dict[str, list[evidence.Measured]]:
     return {table: numbers for table, numbers in found.items() if table not in ELSEWHERE}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", numbers_to_train_for())
 def test_a_seed_that_is_trained_again_comes_out_as_the_table_says(table: str) -> None:
     numbers = numbers_to_train_for()[table]

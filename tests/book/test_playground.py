@@ -319,6 +319,7 @@ def test_a_check_compares_the_seeds_that_both_have() -> None:
     assert playground.accuracies_differ({}, stored) != []
 
 
+@pytest.mark.long
 def test_what_is_stored_comes_out_again(browser: Browser) -> None:
     command = [sys.executable, str(Path(playground.__file__)), "check"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -316,27 +316,25 @@ def test_a_last_batch_with_fewer_samples_than_pieces_counts_whole():
 
 SCRIPT = """
 import os, sys
+folder, *parts = sys.argv[1:]
 sys.path[:0] = [{tests!r}, {tests!r} + "/../.."]
 import torch
 from test_engine import UNEVEN, Engine, fit, step_of, task, trained
 from kdlearn.training.engine import Run
 from kdlearn.training.checkpoints import Checkpoints
 from safetensors.torch import save_file
-if sys.argv[1] == "stop":
-    class Stop(Exception): pass
-    forward, taken = Run.forward, []
-    def counted(self, batch):
-        taken.append(1)
-        if len(taken) > 5: raise Stop
-        return forward(self, batch)
-    Run.forward = counted
-    try: trained(checkpoints=Checkpoints({folder!r} + "/run", every_steps=1))
-    except Stop: pass
-elif sys.argv[1] == "kinds":
+
+def save(state, name):
+    save_file(state, f"{{folder}}/{{name}}{{os.environ['RANK']}}")
+
+def whole():
+    save(trained(Engine(accumulate=2), validation=task(9)).state_dict(), "whole")
+
+def kinds():
     for make in UNEVEN:
-        save_file(step_of(make), {folder!r} + "/" + make.__name__ + os.environ["RANK"])
-    sys.exit()
-elif sys.argv[1] == "loader":
+        save(step_of(make), make.__name__)
+
+def loader():
     seen = []
     class Seen(torch.nn.Linear):
         def forward(self, x):
@@ -353,50 +351,65 @@ elif sys.argv[1] == "loader":
     for loader, views in ((uneven, None), (loader, lambda images, generator: images)):
         try: fit(Seen(1, 2), loader, augment=views, progress=False)
         except ValueError as error: print("TOLD", error)
-    sys.exit()
-elif sys.argv[1] == "resume":
-    model = trained(checkpoints=Checkpoints({folder!r} + "/run", every_steps=1), resume=True)
-else:
-    model = trained(Engine(accumulate=2), validation=task(9))
-if sys.argv[1] != "stop":
-    name = sys.argv[1] + os.environ["RANK"] + ".safetensors"
-    save_file(model.state_dict(), {folder!r} + "/" + name)
+
+def stop():
+    class Stop(Exception): pass
+    forward, taken = Run.forward, []
+    def counted(self, batch):
+        taken.append(1)
+        if len(taken) > 5: raise Stop
+        return forward(self, batch)
+    Run.forward = counted
+    try: trained(checkpoints=Checkpoints(f"{{folder}}/run", every_steps=1))
+    except Stop: pass
+
+def resume():
+    checkpoints = Checkpoints(f"{{folder}}/run", every_steps=1)
+    save(trained(checkpoints=checkpoints, resume=True).state_dict(), "resume")
+
+for part in parts:
+    globals()[part]()
 """
 
 
-def launch(folder: Path, mode: str) -> list[str]:
+def launch(folder: Path, *parts: str) -> list[str]:
     script = folder / "train.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder)))
-    return run_processes([sys.executable, str(script), mode])
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    return run_processes([sys.executable, str(script), str(folder), *parts])
 
 
-def test_two_processes_give_the_parameters_of_one_with_the_same_batches(tmp_path):
-    launch(tmp_path, "whole")
-    first, second = (load_file(tmp_path / f"whole{rank}.safetensors") for rank in (0, 1))
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[Path, list[str]]:
+    """What two processes left in a folder, and what each of them printed; the last run stops."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, launch(folder, "whole", "kinds", "loader", "stop")
+
+
+def test_two_processes_give_the_parameters_of_one_with_the_same_batches(two):
+    first, second = (load_file(two[0] / f"whole{rank}") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert farthest(WHOLE, first) < 1e-5
 
 
-def test_two_processes_resume_where_they_were(tmp_path):
-    launch(tmp_path, "stop")
-    assert (tmp_path / "run" / "step-00000005").is_dir()
-    launch(tmp_path, "resume")
-    assert farthest(WHOLE, load_file(tmp_path / "resume0.safetensors")) < 1e-5
+def test_two_processes_resume_where_they_were(two):
+    folder, _ = two
+    assert (folder / "run" / "step-00000005").is_dir()
+    launch(folder, "resume")
+    assert farthest(WHOLE, load_file(folder / "resume0")) < 1e-5
 
 
-def test_two_processes_have_the_gradient_of_the_whole_batch_for_any_loss(tmp_path):
-    launch(tmp_path, "kinds")
+def test_two_processes_have_the_gradient_of_the_whole_batch_for_any_loss(two):
     for make in UNEVEN:
         start, whole = make()[0].state_dict(), step_of(make)
         moved = max((whole[name] - start[name]).abs().max().item() for name in whole)
-        first, second = (load_file(tmp_path / f"{make.__name__}{rank}") for rank in (0, 1))
+        first, second = (load_file(two[0] / f"{make.__name__}{rank}") for rank in (0, 1))
         for name, value in whole.items():
             assert torch.equal(first[name], second[name])
             torch.testing.assert_close(first[name], value, rtol=0, atol=1e-4 * moved)
 
 
-def test_two_processes_share_a_shuffling_loader_and_refuse_a_stream(tmp_path):
-    outputs = launch(tmp_path, "loader")
+def test_two_processes_share_a_shuffling_loader_and_refuse_a_stream(two):
+    _, outputs = two
     lines = [next(line for line in text.splitlines() if "SEEN" in line) for text in outputs]
     rows = [json.loads(line.removeprefix("SEEN ").rpartition(" ")[0]) for line in lines]
     assert sorted(rows[0] + rows[1]) == list(range(32)) and len(rows[0]) == 16
