@@ -30,6 +30,10 @@ OURS = re.compile(r"\b(?:[Ww]e (?:measure|find|found|ran|re-ran|count)|[Oo]urs?\
 
 SCALES = {"thousand": 3, "万": 4, "million": 6, "亿": 8, "billion": 9}
 SCALED = re.compile(rf"({prose.NUMBER})\s*({'|'.join(SCALES)})?")
+# "1.5 to 70 billion": the word belongs to both.
+SHARED_SCALE = re.compile(
+    rf"({prose.NUMBER}) (and|or|to) ({prose.NUMBER}) (thousand|million|billion)"
+)
 NUMERALS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
@@ -124,7 +128,7 @@ def unlike(question: Question) -> Iterator[str]:
 
 
 def _facts(text: str) -> set[str]:
-    text = " ".join(text.split())
+    text = SHARED_SCALE.sub(r"\1 \4 \2 \3 \4", " ".join(text.split()))
     kept = {x[0] for one in (prose.ROLE, prose.MATH, prose.CODE) for x in one.finditer(text)}
     return kept | {
         f"{prose.value(number).scaleb(SCALES.get(scale, 0)).normalize():f}"

@@ -85,9 +85,13 @@ def test_what_one_language_alone_says_is_named(old: str, new: str, said: str) ->
 
 def test_a_number_may_be_spelled_in_english_and_has_its_scale_in_chinese() -> None:
     told = changed(
-        "I'd guard it by a test", "For 67 million rows of two kinds I'd guard it by a test"
+        "I'd guard it by a test", "For 67 or 2.5 million rows of two kinds I'd guard it by a test"
     )
-    said = read(GOOD, "batchmean").parts["两分钟"].replace("我会写", "6,700 万行，2 种，我会写")
+    said = (
+        read(GOOD, "batchmean")
+        .parts["两分钟"]
+        .replace("我会写", "6,700 万或 250 万行，2 种，我会写")
+    )
     same = told.model_copy(update={"parts": {**told.parts, "两分钟": said}})
     assert list(interview.unlike(same)) == []
 
