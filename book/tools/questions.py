@@ -96,8 +96,7 @@ def page(question: Question) -> str:
     lines.append("## Rubric")
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
     for part in CHINESE_PARTS:
-        if part in question.parts:
-            lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
+        lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
     lines += ["## Read and practice", f"- [](../../{chapter_file(head.chapter)})"]
     if head.drill:
         lines.append(f":::{{drill}} {head.drill}\n:::")
