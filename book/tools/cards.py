@@ -1,9 +1,9 @@
 """The deck for Anki and its table, from the bank of a built site.
 
 Three kinds of card: a question and its answer of thirty seconds with the whiteboard, a push and its
-answer, a wrong answer and why it is wrong. Formulas are MathML, which Anki's page shows. A card's
-number comes from its question, so that a new deck changes the cards that a reader has and keeps
-what they know of them.
+answer, a wrong answer and why it is wrong. Formulas are pictures in the deck (pictures.py) and
+MathML in the table. A card's number comes from its question, so that a new deck changes the cards
+that a reader has and keeps what they know of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from __future__ import annotations
 import csv
 import hashlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import genanki
+from pictures import Picture, with_pictures
 
 STYLE = """.card { font: 18px/1.5 sans-serif; max-width: 40rem; margin: auto; text-align: left; }
-.front { font-weight: 600; } .zh { color: #666; } math[display=block] { margin: .6em 0; }"""
+.front { font-weight: 600; } .zh { color: #666; }
+.formula { max-width: 100%; object-fit: contain; object-position: left; }
+.nightMode .formula, .night_mode .formula { filter: invert(1); }"""
 FIELDS = ("front", "back", "chinese", "link")
 KINDS = ("question", "push", "wrong answer")
 FRONTS = {
@@ -71,16 +75,22 @@ def write(bank: list[dict[str, Any]], folder: Path, pages: str) -> None:
     }
     deck = genanki.Deck(number("deck"), "Knowledge distillation and attention transfer")
     made = cards(bank, pages)
+    pictures: dict[str, Picture] = {}
     for card in made:
         deck.add_note(
             genanki.Note(
                 model=models[card["kind"]],
-                fields=[card[name] for name in FIELDS],
+                fields=[with_pictures(card[name], pictures) for name in FIELDS],
                 tags=card["tags"].split(),
                 guid=genanki.guid_for("kdlearn", card["name"]),
             )
         )
-    genanki.Package(deck).write_to_file(folder / "kdlearn.apkg")
+    with TemporaryDirectory() as made_in:
+        files = [Path(made_in) / one.name for one in pictures.values()]
+        for path, one in zip(files, pictures.values(), strict=True):
+            path.write_text(one.svg, encoding="utf-8")
+        package = genanki.Package(deck, media_files=[str(path) for path in sorted(files)])
+        package.write_to_file(folder / "kdlearn.apkg")
     with (folder / "kdlearn-cards.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ["name", "kind", *FIELDS, "tags"])
         table.writeheader()

@@ -20,12 +20,22 @@ import cards
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
-from kdlearn.interview import FORMATS, LEVELS, TOPICS, Question, questions_folder, read, read_bank
+from kdlearn.interview import (
+    FORMATS,
+    LEVELS,
+    TOPICS,
+    Question,
+    Wording,
+    questions_folder,
+    read,
+    read_bank,
+)
 
 BOOK = Path(__file__).resolve().parents[1]
 PAGES = "book/interview/questions/"
 INDEX = "<!-- every question, by topic, level, format and place -->"
 LEDGER = "<!-- every question with its sources and its evidence -->"
+TOPICS_MARK = "data-topics"
 # The part of a file, the heading on its page.
 HEADINGS = {
     "Scenario": "The scenario",
@@ -65,6 +75,7 @@ def page(question: Question) -> str:
     seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
     facts = [
         f'<p lang="zh">{escape(head.title_zh)}</p>',
+        f"<p><b>Also asked as</b> {''.join(map(_wording, head.also))}</p>" if head.also else "",
         f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
         f"{head.minutes} minutes. Asked: {head.often}. "
         f"Facts looked up on {head.looked_up.isoformat()}.</p>",
@@ -89,6 +100,10 @@ def page(question: Question) -> str:
     lines.append("- [All questions](../bank.md)")
     lines += ["## Sources", "\n".join(f"- {{cite:t}}`{key}`" for key in head.sources)]
     return "\n\n".join(lines) + "\n"
+
+
+def _wording(other: Wording) -> str:
+    return f'<br><q>{plain(other.en)}</q> <q lang="zh">{escape(other.zh)}</q>'
 
 
 def chapter_file(name: str) -> str:
@@ -170,6 +185,9 @@ def source_read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
         source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
+    elif TOPICS_MARK in source[0]:
+        names = escape(json.dumps(TOPIC_NAMES))
+        source[0] = source[0].replace(TOPICS_MARK, f'data-topics="{names}"')
     elif LEDGER in source[0]:
         source[0] = source[0].replace(LEDGER, ledger(read_bank(questions_folder())))
 
@@ -237,6 +255,16 @@ def _inner(element: Tag, first: str) -> str:
     return element.decode_contents().strip()
 
 
+def with_questions(chapters: Any, questions: list[Question]) -> Any:
+    """Return the puzzles of Spot the bug whose drills know what asks for them and teaches them."""
+    for drill in (drill for chapter in chapters for drill in chapter["drills"]):
+        asked = [q.head for q in questions if q.head.drill == drill["id"]]
+        drill["asked"] = [{"id": head.id, "title": head.title} for head in asked]
+        if asked:
+            drill["taught"] = f"{asked[0].chapter}.html"
+    return chapters
+
+
 def write(site: Path, pages_address: str) -> None:
     """Write bank.json, the cards and llms.txt of a built site."""
     questions = read_bank(questions_folder())
@@ -246,6 +274,10 @@ def write(site: Path, pages_address: str) -> None:
     text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
     (site / "book" / "interview" / "bank.json").write_text(text, encoding="utf-8")
     cards.write(bank, site / "book" / "interview", pages_address)
+    puzzles = site / "_static" / "interview" / "spot.json"
+    linked = with_questions(json.loads(puzzles.read_text(encoding="utf-8")), questions)
+    text = json.dumps(linked, ensure_ascii=False, separators=(",", ":"))
+    puzzles.write_text(text, encoding="utf-8")
     lines = [
         "# kdlearn: knowledge distillation and attention transfer",
         "",

@@ -7,6 +7,7 @@ ranks the sections.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 
@@ -16,13 +17,20 @@ LEFT_OUT = (
 )
 # Pages that list what other pages say.
 LISTS = ("/interview/bank.html", "/interview/ledger.html")
+# Other words under which an interview question is asked, Chinese ones too.
+WORDINGS = ".chapter-head [lang=zh]:not(q), .chapter-head q"
 # What is found of an interview question.
 SPOKEN = ("The scenario", "The question", "In 30 seconds", "30 秒")
 LONGEST, LONGEST_CODE = 3000, 800  # characters of a section that are kept
 
 
-def sections(page: str, html: str) -> list[dict[str, str]]:
+Section = dict[str, Any]
+
+
+def sections(page: str, html: str) -> list[Section]:
     """Return the sections of a page: page, anchor, title of the page, heading, text, code.
+
+    An interview question has its other wordings as well.
 
     Example:
         >>> html = '<article><section id="a"><h1>One</h1><p>Two.</p></section></article>'
@@ -32,9 +40,10 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
     article = BeautifulSoup(html, "html.parser").article
     if article is None:
         return []
+    wordings = [" ".join(words.get_text().split()) for words in article.select(WORDINGS)]
     for left_out in article.select(LEFT_OUT):
         left_out.decompose()
-    found: list[dict[str, str]] = []
+    found: list[Section] = []
     heading = article.find("h1")
     title = " ".join(heading.get_text().split()) if heading else page
     for section in article.find_all("section", id=True):
@@ -55,16 +64,16 @@ def sections(page: str, html: str) -> list[dict[str, str]]:
             }
         )
     if "/questions/" in page:
-        return _question(found)
+        return _question(found, wordings)
     if page.endswith(LISTS):
         return found[:1]
     return found + _entries(page, title, article)
 
 
-def _question(found: list[dict[str, str]]) -> list[dict[str, str]]:
+def _question(found: list[Section], wordings: list[str]) -> list[Section]:
     """Return one entry for an interview question: a bank must not crowd out the chapters."""
     texts = [found[0]["x"], *(part["x"] for part in found if part["h"] in SPOKEN)]
-    return [found[0] | {"x": " ".join(texts)[:LONGEST]}]
+    return [found[0] | {"x": " ".join(texts)[:LONGEST], "w": wordings}]
 
 
 def _own_text(section: Tag) -> tuple[str, str]:
@@ -82,7 +91,7 @@ def _plain(parts: list[str]) -> str:
     return " ".join(" ".join(parts).split())
 
 
-def _entries(page: str, title: str, article: Tag) -> list[dict[str, str]]:
+def _entries(page: str, title: str, article: Tag) -> list[Section]:
     """Return the entries of a glossary, each with its own anchor."""
     found = []
     for term in article.select("dl.glossary dt[id]"):

@@ -57,7 +57,8 @@ SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*
 CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
 SCRIPTS = {
     "data-playground": "playground/playground.js",
-    "data-mock": "interview/mock.js",
+    "data-mock": "interview/common.js interview/mock.js",
+    "data-spot": "interview/common.js interview/spot.js",
 }
 
 
@@ -87,8 +88,12 @@ class Site:
 
     def scripts(self, body: str | None) -> list[str]:
         """Return the scripts that a page needs beside the site's own."""
-        wanted = [name for mark, name in SCRIPTS.items() if mark in (body or "")]
-        return [name for name in wanted if (BOOK / "static" / name).exists()]
+        return [
+            name
+            for mark, names in SCRIPTS.items()
+            if mark in (body or "")
+            for name in names.split()
+        ]
 
 
 def last_change() -> str:

@@ -49,7 +49,7 @@ def read_bank(folder: Path) -> list[Question]:
     questions = [
         read(path.read_text(encoding="utf-8"), path.stem) for path in sorted(folder.glob("*.md"))
     ]
-    if faults := alike(questions):
+    if faults := alike(questions) + said_twice(questions):
         raise ValueError(faults[0])
     return questions
 
@@ -68,6 +68,24 @@ def alike(questions: Sequence[Question]) -> list[str]:
         for (one, first), (other, second) in itertools.combinations(contents, 2)
         if _overlap(first, second) >= ALIKE
     ]
+
+
+def said_twice(questions: Sequence[Question]) -> list[str]:
+    """Say which wordings stand with two questions, or twice with one.
+
+    Example:
+        >>> said_twice([])
+        []
+    """
+    owners: dict[str, str] = {}
+    faults = []
+    for head in (question.head for question in questions):
+        for wording in head.wordings:
+            owner = owners.get(wording.casefold())
+            if owner:
+                faults.append(f"{owner} and {head.id} are both asked as {wording!r}: leave one.")
+            owners[wording.casefold()] = head.id
+    return faults
 
 
 def likeness(one: Question, other: Question) -> float:

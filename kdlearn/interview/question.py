@@ -59,6 +59,14 @@ class Seen(BaseModel):
     kind: Literal["interview notes", "question list", "book", "course", "exam", "asked online"]
 
 
+class Wording(BaseModel):
+    """Other words under which a question is asked, in both languages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    en: Annotated[Text, StringConstraints(pattern=r"^[^\u4e00-\u9fff]+$")]
+    zh: Annotated[Text, StringConstraints(pattern=r"[\u4e00-\u9fff]")]
+
+
 class Head(BaseModel):
     """What a question says of itself, in TOML between two lines of `+++`."""
 
@@ -66,6 +74,7 @@ class Head(BaseModel):
     id: Name
     title: Text
     title_zh: Text
+    also: tuple[Wording, ...] = ()
     level: Level
     topic: Topic
     format: Format
@@ -80,6 +89,12 @@ class Head(BaseModel):
     chapter: Text
     drill: Name | None = None
     looked_up: date
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """All words under which it is asked: its titles, then the others."""
+        others = (text for one in self.also for text in (one.en, one.zh))
+        return (self.title, self.title_zh, *others)
 
 
 class Pair(BaseModel):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cards
 import pytest
@@ -42,6 +44,20 @@ def test_anki_imports_every_card_once_and_a_newer_deck_adds_none(tmp_path: Path)
         tag for note in collection.find_notes("") for tag in collection.get_note(note).tags
     )
     assert set(tags) >= {str(entry["topic"]) for entry in bank()}
+    collection.close()
+
+
+def test_a_card_shows_its_formulas_as_pictures_that_the_deck_brings_along(tmp_path: Path) -> None:
+    collection = Collection(str(tmp_path / "reader.anki2"))
+    imported(collection, FOLDER / "kdlearn.apkg")
+    notes = [collection.get_note(note) for note in collection.find_notes("")]
+    fields = " ".join(field for note in notes for field in note.fields)
+    shown = set(re.findall(r'<img class="formula" src="([^"]+)" alt="[^"]+"', fields))
+    media = {path.name: path for path in Path(collection.media.dir()).iterdir()}
+    assert shown == set(media) and len(shown) > 100
+    assert "<math" not in fields
+    for path in media.values():
+        assert ElementTree.fromstring(path.read_text(encoding="utf-8")).tag.endswith("svg")
     collection.close()
 
 

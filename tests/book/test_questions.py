@@ -74,3 +74,14 @@ def test_a_number_of_our_own_run_that_no_evidence_shows_is_named() -> None:
     assert list(interview.unfounded(read(GOOD, "batchmean"))) == []
     cited = changed("With a thousand classes the teacher is\nsilent.", "They report 12.3456.")
     assert list(interview.unfounded(cited)) == []
+
+
+def test_the_drills_of_the_puzzles_lead_to_the_questions_that_ask_for_them() -> None:
+    bank = [read(GOOD, "batchmean")]
+    (chapter,) = questions.with_questions(
+        [{"drills": [{"id": "kd-loss"}, {"id": "at-loss"}]}], bank
+    )
+    asked, not_asked = chapter["drills"]
+    assert [one["id"] for one in asked["asked"]] == ["batchmean"]
+    assert asked["taught"] == f"{bank[0].head.chapter}.html"
+    assert not_asked == {"id": "at-loss", "asked": []}

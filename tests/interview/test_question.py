@@ -25,6 +25,8 @@ def test_every_layer_of_a_question_is_read():
         ("minutes = 3", "minutes = 0", "greater than or equal to 1"),
         ('level = "junior"', 'level = "wizard"', "'junior', 'mid', 'senior' or 'research'"),
         ("minutes = 3", "minute = 3", "Extra inputs are not permitted"),
+        ("minutes = 3", 'minutes = 3\nalso = [{ en = "Why?", zh = "Why?" }]', "also.0.zh"),
+        ("minutes = 3", 'minutes = 3\nalso = [{ en = "何?", zh = "为什么？" }]', "also.0.en"),
         ("## Whiteboard", "## Board", "in this order"),
         ("## 2 minutes", "## Question", "stands there twice"),
         ("+++\n\n## Scenario", "+++\nA word.\n\n## Scenario", "'A word.' stands before"),
@@ -38,6 +40,12 @@ def test_a_fault_of_form_is_named(old, new, said):
     assert GOOD.count(old) == 1
     with pytest.raises(ValueError, match=f"(?s)^batchmean: .*{said}"):
         read(GOOD.replace(old, new), "batchmean")
+
+
+def test_its_wordings_are_its_titles_and_those_it_is_also_asked_in():
+    also = 'minutes = 3\nalso = [{ en = "Too weak?", zh = "太弱？" }]'
+    head = read(GOOD.replace("minutes = 3", also), "batchmean").head
+    assert head.wordings == (head.title, head.title_zh, "Too weak?", "太弱？")
 
 
 def test_formulas_and_links_are_counted_as_they_are_spoken():

@@ -1,64 +1,38 @@
 // The mock interview: choose, hear a question, speak, uncover, score, answer a push. All of it stays in the browser.
 "use strict";
 (() => {
+  const { make, html, button, keys, shuffled, kept, keep, open } = kdInterview;
   const mount = document.querySelector("[data-mock]");
-  const base = document.documentElement.dataset.root;
   const KEY = "kdlearn:mock";
   const DAY = 86_400_000;
   // Days until a question comes back, by its score.
   const FIRST = { 1: 1, 2: 1, 3: 4, 4: 9 };
-  const TOPICS = {
-    foundations: "Foundations", process: "The process", losses: "Losses", features: "Features and relations",
-    "attention-transfer": "Attention transfer", attention: "Attention", coding: "Code", transformers: "Transformers",
-    language: "Language models", evaluation: "Evaluation", production: "Production and design",
-    safety: "Safety, law, your project",
-  };
+  // Names of topics in their order: the page has them.
+  const TOPICS = JSON.parse(mount.dataset.topics);
   const ROLES = {
     any: ["Any", () => true],
     junior: ["Junior", (q) => q.level === "junior" || q.level === "mid"],
     senior: ["Senior", (q) => q.level === "mid" || q.level === "senior"],
     research: ["Research", (q) => q.level === "senior" || q.level === "research"],
   };
-  const make = (tag, properties = {}, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
-  const html = (className, text) => make("div", { className, innerHTML: text });
-
   // What is remembered: for each question its scores and the day when it comes back.
-  let seen = {};
-  try { seen = JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { /* nothing was kept */ }
-  const keep = () => { try { localStorage.setItem(KEY, JSON.stringify(seen)); } catch { /* a browser may forbid it */ } };
+  let seen = kept(KEY);
   const due = (q) => seen[q.id] && seen[q.id].due <= Date.now();
   const remember = (q, score) => {
     const before = seen[q.id];
     const interval = score >= 3 && before ? Math.min(120, before.interval * (score === 4 ? 2.5 : 1.6)) : FIRST[score];
     seen[q.id] = { scores: [...(before?.scores ?? []), score].slice(-10), interval, due: Date.now() + interval * DAY };
-    keep();
+    keep(KEY, seen);
   };
   const valid = (record) => record && typeof record === "object" && Object.values(record).every(
     (one) => Array.isArray(one?.scores) && one.scores.every((s) => s >= 1 && s <= 4) && one.interval > 0 && one.due > 0);
 
   let bank = [];
   let round = null; // the questions to come, what was scored, when it ends
-  let key = () => {};
-  document.addEventListener("keydown", (event) => {
-    if (event.target.closest?.("input, select, textarea, a, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest?.("button") && (event.key === "Enter" || event.key === " ")) return;
-    key(event);
-  });
-  const shuffled = (list) => {
-    const copy = [...list];
-    for (let i = copy.length - 1; i > 0; i--) {
-      const j = Math.floor(Math.random() * (i + 1));
-      [copy[i], copy[j]] = [copy[j], copy[i]];
-    }
-    return copy;
-  };
+  const key = keys();
 
   const choose = () => {
-    key = () => {};
+    key(() => {});
     const role = make("select", { id: "mock-role" }, ...Object.entries(ROLES).map(([value, [text]]) => make("option", { value, textContent: text })));
     const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: "All topics" }),
       ...Object.entries(TOPICS).filter(([value]) => bank.some((q) => q.topic === value))
@@ -94,7 +68,7 @@
         const record = JSON.parse(await file.files[0].text());
         if (!valid(record)) throw new Error("form");
         seen = { ...seen, ...record };
-        keep();
+        keep(KEY, seen);
         choose();
       } catch { count.textContent = "This file holds no scores: choose one that Export wrote."; }
     });
@@ -154,10 +128,10 @@
     };
     next.addEventListener("click", uncover);
     name();
-    key = (event) => {
+    key((event) => {
       if (event.key === "Enter") { event.preventDefault(); uncover(); }
       if (event.key === "Escape") finish();
-    };
+    });
     scrollTo({ top: mount.offsetTop - 80 });
   };
 
@@ -179,10 +153,10 @@
       make("details", {}, make("summary", { textContent: "What people say, and why it is wrong" }),
         ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`))),
       make("h3", { textContent: "How good was your answer?" }), lines);
-    key = (event) => {
+    key((event) => {
       if ("1234".includes(event.key)) take(Number(event.key));
       if (event.key === "Escape") finish();
-    };
+    });
     lines.scrollIntoView({ block: "nearest" });
   };
 
@@ -199,20 +173,19 @@
     open.addEventListener("click", uncover);
     next.addEventListener("click", ask);
     shown.append(make("h3", { textContent: "The interviewer pushes" }), html("mock-question", one.question), open, answer, after);
-    key = (event) => {
+    key((event) => {
       if (event.key === "Enter") { event.preventDefault(); if (answer.hidden) uncover(); else ask(); }
       if (event.key === "n") ask();
       if (event.key === "Escape") finish();
-    };
+    });
     open.scrollIntoView({ block: "nearest" });
   };
 
   const finish = () => {
-    key = () => {};
+    key(() => {});
     const { done } = round;
     round = null;
-    const again = make("button", { type: "button", className: "button first", textContent: "Another interview" });
-    again.addEventListener("click", choose);
+    const again = button("Another interview", choose, "button first");
     if (!done.length) return choose();
     const mean = done.reduce((sum, [, points]) => sum + points, 0) / done.length;
     const body = make("tbody", {}, ...done.map(([q, points]) => make("tr", {},
@@ -227,11 +200,5 @@
     return undefined;
   };
 
-  mount.textContent = "The questions are coming …";
-  // Typefaces load when a letter needs them, which may be when the network is gone.
-  for (const face of document.fonts) face.load().catch(() => {});
-  fetch(new URL(`${base}book/interview/bank.json`, location.href))
-    .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); return answer.json(); })
-    .then((questions) => { bank = questions; choose(); })
-    .catch(() => { mount.textContent = "The questions could not be loaded. Reload the page, or read the bank."; });
+  open(mount, "book/interview/bank.json", (questions) => { bank = questions; choose(); });
 })();

@@ -2,7 +2,7 @@
 const STOP = new Set(("a an and are as at be been but by can do does did for from had has have how i in into is it its of on or " +
   "so such that the their then there these they this to was we were what when where which who will with you your").split(" "));
 const K1 = 1.2, B = 0.6, MOST = 20;
-const WEIGHT = { t: 3, h: 6, x: 1, c: 0.3 };
+const WEIGHT = { t: 3, h: 6, x: 1, c: 0.3, w: 3 };
 // One spelling for both sides of the sea, and for a few names that people write in two ways.
 const SPELLINGS = [
   [/isation/g, "ization"], [/ise(d|s|r)?\b/g, "ize$1"], [/ising\b/g, "izing"], [/yse(d|s|r)?\b/g, "yze$1"],
@@ -47,7 +47,7 @@ export const prepare = (sections) => {
   const lengths = sections.map((section, number) => {
     const counts = new Map();
     for (const [part, weight] of Object.entries(WEIGHT)) {
-      for (const word of words(section[part])) counts.set(word, (counts.get(word) ?? 0) + weight);
+      for (const word of words([section[part] ?? ""].flat().join("\n"))) counts.set(word, (counts.get(word) ?? 0) + weight);
     }
     for (const [word, count] of counts) {
       if (!postings.has(word)) postings.set(word, []);
@@ -92,8 +92,9 @@ export const find = ({ sections, postings, lengths, mean }, question) => {
     if (title === whole) score *= section.h ? 2 : 4;
     else if (title.includes(whole) || (section.h && words(section.t).join(" ").includes(whole))) score *= 1.3;
     if (section.p.includes("/api/") || section.p.endsWith("references.html")) score *= 0.6;
-    // A chapter explains what a question only asks.
-    if (/\/interview\/(?!glossary)/.test(section.p)) score *= 0.45;
+    // A chapter explains what a question only asks; who types the question itself wants its answer.
+    if (section.w?.some((wording) => words(wording).join(" ") === whole)) score *= 4;
+    else if (/\/interview\/(?!glossary)/.test(section.p)) score *= 0.45;
     return { section, score };
   }).sort((one, other) => other.score - one.score).slice(0, MOST).map(({ section }) => section);
 };
@@ -112,10 +113,14 @@ const excerpt = (text, asked) => {
   return paragraph;
 };
 
-let index;
+let fetched;
 
-/** Make a form search as one types; on the page search.html the question stands in the address. */
-export const attach = async (place, base, inAddress) => {
+/**
+ * Make a form search as one types. On the page search.html the question stands in the address. A form that stands in a
+ * page waits for the first letter; `only` is the folder that it looks into.
+ */
+export const attach = async (place, base, { inAddress = false, waits = false, only = "" }) => {
+  let index;
   const [input, status, list] = ["input", ".search-status", ".search-results"].map((part) => place.querySelector(part));
   const show = () => {
     if (!index) return;
@@ -148,10 +153,11 @@ export const attach = async (place, base, inAddress) => {
   });
   if (inAddress) input.focus();
   const load = async () => {
-    index ??= prepare(await (await fetch(new URL(`${base}search.json`, location.href))).json());
+    fetched ??= fetch(new URL(`${base}search.json`, location.href)).then((answer) => answer.json());
+    index = prepare((await fetched).filter(({ p }) => p.startsWith(only)));
     show();
   };
   // The page alone asks for nothing: the index comes with the first letter.
-  if (inAddress && !input.value) input.addEventListener("input", load, { once: true });
+  if (waits && !input.value) input.addEventListener("input", load, { once: true });
   else await load();
 };

@@ -40,7 +40,8 @@
   // Search: `/` or the button opens it; the page search.html has the same form.
   const field = document.querySelector("form[data-search]");
   const search = () => import(new URL(`${base}_static/site/search.js`, location.href));
-  if (field) search().then(({ attach }) => attach(field.closest("section"), base, true));
+  const only = field?.dataset.search;
+  if (field) search().then(({ attach }) => attach(field.closest("section"), base, { inAddress: !only, waits: true, only }));
   let dialog;
   const openSearch = async () => {
     if (!dialog) {
@@ -51,12 +52,12 @@
         '<ol class="search-results"></ol>';
       dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
       document.body.append(dialog);
-      (await search()).attach(dialog, base, false);
+      (await search()).attach(dialog, base, {});
     }
     if (!dialog.open) dialog.showModal();
     dialog.querySelector("input").focus();
   };
-  if (!field) {
+  if (!field || only) {
     document.querySelector(".bar-search").addEventListener("click", (event) => {
       if (event.metaKey || event.ctrlKey) return;
       event.preventDefault();

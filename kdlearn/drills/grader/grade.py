@@ -94,7 +94,7 @@ def grade(drill: Drill, solution: Solution, *, seed: int) -> Report:
     stopped = _no_numbers(drill, mine, right)
     if stopped:
         return Report(drill.id, (Outcome("runs, and returns what is asked for", False),), *stopped)
-    effects = _effects(mine, right)
+    effects = effects_of(mine, right)
     outcomes = _outcomes(mine, right, effects)
     if all(outcome.passed for outcome in outcomes):
         return Report(
@@ -103,7 +103,7 @@ def grade(drill: Drill, solution: Solution, *, seed: int) -> Report:
     numbers, found = _numbers(drill, mine, right, effects)
     named = {diagnosis.id for diagnosis in numbers}
     # What the named setting does besides its numbers is its consequence.
-    follows = _effects(found.runs, right) if effects and found and found.wrong else {}
+    follows = effects_of(found.runs, right) if effects and found and found.wrong else {}
     causes = [
         Diagnosis(name, text)
         for name, text in effects.items()
@@ -163,7 +163,7 @@ def _no_numbers(
     return None
 
 
-def _effects(runs: Runs, right: Runs) -> dict[str, str]:
+def effects_of(runs: Runs, right: Runs) -> dict[str, str]:
     """All that a solution does besides its numbers, on any input."""
     found: dict[str, str] = {}
     late: dict[str, str] = {}

@@ -74,10 +74,11 @@ def family(wrong: Wrong, attentions: list[Tensor]) -> Tensor:
         layer = joined(attention)
         if "attention-transposed" in wrong:
             layer = layer.mT
-        bare = {"no-residual", "residual-once"} & wrong
-        bare |= (
-            {"residual-at-first-only"} & wrong if number else {"residual-in-all-but-first"} & wrong
-        )
+        bare = bool({"no-residual", "residual-once"} & wrong)
+        if "residual-at-first-only" in wrong:
+            bare = number > 0
+        if "residual-in-all-but-first" in wrong:
+            bare = number == 0
         if "rows-not-normalized" in wrong:
             layer = layer + eye
         elif "residual-halved-only" in wrong:
