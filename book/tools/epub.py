@@ -60,7 +60,9 @@ td p, th p, li > p { margin: 0; }
 .callout, .bet, .fold, .drill-card { margin: 1em 0; }
 .callout-title, .summary, .k, .kn { font-weight: bold; }
 .c1 { font-style: italic; }
-.formula { margin: 1em 0; overflow-x: auto; }
+.formula { margin: 1em 0; }
+.formula, .scroll, .output { overflow-x: auto; }
+.external, code { overflow-wrap: anywhere; }
 """
 PAGE = """\
 <?xml version="1.0" encoding="utf-8"?>
