@@ -98,7 +98,8 @@ def page(question: Question) -> str:
         lines.append(f":::{{wrong-answer}}\n**{mistake.title}**\n\n{mistake.body}\n:::")
     lines.append("## Rubric")
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
-    lines += ["## 30 秒", '<div lang="zh">', question.parts["30 秒"], "</div>"]
+    for part in CHINESE_PARTS:
+        lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
     lines += ["## Read and practice", f"- [](../../{chapter_file(head.chapter)})"]
     if head.drill:
         lines.append(f":::{{drill}} {head.drill}\n:::")

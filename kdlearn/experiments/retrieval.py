@@ -3,8 +3,8 @@
 The question is the first line of a function's docstring, the document its source; of 1,500
 functions of Python's library the right one is to be among the first ten. The teacher reads question
 and document together, with the function's name, which the student's document has not. The student
-turns each into a unit vector. It starts from the singular vectors of the words, which is the best
-that can be had without learning.
+turns each into a unit vector. It starts from the singular vectors of the words, which need no
+learning.
 
 The rate of the students was chosen from 3e-4, 1e-3, 3e-3 and 1e-2 on the validation questions of
 seed 5, which is not reported; squared differences of the wide embedding's cosines were tried there
