@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,27 @@ def test_home_a_chapter_the_interview_and_the_search_open_without_a_server(
     assert answer and answer.status == 503
     assert "not stored" in page.locator("h1").inner_text()
     assert faults == []
+
+
+@built
+def test_a_stored_page_opens_while_the_network_says_nothing(page: Page) -> None:
+    class Silent(Handler):
+        speaks = threading.Event()
+
+        def do_GET(self) -> None:  # noqa: N802
+            self.speaks.wait()
+            super().do_GET()
+
+    Silent.speaks.set()
+    with contextmanager(served)(Silent) as address:
+        visit(page, f"{address}book/index.html")
+        visit(page, address + CHAPTER)
+        Silent.speaks.clear()
+        try:
+            page.goto(f"{address}book/index.html")
+            assert page.locator("h1").is_visible()
+        finally:
+            Silent.speaks.set()
 
 
 @built
