@@ -22,7 +22,8 @@ def shell(site: Path) -> list[str]:
         for page in PAGES
         for address in LOADED.findall((site / page).read_text(encoding="utf-8"))
     }
-    # A style loads the typefaces, a script the search.
+    # A script loads its style, the style its typefaces, another script the search.
+    loaded |= {x.replace(".js", ".css") for x in loaded if "playground" in x}
     loaded |= {x.relative_to(site).as_posix() for x in (site / "_static").rglob("*.woff2")}
     return [*PAGES, *DATA, *sorted(loaded | {"_static/site/search.js"})]
 

@@ -44,18 +44,18 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def visit(page: Page, url: str) -> None:
-    """Open a page and wait for the worker that rules it, whose shell is stored then."""
+    """Open a page and wait until it, and the shell, are stored."""
     page.goto(url, wait_until="networkidle")
     page.wait_for_function("navigator.serviceWorker.controller?.state === 'activated'")
+    page.wait_for_function("async () => Boolean(await caches.match(location.href))")
 
 
 @built
 @pytest.mark.parametrize("handler", [Handler, AtRoot])
-def test_home_a_chapter_the_interview_and_the_search_open_without_a_server(
+def test_after_a_visit_to_a_chapter_it_and_the_shell_open_without_a_server(
     page: Page, handler: type[Handler]
 ) -> None:
     with contextmanager(served)(handler) as address:
-        visit(page, f"{address}book/index.html")
         visit(page, address + CHAPTER)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -92,7 +92,6 @@ def test_a_stored_page_opens_while_the_network_says_nothing(page: Page) -> None:
 
     Silent.speaks.set()
     with contextmanager(served)(Silent) as address:
-        visit(page, f"{address}book/index.html")
         visit(page, address + CHAPTER)
         Silent.speaks.clear()
         try:
@@ -120,7 +119,6 @@ def test_a_new_site_replaces_the_old_one_and_keeps_what_was_opened(page: Page) -
             self.wfile.write(text)
 
     with contextmanager(served)(Renewed) as address:
-        visit(page, f"{address}book/index.html")
         visit(page, address + CHAPTER)
         ((build, urls),) = page.evaluate(STORED)
         assert build == "first" and address + CHAPTER in urls

@@ -278,7 +278,13 @@
   // Offline: what was opened, and the interview, are stored when the page has nothing else to do. Not where data is dear.
   addEventListener("load", () => {
     if (!navigator.serviceWorker || !location.protocol.startsWith("http") || navigator.connection?.saveData) return;
-    const store = () => navigator.serviceWorker.register(new URL("../../worker.js", scripts)).catch(() => { /* forbidden */ });
-    (globalThis.requestIdleCallback ?? setTimeout)(store);
+    const first = !navigator.serviceWorker.controller;
+    const store = async () => {
+      await navigator.serviceWorker.register(new URL("../../worker.js", scripts));
+      const { active } = await navigator.serviceWorker.ready;
+      // This page came before its worker.
+      if (first) active.postMessage([location.href, ...performance.getEntriesByType("resource").map(({ name }) => name)]);
+    };
+    (globalThis.requestIdleCallback ?? setTimeout)(() => store().catch(() => { /* forbidden */ }));
   });
 })();

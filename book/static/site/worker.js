@@ -17,6 +17,8 @@ const NOT_STORED = `<!DOCTYPE html><meta charset="utf-8"><meta name="viewport" c
 // A page is the same whatever is asked or pointed at in it.
 const address = (url) => url.split(STATIC.test(url) ? "#" : /[?#]/)[0];
 
+const ours = (url) => url.startsWith(registration.scope) && !DOWNLOADS.test(address(url));
+
 const ask = async (cache, request) => {
   const answer = await fetch(request);
   if (answer.ok && !answer.redirected) cache.put(address(request.url), answer.clone()).catch(() => { /* the disk is full */ });
@@ -50,6 +52,11 @@ const install = async () => {
   await skipWaiting();
 };
 
+const keep = async (urls) => {
+  const cache = await caches.open(NAME);
+  for (const url of urls.filter(ours).map(address)) if (!(await cache.match(url))) await cache.add(url).catch(() => {});
+};
+
 const activate = async () => {
   for (const name of await caches.keys()) if (name.startsWith(FAMILY) && name !== NAME) await caches.delete(name);
   await clients.claim();
@@ -57,8 +64,9 @@ const activate = async () => {
 
 addEventListener("install", (event) => event.waitUntil(install()));
 addEventListener("activate", (event) => event.waitUntil(activate()));
+addEventListener("message", (event) => event.waitUntil(keep(event.data)));
 addEventListener("fetch", (event) => {
   const { method, url, headers } = event.request;
-  if (method !== "GET" || headers.has("range") || !url.startsWith(registration.scope) || DOWNLOADS.test(address(url))) return;
+  if (method !== "GET" || headers.has("range") || !ours(url)) return;
   event.respondWith(answer(event));
 });
