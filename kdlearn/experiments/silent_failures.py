@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdlearn.data import Split
 from kdlearn.distill.taps import Taps
 from kdlearn.experiments.common import MEASURED, Bench, Row, check, descend, rows_of, seeded
-from kdlearn.experiments.feature_losses import RECIPE, TRIALS, Recipe, prepare
+from kdlearn.experiments.feature_losses import TRIALS, Recipe, prepare
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.experiments.shortcut import network
 from kdlearn.losses import attention_transfer_loss, soft_target_loss
@@ -235,6 +235,7 @@ METHODS = {
     "AT, another image": Method(attention_of_another),
     "AT, true box": Method(attention_to_the_box),
 }
+RECIPE = Recipe()
 COLUMNS = MEASURED
 
 

@@ -48,7 +48,10 @@ def test_an_average_forgets_its_start_geometrically():
 
 
 def test_an_ensemble_of_one_is_that_one():
-    rows = {r["method"]: r for r in several_teachers.run_seed(0, recipe=replace(SHORT, members=1))}
+    rows = {
+        r["method"]: r
+        for r in several_teachers.run_seed(0, recipe=replace(SHORT, members=1), on="validation")
+    }
     assert list(rows) == ["teacher", *METHODS]
     alike = ("teacher", "one of five", "best of five", "five together, logits")
     assert len({rows[name]["accuracy"] for name in alike}) == 1
@@ -59,7 +62,9 @@ def test_an_ensemble_of_one_is_that_one():
 
 
 def test_a_student_does_not_depend_on_who_learns_beside_it():
-    every = {row["method"]: row for row in several_teachers.run_seed(0, recipe=SHORT)}
+    every = {
+        row["method"]: row for row in several_teachers.run_seed(0, recipe=SHORT, on="validation")
+    }
     chosen = ("mutual learning", "pool, averaged teacher")
-    for row in several_teachers.run_seed(0, recipe=SHORT, methods=chosen):
+    for row in several_teachers.run_seed(0, recipe=SHORT, methods=chosen, on="validation"):
         assert row == pytest.approx(every[row["method"]], abs=0.3)
