@@ -71,7 +71,7 @@ def edges() -> list[Edge]:
             "A bin holds its upper border: 0.5 of four bins is in the second.",
         ),
         Edge("a confidence of 1", certain, "It belongs to the last bin."),
-        Edge("one bin", case | {"bins": 1}, without="the borders of bins"),
+        Edge("one bin", case | {"bins": 1}, without="the bins"),
         Edge("one image", {name: v[:1] if name != "bins" else v for name, v in case.items()}),
         Edge("more bins than images", case | {"bins": 40}, "The mean of an empty bin is NaN."),
         Edge("float32 probabilities", case | {"probabilities": case["probabilities"].float()}),

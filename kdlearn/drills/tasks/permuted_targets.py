@@ -32,46 +32,76 @@ def _case(generator: Generator, batch: int, classes: int) -> Case:
 
 
 def example() -> Case:
-    """Four images of twelve classes; the teacher is wrong about some."""
-    return _case(Generator().manual_seed(1), 4, 12)
+    """Six images of twelve classes; the teacher is wrong about most."""
+    return _case(Generator().manual_seed(1), 6, 12)
 
 
 def cases(generator: Generator) -> list[Case]:
     """Batches in which some images have the same label."""
-    return [_case(generator, batch, classes) for batch, classes in ((6, 13), (5, 16), (8, 14))]
+    return [_case(generator, batch, classes) for batch, classes in ((6, 13), (7, 16), (8, 14))]
 
 
-def observe(case: Case, result: Tensor) -> dict[str, object]:
-    """What holds of every right answer, whatever was drawn."""
-    before, after = case["probabilities"], result
-    own = F.one_hot(case["labels"], before.shape[1]).bool()
-    rows = [
-        (one[~label], other[~label]) for one, other, label in zip(before, after, own, strict=True)
-    ]
-    orders = [_order(*pair) for pair in rows]
-    size = before.shape[1] - 1
-    steps = [(torch.tensor(order).diff() % size == 1).sum().item() for order in orders if order]
+def observe(case: Case, result: Tensor) -> dict[str, str]:
+    """What can be told of a result whatever was drawn."""
+    if result.data_ptr() == case["probabilities"].data_ptr():
+        return {"targets": "cannot be told from an argument that was changed"}
+    before, after = case["probabilities"], result.to(case["probabilities"].dtype)
+    labels, largest = case["labels"], before.argmax(1)
+    own = F.one_hot(labels, before.shape[1]).bool()
+    others = before[~own].view(len(before), -1), after[~own].view(len(before), -1)
+    at_label, at_largest = (
+        _alike(*(side.gather(1, one[:, None]) for side in (before, after)))
+        for one in (labels, largest)
+    )
+    one = torch.ones(1, dtype=before.dtype)
     return {
-        "probability of the labels": after[own],
-        "sum of each image": after.sum(1),
-        "probabilities of the others, by size": torch.stack([one.sort().values for _, one in rows]),
-        "number of different permutations": len(set(orders)) if all(orders) else 0,
-        "neighbors kept": "many" if sum(steps) > len(steps) * size / 2 else "few",
-        "order of the others": "by size"
-        if any(_is_sorted(one) for _, one in rows)
-        else "by chance",
+        "place that is kept": "the label's"
+        if at_label
+        else "the largest one's"
+        if at_largest
+        else "none",
+        "sum of each image": "1" if torch.allclose(after.sum(1), one, atol=1e-5) else "not 1",
+        "numbers": "the teacher's" if _alike(*_by_size(before, after)) else _others(*others),
+        "permutations": _permutations(*others),
     }
 
 
-def _is_sorted(values: Tensor) -> bool:
-    return bool((values.diff() >= 0).all() or (values.diff() <= 0).all())
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-6, atol=0)
 
 
-def _order(before: Tensor, after: Tensor) -> tuple[int, ...]:
-    """From where each number came; nothing where they are not the same numbers."""
-    found = torch.isclose(after[:, None], before[None], rtol=1e-6, atol=0)
-    once = bool((found.sum(0) == 1).all() and (found.sum(1) == 1).all())
-    return tuple(found.int().argmax(1).tolist()) if once else ()
+def _by_size(*sides: Tensor) -> list[Tensor]:
+    return [side.sort(1).values for side in sides]
+
+
+def _others(before: Tensor, after: Tensor) -> str:
+    if not after.any():
+        return "zeros"
+    if _alike(after, after[:, :1].expand_as(after)):
+        return "all alike"
+    if torch.isclose(after[:, :, None], before[:, None], rtol=1e-6, atol=0).any(2).all():
+        return "some of the teacher's twice"
+    one, other = _by_size(before, after)
+    factors = other / one
+    return "the teacher's, scaled" if _alike(factors, factors[:, :1].expand_as(one)) else "others"
+
+
+def _permutations(before: Tensor, after: Tensor) -> str:
+    found = torch.isclose(after[:, :, None], before[:, None], rtol=1e-6, atol=0)
+    if not ((found.sum(1) == 1) & (found.sum(2) == 1)).all():
+        return "none of the other classes alone"
+    order = found.int().argmax(2)
+    steps = order.diff(dim=1)
+    if (steps == 1).all():
+        return "nothing is moved"
+    if (steps % order.shape[1] == 1).all():
+        return "shifts in a circle"
+    if any((side.diff(dim=1) >= 0).all() for side in (after, -after)):
+        return "sorted by size"
+    different = len(set(map(tuple, order.tolist())))
+    if different == len(order):
+        return "one for each image"
+    return "one for all images" if different == 1 else "shared by some images"
 
 
 def edges() -> list[Edge]:

@@ -187,7 +187,7 @@ drill = Drill(
     title="Temperature scaling",
     task=(
         "Your student is accurate and too sure of itself. You may not train it again. Calibrate it "
-        "with one number, and report what that does to the test set."
+        "with one number, of a list of candidates, and report what that does to the test set."
     ),
     minutes=10,
     level="core",
