@@ -27,7 +27,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf release try editions colab test check unit notebooks drills results repository clean lint types sources browser
+.PHONY: help book serve pdf release try editions colab test check unit notebooks drills results catalogs repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -35,9 +35,10 @@ help: ## this list
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) book/tools/install.py
 
+# The Chinese pages are a book of their own, which builds on the other core.
 book: $(STAMP) ## build the site
 	@rm -rf _build/html _build/.doctrees
-	$(call step,Site,$(BIN)/jupyter-book build --quiet -W --keep-going --all .,The warnings above are its errors: mend them in book/ or in a docstring.)
+	$(call step,Site,$(BIN)/python book/tools/chinese.py build & chinese=$$!; $(BIN)/jupyter-book build --quiet -W --keep-going --all .; english=$$?; wait $$chinese && [ $$english = 0 ],The warnings above are its errors: mend them in book/ or in a docstring.)
 	@printf '\nThe site: %s\nTo read it: make serve\n' '$(CURDIR)/$(SITE)/index.html'
 
 serve: book ## build the site and serve it on this machine (PORT=8000)
@@ -56,6 +57,7 @@ try: $(STAMP) ## install what `make release` made into empty environments (TRY="
 
 editions: $(STAMP)
 	@$(BIN)/python book/tools/editions.py _build/editions/book
+	@$(BIN)/python book/tools/chinese.py editions _build/editions/book/zh
 
 colab: $(STAMP) ## run the notebooks that Colab opens, with the versions that Colab has (ONLY=ship-it for some)
 	$(call step,Colab,$(BIN)/python book/tools/colab.py $(ONLY),The cell that failed is shown above.)
@@ -81,6 +83,7 @@ sources: $(STAMP)
 	$(call step,Drills,$(BIN)/python book/tools/drills.py check,Mended by: make drills)
 	$(call step,Evidence,$(BIN)/python book/tools/evidence.py check,Mended by: $(BIN)/python book/tools/evidence.py write)
 	$(call step,Questions,$(BIN)/python book/tools/interview.py check,What a question names must be in the book.)
+	$(call step,Translations,$(BIN)/python book/tools/catalogs.py check,Mended by: make catalogs; then translate what is named.)
 	$(call step,Addresses,$(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
 
 browser: $(STAMP)
@@ -102,6 +105,9 @@ results: $(STAMP) ## make the tables of kdlearn/results anew (SEEDS=0,1,2,3,4, O
 		$(BIN)/kdlearn experiment "$$name" --seeds $(SEEDS) --output "_build/results/$$file" && \
 		mv "_build/results/$$file" "kdlearn/results/$$file" || exit 1; \
 	done
+
+catalogs: $(STAMP) ## take what the English pages say into the catalogs of the Chinese ones
+	$(call step,Catalogs,$(BIN)/python book/tools/catalogs.py update,See above.)
 
 repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
 	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)

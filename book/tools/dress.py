@@ -15,8 +15,11 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import directives
 from drill_links import drill_link
+from interface import _, english
+from messages import ANCHOR
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
@@ -74,7 +77,7 @@ class Callout(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Parse what is inside."""
-        node = component("callout", self.name, title=TITLES[self.name])
+        node = component("callout", self.name, title=_(TITLES[self.name]))
         self.state.nested_parse(self.content, self.content_offset, node)
         return [node]
 
@@ -107,7 +110,7 @@ class BetAnswer(SphinxDirective):
         if "value" not in self.options:
             raise self.error(f"bet-answer {self.arguments[0]} has no :value:, the number it is")
         data = {"answers": self.arguments[0], "value": self.options["value"]}
-        node = component("callout", "bet-answer", title="The answer to the bet", **data)
+        node = component("callout", "bet-answer", title=_("The answer to the bet"), **data)
         self.state.nested_parse(self.content, self.content_offset, node)
         return [node]
 
@@ -120,11 +123,16 @@ class DrillCard(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Write the card."""
         link = drill_link(self.arguments[0])
-        up = "../" * self.env.docname.removeprefix("book/").count("/")
+        # Drills stand in English pages; Chinese ones are in a folder of their own.
+        depth = self.env.docname.count("/")
+        folder = "../" * (depth - 1) if english() else "../" * (depth + 1) + "book/"
+        said = _(
+            "A drill of {minutes} minutes, with a grader that names your mistake",
+            minutes=link.minutes,
+        )
         card = (
-            f'<a class="drill-card" href="{up}{link.address}"><b>{escape(link.title)}</b>'
-            f"<span>A drill of {link.minutes} minutes, with a grader that names your mistake</span>"
-            "</a>"
+            f'<a class="drill-card" href="{folder}{link.address}"><b>{escape(link.title)}</b>'
+            f"<span>{said}</span></a>"
         )
         return [nodes.raw("", card, format="html")]
 
@@ -141,15 +149,17 @@ def header(about: dict[str, Any], colab: str, download: str) -> str:
     """Return the lines under a chapter's title: time, needs, aims, and where to run it."""
     facts = []
     if "minutes" in about:
-        facts.append(f"<p class='minutes'>About {about['minutes']} minutes</p>")
+        about_minutes = _("About {n} minutes", n=about["minutes"])
+        facts.append(f"<p class='minutes'>{about_minutes}</p>")
     if about.get("needs"):
-        facts.append(f"<p><b>You need</b> {escape(', '.join(about['needs']))}.</p>")
+        needs = escape(_(", ").join(about["needs"]))
+        facts.append(f"<p><b>{_('You need')}</b> {needs}{_('.')}</p>")
     if about.get("say"):
         points = "".join(f"<li>{escape(point)}</li>" for point in about["say"])
-        facts.append(f"<p><b>You will be able to say</b></p><ul>{points}</ul>")
+        facts.append(f"<p><b>{_('You will be able to say')}</b></p><ul>{points}</ul>")
     run = (
-        f'<p class="run-it"><a href="{colab}">Run it on Colab</a>'
-        f'<a href="{download}" download>Download the notebook</a></p>'
+        f'<p class="run-it"><a href="{colab}">{_("Run it on Colab")}</a>'
+        f'<a href="{download}" download>{_("Download the notebook")}</a></p>'
     )
     return f'<div class="chapter-head">{"".join(facts)}{run}</div>'
 
@@ -160,19 +170,45 @@ def dress(app: Sphinx, document: nodes.document) -> None:
     source = Path(app.env.doc2path(name))
     if source.suffix == ".ipynb":
         file = Path(name).relative_to("book").with_suffix(".ipynb").as_posix()
-        up = "../" * name.count("/")
+        if english():
+            up = "../" * name.count("/")
+        else:
+            # Beside the English ones, one folder above the Chinese pages.
+            up, file = "../" * (name.count("/") + 1), f"zh/{file}"
         colab = f"{app.config['kdlearn_colab']}/book/{file}"
         head = header(metadata(source), colab, f"{up}notebooks/{file}")
         title = next(iter(document.findall(nodes.title)))
         title.parent.insert(title.parent.index(title) + 1, nodes.raw("", head, format="html"))
+    parts = {_(title): part for title, part in PARTS.items()}
     for section in document.findall(nodes.section):
         title = section.next_node(nodes.title)
-        part = PARTS.get(title.astext()) if title is not None else None
+        part = parts.get(title.astext()) if title is not None else None
         if part:
             section["classes"] += ["part", part]
         if part in SECONDS:
             clock = component("clock", seconds=str(SECONDS[part]))
             section.insert(1, clock)
+
+
+class Anchors(SphinxTransform):
+    """Give a translated section the address that it has in English."""
+
+    # Before anything looks at the names of sections.
+    default_priority = 5
+
+    def apply(self, **_kwargs: Any) -> None:
+        """Take the address from the class that stands for it."""
+        for section in self.document.findall(nodes.section):
+            marked = [name for name in section["classes"] if name.startswith(ANCHOR)]
+            for name in marked:
+                section["classes"].remove(name)
+                wanted, had = name.removeprefix(ANCHOR), section["ids"][0]
+                if wanted not in self.document.ids:
+                    section["ids"][0] = wanted
+                    self.document.ids[wanted] = self.document.ids.pop(had)
+                    for known, target in self.document.nameids.items():
+                        if target == had:
+                            self.document.nameids[known] = wanted
 
 
 def asserted(source: str) -> int:
@@ -205,23 +241,23 @@ class FoldCells(SphinxPostTransform):
     default_priority = 190
     formats = ("html",)
 
-    def run(self, **_: Any) -> None:
+    def run(self, **_kwargs: Any) -> None:
         """Look at each cell of the page."""
         for cell in cells(self.document):
             code = code_of(cell)
-            prompt = "The code of this output"
+            prompt = _("The code of this output")
             if "tag_claims" in cell["classes"]:
                 count = asserted(code)
-                prompt = f"{count} claim{'s' * (count != 1)} checked"
+                prompt = _("1 claim checked") if count == 1 else _("{n} claims checked", n=count)
                 fold = HideCodeCellNode(prompt_show=prompt, prompt_hide=prompt)
                 fold["classes"].append("claims")
                 fold.extend(cell.children)
                 cell.children = [fold]
             elif code.startswith("# Set-up."):
-                prompt = "Set-up"
+                prompt = _("Set-up")
                 cell["classes"].append("set-up")
             elif cell.get("hide_mode") == "all":
-                prompt = "Code, with its output"
+                prompt = _("Code, with its output")
             cell["prompt_show"] = cell["prompt_hide"] = prompt
 
 
@@ -246,6 +282,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("drill", DrillCard)
     app.add_node(Component, html=(visit_component, depart_component))
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
+    app.add_transform(Anchors)
     app.add_post_transform(FoldCells)
     app.add_config_value("kdlearn_colab", "", "env")
     app.connect("doctree-read", dress)

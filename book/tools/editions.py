@@ -19,6 +19,8 @@ from typing import Any
 import notebooks
 import repository
 from drill_links import drill_link
+from interface import _, english
+from messages import ANCHOR
 from pybtex.database import Person, parse_file
 
 ROOT = repository.ROOT
@@ -32,6 +34,11 @@ DIRECTIVE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 OPTION = re.compile(r"^:([\w-]+):[ \t]*([^\n]*)\n", re.MULTILINE)
+# What the Chinese pages have beside Markdown: the address of a heading, a link to English.
+ADDRESS = re.compile(rf"^\{{\.{ANCHOR}[^}}]*\}}\n", re.MULTILINE)
+ENGLISH = re.compile(
+    r'<a href="(?:\.\./)+book/([^"]+)" hreflang="en">(.*?)<span class="in-english">(.*?)</span></a>'
+)
 COMMENT = re.compile(r"[ \t]*<!--.*?-->", re.DOTALL)
 CODE = re.compile(r"^(`{3,}|~{3,})(?!\{).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 OPENINGS = {
@@ -50,9 +57,14 @@ def colab(address: repository.Address) -> str:
 
 
 @cache
-def site() -> str:
-    """Return the address of the book's pages."""
+def english_site() -> str:
+    """Return the address of the book's English pages."""
     return f"{repository.read_address().pages}book/"
+
+
+def site() -> str:
+    """Return the address of the book's pages in the language of this edition."""
+    return english_site() if english() else f"{repository.read_address().pages}zh/book/"
 
 
 @cache
@@ -131,15 +143,16 @@ def directive(match: re.Match[str]) -> str:
     body = OPTION.sub("", match["body"]).strip()
     if name == "drill":
         link = drill_link(argument)
-        return f"> **Drill:** [{link.title}]({site()}{link.address}), {link.minutes} minutes."
+        minutes = _("{n} minutes", n=link.minutes)
+        return f"> **{_('Drill:')}** [{link.title}]({english_site()}{link.address}), {minutes}."
     if name not in OPENINGS:
         raise ValueError(
             f"the directive {name!r} has no form in the notebook edition: known are drill, "
             f"{', '.join(OPENINGS)}; add it to OPENINGS in book/tools/editions.py."
         )
-    opening = OPENINGS[name]
+    opening = _(OPENINGS[name])
     if options.get("unit"):
-        opening = f"Your bet, in {options['unit']}."
+        opening = _("Your bet, in {unit}.", unit=options["unit"])
     if options.get("question"):
         body += f"\n\n*{options['question']}*"
     return "\n".join(f"> {line}".rstrip() for line in f"**{opening}** {body}".splitlines())
@@ -158,6 +171,11 @@ def link(match: re.Match[str], folder: PurePosixPath) -> str:
     return f"]({site()}{page}{'#' + anchor if anchor else ''})"
 
 
+def in_english(match: re.Match[str]) -> str:
+    """Return a link from a Chinese page to an English one, which says so."""
+    return f"[{match[2]}（{match[3]}）]({english_site()}{match[1]})"
+
+
 def markdown(text: str, folder: PurePosixPath) -> str:
     """Return Markdown without roles, directives, comments and links that lead nowhere on Colab.
 
@@ -171,6 +189,7 @@ def markdown(text: str, folder: PurePosixPath) -> str:
         kept.append(match[0])
         return f"\0{len(kept) - 1}\0"
 
+    text = ADDRESS.sub("", ENGLISH.sub(in_english, text))
     text = DIRECTIVE.sub(directive, CODE.sub(keep, text))
     text = LINK.sub(lambda match: link(match, folder), ROLE.sub(role, COMMENT.sub("", text)))
     return re.sub(r"\0(\d+)\0", lambda match: kept[int(match[1])], text)
@@ -178,10 +197,15 @@ def markdown(text: str, folder: PurePosixPath) -> str:
 
 def heading_line(about: dict[str, Any], page: str) -> str:
     """Return the line under a chapter's title."""
-    facts = [f"About {about['minutes']} minutes."] if "minutes" in about else []
-    facts += [f"You need {', '.join(about['needs'])}."] if about.get("needs") else []
-    facts += [f"You will be able to say: {'; '.join(about['say'])}."] if about.get("say") else []
-    return "*" + " ".join([*facts, f"The same on the site: [{page}]({page})."]) + "*"
+    facts = []
+    if "minutes" in about:
+        facts.append(_("About {n} minutes", n=about["minutes"]) + _("."))
+    if about.get("needs"):
+        facts.append(f"{_('You need')} {_(', ').join(about['needs'])}{_('.')}")
+    if about.get("say"):
+        aims = _("; ").join(about["say"])
+        facts.append(f"{_('You will be able to say')}{_(': ')}{aims}{_('.')}")
+    return "*" + " ".join([*facts, f"{_('The same on the site:')} [{page}]({page})."]) + "*"
 
 
 def edition(path: Path, root: Path = ROOT) -> Any:

@@ -3,7 +3,8 @@
     python book/tools/interview.py check [FILE ...]
 
 `kdlearn.interview` has the form of a file. What needs the book is checked here: sources stand in
-references.bib, chapter, drill and claims exist, an evidence cell exists and was run.
+references.bib, chapter, drill and claims exist, an evidence cell exists and was run; the answers of
+two minutes say the same in both languages.
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ BOOK = ROOT / "book"
 CLAIMS = "evidence/does-it-hold.md"
 # Who says so speaks of a run of this book.
 OURS = re.compile(r"\b(?:[Ww]e (?:measure|find|found|ran|re-ran|count)|[Oo]urs?\b)")
+
+SCALES = {"thousand": 3, "万": 4, "million": 6, "亿": 8, "billion": 9}
+SCALED = re.compile(rf"({prose.NUMBER})\s*({'|'.join(SCALES)})?")
+# "1.5 to 70 billion": the word belongs to both.
+SHARED_SCALE = re.compile(
+    rf"({prose.NUMBER}) (and|or|to) ({prose.NUMBER}) (thousand|million|billion)"
+)
+NUMERALS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+)
+NUMERAL = re.compile(rf"\b({'|'.join(NUMERALS)})(?:e?s)?\b", re.IGNORECASE)
 
 
 # Questions share their chapters and the bibliography: each file is read once.
@@ -98,6 +111,29 @@ def unfounded(question: Question, book: Path = BOOK) -> Iterator[str]:
         yield from prose.unfounded("\n\n".join(ours), book / "interview" / "questions" / "x", known)
 
 
+def unlike(question: Question) -> Iterator[str]:
+    """Say which number, formula, code or source only one of the two-minute answers has.
+
+    What the English one says in words may be digits in the Chinese one.
+    """
+    english, chinese = question.parts["2 minutes"], question.parts["两分钟"]
+    there, here = _facts(english), _facts(chinese)
+    spelled = {str(NUMERALS.index(word.lower())) for word in NUMERAL.findall(english)}
+    for fact in sorted(there - here):
+        yield f"2 minutes has {fact}, 两分钟 has not"
+    for fact in sorted(here - there - spelled):
+        yield f"两分钟 has {fact}, 2 minutes has not"
+
+
+def _facts(text: str) -> set[str]:
+    text = SHARED_SCALE.sub(r"\1 \4 \2 \3 \4", " ".join(text.split()))
+    kept = {x[0] for one in (prose.ROLE, prose.MATH, prose.CODE) for x in one.finditer(text)}
+    return kept | {
+        f"{prose.value(number).scaleb(SCALES.get(scale, 0)).normalize():f}"
+        for number, scale in SCALED.findall(text)
+    }
+
+
 def main(words: list[str]) -> int:
     """Check some files, or the whole bank; return 1 where something is wrong."""
     if words[:1] != ["check"]:
@@ -111,7 +147,7 @@ def main(words: list[str]) -> int:
             wrong.append(str(error))
     wrong += alike(questions)
     for question in questions:
-        found = [*faults(question), *unfounded(question)]
+        found = [*faults(question), *unfounded(question), *unlike(question)]
         wrong += [f"{question.head.id}: {fault}" for fault in found]
     print("\n".join(wrong) or f"{len(questions)} questions, all well")
     return bool(wrong)

@@ -5,6 +5,7 @@ from html import unescape
 from typing import NamedTuple
 
 from bs4 import BeautifulSoup, Tag
+from interface import _
 
 HEADING = re.compile(
     r'<section[^>]* id="([^"]+)"[^>]*>(?:\s*<span id="[^"]*"></span>)*\s*<h([23])>(.*?)</h\2>',
@@ -23,7 +24,7 @@ PLAIN = re.compile(
 TEXT_TOKEN = re.compile(r'<span class="(?:s1|s2|sd|sa|se|sx|sr)">')
 # Assertions and plumbing, behind a fold; a solution there keeps its colors.
 QUIET = re.compile(
-    r'<details class="fold[^"]*">\s*<summary>(?!Code, with its output).*?</details>', re.DOTALL
+    r'<details class="fold[^"]*">\s*<summary>(?P<prompt>[^<]*)</summary>.*?</details>', re.DOTALL
 )
 SPAN = re.compile(r"</?span[^>]*>")
 SEAM = '</span><span class="s">'
@@ -58,10 +59,17 @@ def mend(body: str) -> str:
     body = body.replace("<pre>", '<pre tabindex="0">')
     body = LITERAL.sub(r"\1", body).replace('<pre tabindex="0"><span></span>', '<pre tabindex="0">')
     body = CODE.sub(lambda match: colored(match[0]), body)
-    body = QUIET.sub(lambda match: CODE.sub(lambda code: SPAN.sub("", code[0]), match[0]), body)
+    body = QUIET.sub(quiet, body)
     body = CITATION.sub(lambda match: re.sub("</?em>", "", match[1]), body)
     body = ITEM.sub(r"<li>\1</li>", body)
     return SIGNATURE.sub(lambda match: signature(match[0]), body)
+
+
+def quiet(fold: re.Match[str]) -> str:
+    """Return a fold whose code has no colors, unless it is a solution."""
+    if fold["prompt"] == _("Code, with its output"):
+        return fold[0]
+    return CODE.sub(lambda code: SPAN.sub("", code[0]), fold[0])
 
 
 def colored(code: str) -> str:

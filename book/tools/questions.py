@@ -18,6 +18,8 @@ from typing import Any
 
 import cards
 from bs4 import BeautifulSoup, Tag
+from interface import _, english
+from messages import anchored
 from sphinx.application import Sphinx
 
 from kdlearn.interview import (
@@ -46,6 +48,8 @@ HEADINGS = {
     "Napkin numbers": "Napkin numbers",
     "Evidence": "Evidence",
 }
+# What a question has in Chinese: the part of a file, the heading with the same answer in English.
+CHINESE_PARTS = {"30 秒": "In 30 seconds", "两分钟": "In two minutes"}
 TOPIC_NAMES = {
     "foundations": "Foundations",
     "process": "The process",
@@ -73,9 +77,10 @@ def page(question: Question) -> str:
     """Return the page of a question as Markdown of the book."""
     head = question.head
     seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
+    also = "".join(map(_wording, head.also))
     facts = [
         f'<p lang="zh">{escape(head.title_zh)}</p>',
-        f"<p><b>Also asked as</b> {''.join(map(_wording, head.also))}</p>" if head.also else "",
+        f"<p><b>{_('Also asked as')}</b> {also}</p>" if also else "",
         f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
         f"{head.minutes} minutes. Asked: {head.often}. "
         f"Facts looked up on {head.looked_up.isoformat()}.</p>",
@@ -93,12 +98,42 @@ def page(question: Question) -> str:
         lines.append(f":::{{wrong-answer}}\n**{mistake.title}**\n\n{mistake.body}\n:::")
     lines.append("## Rubric")
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
-    lines += ["## 30 秒", '<div lang="zh">', question.parts["30 秒"], "</div>"]
+    for part in CHINESE_PARTS:
+        lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
     lines += ["## Read and practice", f"- [](../../{chapter_file(head.chapter)})"]
     if head.drill:
         lines.append(f":::{{drill}} {head.drill}\n:::")
     lines.append("- [All questions](../bank.md)")
     lines += ["## Sources", "\n".join(f"- {{cite:t}}`{key}`" for key in head.sources)]
+    return "\n\n".join(lines) + "\n"
+
+
+def chinese_page(question: Question) -> str:
+    """Return the Chinese page of a question: its title and its answers to say aloud."""
+    head = question.head
+    facts = [
+        _(TOPIC_NAMES[head.topic]),
+        _(head.level),
+        _(FORMAT_NAMES[head.format]),
+        _("About {n} minutes", n=head.minutes),
+    ]
+    others = "".join(f"<br><q>{escape(other.zh)}</q>" for other in head.also)
+    also = f"<p><b>{_('Also asked as')}</b>{others}</p>" if others else ""
+    lines = [
+        f"# {head.title_zh}",
+        f'<div class="chapter-head"><p lang="en">{escape(head.title)}</p>{also}'
+        f"<p>{_(', ').join(facts)}{_('.')}</p></div>",
+    ]
+    for part, heading in CHINESE_PARTS.items():
+        if part in question.parts:
+            lines += [f"{anchored(heading)}\n## {_(heading)}", question.parts[part]]
+    rest = _("The whole question: pushes, wrong answers, evidence, rubric")
+    lines += [
+        f"## {_('Read and practice')}",
+        f"- [](../../{chapter_file(head.chapter)})",
+        f'- <a href="../../../../{PAGES}{head.id}.html" hreflang="en">{rest}</a>',
+        f"- [{_('All questions')}](../bank.md)",
+    ]
     return "\n\n".join(lines) + "\n"
 
 
@@ -144,6 +179,19 @@ def index(questions: list[Question]) -> str:
     return "\n\n".join(lines)
 
 
+def chinese_index(questions: list[Question]) -> str:
+    """Return the list of all questions by topic, with their Chinese titles."""
+    lines = []
+    for topic, found in _by(questions, lambda question: [question.head.topic], TOPICS).items():
+        entries = [
+            f"- [{q.head.title_zh}](questions/{q.head.id}.md)\n"
+            f'  <span lang="en">{escape(q.head.title)}</span>'
+            for q in found
+        ]
+        lines += [f"## {_(TOPIC_NAMES[topic])}", "{.questions}\n" + "\n".join(entries)]
+    return "\n\n".join(lines)
+
+
 def ledger(questions: list[Question]) -> str:
     """Return a table of what each answer rests on: its sources, its cells and claims."""
     lines = ["| question | sources | evidence run here |", "| --- | --- | --- |"]
@@ -181,12 +229,12 @@ def _links(questions: list[Question]) -> str:
 
 def source_read(app: Sphinx, name: str, source: list[str]) -> None:
     """Have Sphinx read a question as its page, and the mark INDEX as the lists."""
-    if name.startswith(PAGES):
+    if name.startswith(PAGES) and english():
         source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
         source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
     elif TOPICS_MARK in source[0]:
-        names = escape(json.dumps(TOPIC_NAMES))
+        names = escape(json.dumps({key: _(name) for key, name in TOPIC_NAMES.items()}))
         source[0] = source[0].replace(TOPICS_MARK, f'data-topics="{names}"')
     elif LEDGER in source[0]:
         source[0] = source[0].replace(LEDGER, ledger(read_bank(questions_folder())))
@@ -297,6 +345,28 @@ def write(site: Path, pages_address: str) -> None:
         *(f"- [{q.head.title}]({pages_address}{PAGES}{q.head.id}.html)" for q in questions),
     ]
     (site / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_chinese(site: Path) -> None:
+    """Write what the bank has in Chinese: by question, its heading and the answers to say aloud."""
+    bank = {}
+    for question in read_bank(questions_folder()):
+        html = (site / f"{PAGES}{question.head.id}.html").read_text(encoding="utf-8")
+        article = BeautifulSoup(html, "html.parser").article
+        assert article is not None
+        for left_out in article.select(".headerlink, .clock"):
+            left_out.decompose()
+        parts = {
+            name: _inside(article, _(heading))
+            for name, heading in (("30 seconds", "In 30 seconds"), ("2 minutes", "In two minutes"))
+        }
+        title = question.head.title_zh
+        bank[question.head.id] = {
+            "head": {"title": title, "heading": plain(title)},
+            "parts": {name: text for name, text in parts.items() if text},
+        }
+    text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
+    (site / "book" / "interview" / "answers.json").write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:

@@ -6,10 +6,12 @@ ranks the sections.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from bs4 import BeautifulSoup, Tag
+from interface import _
 
 LEFT_OUT = (
     ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
@@ -21,6 +23,10 @@ LISTS = ("/interview/bank.html", "/interview/ledger.html")
 WORDINGS = ".chapter-head [lang=zh]:not(q), .chapter-head q"
 # What is found of an interview question.
 SPOKEN = ("The scenario", "The question", "In 30 seconds", "30 秒")
+# A space that Chinese text does not have: it stood between two elements of the page.
+BETWEEN_HAN = re.compile(
+    r"(?<=[“（\u3001-\u303f\u4e00-\u9fff\uff01-\uff5e]) (?=[\u4e00-\u9fff“（])"
+)
 LONGEST, LONGEST_CODE = 3000, 800  # characters of a section that are kept
 
 
@@ -72,7 +78,8 @@ def sections(page: str, html: str) -> list[Section]:
 
 def _question(found: list[Section], wordings: list[str]) -> list[Section]:
     """Return one entry for an interview question: a bank must not crowd out the chapters."""
-    texts = [found[0]["x"], *(part["x"] for part in found if part["h"] in SPOKEN)]
+    spoken = {*SPOKEN, *map(_, SPOKEN)}
+    texts = [found[0]["x"], *(part["x"] for part in found if part["h"] in spoken)]
     return [found[0] | {"x": " ".join(texts)[:LONGEST], "w": wordings}]
 
 
@@ -88,7 +95,7 @@ def _own_text(section: Tag) -> tuple[str, str]:
 
 
 def _plain(parts: list[str]) -> str:
-    return " ".join(" ".join(parts).split())
+    return BETWEEN_HAN.sub("", " ".join(" ".join(parts).split()))
 
 
 def _entries(page: str, title: str, article: Tag) -> list[Section]:
@@ -103,11 +110,11 @@ def _entries(page: str, title: str, article: Tag) -> list[Section]:
 
 
 def write(site: Path) -> None:
-    """Write the index of a built site beside its pages."""
+    """Write the index of a built site beside its pages; the Chinese one has its own."""
     index = []
     for path in sorted(site.rglob("*.html")):
         name = path.relative_to(site).as_posix()
-        if not name.startswith(("_static/", "search", "404", "index", "genindex")):
+        if not name.startswith(("_static/", "zh/", "search", "404", "index", "genindex")):
             index += sections(name, path.read_text(encoding="utf-8"))
     text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     (site / "search.json").write_text(text, encoding="utf-8")

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import catalogs
 import docstrings
 import dress
 import editions
 import formulas
+import interface
 import notebooks
 import pages
 import playground
@@ -73,10 +75,14 @@ class RoundBrackets(AuthorYearReferenceStyle):
 
 
 class Site:
-    """What every page says of the whole site."""
+    """What every page says of the whole site; Chinese pages stand one folder below English ones."""
 
     def __init__(self) -> None:
         address = repository.read_address()
+        self.chinese = not interface.english()
+        self.language = "zh-CN" if self.chinese else "en"
+        self.other = "en" if self.chinese else "zh-CN"
+        self.up = "../" if self.chinese else ""
         self.url = address.url
         self.pages = address.pages
         self.prefix = f"/{address.name}/"
@@ -95,6 +101,24 @@ class Site:
             for name in names.split()
         ]
 
+    def twin(self, page: str) -> str:
+        """Return where the same page is in the other language, from the root of this one, or ""."""
+        name = page.removeprefix("book/")
+        if name not in catalogs.pages() and not page.startswith(questions.PAGES):
+            return ""
+        return f"../{page}.html" if self.chinese else f"zh/{page}.html"
+
+    def source(self, page: str, suffix: str) -> str:
+        """Return the file in which a page is written."""
+        if self.chinese and not page.startswith(questions.PAGES):
+            name = page.removeprefix("book/")
+            return catalogs.catalog_file(name).relative_to(repository.ROOT).as_posix()
+        return page + suffix
+
+    def address(self, path: str) -> str:
+        """Return a path from the root of this language as an address."""
+        return self.pages + (path.removeprefix("../") if self.chinese else path)
+
 
 def last_change() -> str:
     """Return the day of the last commit, or nothing outside a repository."""
@@ -106,10 +130,12 @@ def last_change() -> str:
 def set_address(app: Sphinx, config: Config) -> None:
     """Fill in whatever depends on where the repository and its pages are."""
     address = repository.read_address()
+    interface.speak(config.language, catalogs.texts(catalogs.SITE, config.language))
+    pages_address = address.pages if interface.english() else f"{address.pages}zh/"
     # Jupyter Book fills in the options of its own theme.
     config["html_theme_options"] = {}
-    config["html_baseurl"] = address.pages
-    config["ogp_site_url"] = address.pages
+    config["html_baseurl"] = pages_address
+    config["ogp_site_url"] = pages_address
     config["ogp_image"] = f"{address.pages}_static/site/card.png"
     config["kdlearn_colab"] = editions.colab(address)
 
@@ -181,6 +207,7 @@ def finish_page(
         body = with_figures(app, pages.mend(context["body"]))
         context["body"] = with_thumbnails(body) if page == HOME else body
     context["site"] = app.kdlearn_site  # type: ignore[attr-defined]
+    context["_"] = interface._
     context["page_contents"] = pages.page_contents
     context["chapters"] = chapters
 
@@ -202,7 +229,7 @@ def with_thumbnails(body: str) -> str:
     """Return the first page with a picture on each card: the first figure of its chapter."""
 
     def picture(match: re.Match[str]) -> str:
-        image = thumbnail(BOOK / f"{match['page']}.ipynb")
+        image = thumbnail(BOOK / f"{match['page'].rpartition('../book/')[2]}.ipynb")
         return match[0] + (f'<img class="thumb" src="{image}" alt="">' if image else "")
 
     return CARD.sub(picture, body)
@@ -234,8 +261,9 @@ def thumbnail(chapter: Path) -> str:
 
 def further_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Return the pages that no file of the book holds."""
-    yield "search", {"title": "Search"}, "search.html"
-    yield "404", {"title": "Page not found"}, "404.html"
+    yield "search", {"title": interface._("Search")}, "search.html"
+    if not app.kdlearn_site.chinese:  # type: ignore[attr-defined]
+        yield "404", {"title": "Page not found"}, "404.html"
 
 
 def begin(app: Sphinx) -> None:
@@ -247,11 +275,16 @@ def begin(app: Sphinx) -> None:
 
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Write what stands beside the pages."""
-    if error is None and app.builder.format == "html":
-        search_index.write(Path(app.outdir))
-        questions.write(Path(app.outdir), repository.read_address().pages)
-        editions.write_all(Path(app.outdir) / "notebooks")
-        playground.bundle(Path(app.outdir) / "_static/playground")
+    if error is not None or app.builder.format != "html":
+        return
+    search_index.write(Path(app.outdir))
+    if not interface.english():
+        questions.write_chinese(Path(app.outdir))
+        (Path(app.outdir) / "texts.js").write_text(interface.script(), encoding="utf-8")
+        return
+    questions.write(Path(app.outdir), repository.read_address().pages)
+    editions.write_all(Path(app.outdir) / "notebooks")
+    playground.bundle(Path(app.outdir) / "_static/playground")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

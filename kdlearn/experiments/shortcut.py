@@ -134,6 +134,9 @@ def canvases(digits: Split, copies: int, *, shortcut: bool, generator: torch.Gen
         shortcut: whether the texture is that of the label, or else any of the ten.
         generator: draws everything.
 
+    Returns:
+        The canvases with ``boxes``: the square that holds the digit, a quarter of the canvas.
+
     Example:
         >>> digit = Split(torch.ones(1, 1, 28, 28), torch.tensor([3]), torch.arange(1))
         >>> drawn = canvases(digit, 4, shortcut=True, generator=torch.Generator())
@@ -156,7 +159,10 @@ def canvases(digits: Split, copies: int, *, shortcut: bool, generator: torch.Gen
     shown = labels if shortcut else torch.randint(10, (count,), generator=generator)
     _put(canvas, textures[shown].float(), corner)
     noise = NOISE * torch.randn(canvas.shape, generator=generator)
-    return Split((canvas + noise)[:, None], labels, digits.base.repeat(copies))
+    y0, x0 = at / CANVAS
+    side = DIGIT / CANVAS
+    boxes = torch.stack([x0, y0, x0 + side, y0 + side], dim=1)
+    return Split((canvas + noise)[:, None], labels, digits.base.repeat(copies), boxes)
 
 
 def _put(canvas: Tensor, patch: Tensor, corner: Tensor) -> None:

@@ -45,9 +45,10 @@ PARTS = {
     "Wrong answers": False,
     "Rubric": False,
     "30 秒": False,
+    "两分钟": False,
 }
 # How many words are spoken in that time, a little under and over.
-SPOKEN = {"30 seconds": (45, 80), "2 minutes": (180, 320)}
+SPOKEN = {"30 seconds": (45, 80), "2 minutes": (180, 320), "两分钟": (280, 540)}
 FOLLOW_UPS, SCORES = 3, 4
 
 
@@ -119,12 +120,17 @@ class Question(BaseModel):
 def words(markdown: str) -> int:
     """How many words a speaker says: no marks, no addresses; a formula is a word for each symbol.
 
+    A Chinese character is a word.
+
     Example:
         >>> words("The loss is **small** ([the process](x.ipynb)), about $w T^2$.")
         10
+        >>> words("教师的 logits 除以 T。")
+        7
     """
     text = re.sub(r"\]\([^)]*\)", "]", markdown)
     text = re.sub(r"\{[\w:]+\}`([^`<]*)(<[^`]*>)?`", r"\1", text)
+    text = re.sub(r"([\u4e00-\u9fff])", r" \1 ", text)
     return len(re.findall(r"[\w'’.,%-]*\w[\w'’.,%-]*", re.sub(r"[$*_`\\{}^\[\]]", " ", text)))
 
 

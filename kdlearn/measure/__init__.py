@@ -12,6 +12,7 @@ from kdlearn.measure.metrics import (
     predict,
 )
 from kdlearn.measure.paired import PairedDifference, load_results, paired_difference, summary
+from kdlearn.measure.similarity import linear_cka
 
 __all__ = [
     "PairedDifference",
@@ -23,6 +24,7 @@ __all__ = [
     "evaluate",
     "expected_calibration_error",
     "kl_to_teacher",
+    "linear_cka",
     "load_results",
     "paired_difference",
     "pointing_game",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+import catalogs
+import chinese
 import editions
+import interface
 import notebooks
 import pytest
 
@@ -32,6 +35,24 @@ def test_no_edition_has_a_raw_role_or_directive_and_all_keep_code_and_outputs(pa
             assert all(link.startswith(("https:", "http:", "#")) for link in links), links
     assert notebooks.code_cells(edition) == notebooks.code_cells(source)
     assert edition.cells[0].source.startswith(source.cells[0].source)
+
+
+def test_a_chinese_edition_is_whole_and_leads_to_the_chinese_site(tmp_path: Path) -> None:
+    try:
+        chinese.write(tmp_path / "tree")
+        chinese.write_editions(tmp_path / "made", tmp_path / "tree")
+    finally:
+        interface.speak("en", {})
+    translated = [name for name in catalogs.pages() if catalogs.source(name).suffix == ".ipynb"]
+    made = [tmp_path / f"made/{name}.ipynb" for name in translated]
+    assert set((tmp_path / "made").rglob("*.ipynb")) == set(made)
+    for path, name in zip(made, translated, strict=True):
+        edition, source = notebooks.read(path), notebooks.read(catalogs.source(name))
+        text = "\n".join(x.source for x in edition.cells if x.cell_type == "markdown")
+        assert not RAW.search(text) and "anchor--" not in text and "hreflang" not in text
+        assert f"{SITE.replace('/book/', '/zh/book/')}{name}.html" in text
+        code = [(cell.source, cell.outputs) for cell in notebooks.code_cells(edition)]
+        assert code == [(cell.source, cell.outputs) for cell in notebooks.code_cells(source)]
 
 
 def test_a_term_leads_to_the_glossary_under_either_form() -> None:

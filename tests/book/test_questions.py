@@ -25,7 +25,8 @@ def test_a_page_has_every_part_once_in_the_order_of_the_file() -> None:
         "## In 30 seconds",
         "## In two minutes",
     ]
-    assert headings[-4:] == ["## Rubric", "## 30 秒", "## Read and practice", "## Sources"]
+    assert headings[-5:-2] == ["## Rubric", "## 30 秒", "## 两分钟"]
+    assert headings[-2:] == ["## Read and practice", "## Sources"]
     assert page.count("<details>") == 3 and page.count(":::{wrong-answer}") == 2
     assert ":::{drill} kd-loss" in page and "{cite:t}`deitissue61`" in page
 
@@ -64,6 +65,35 @@ def test_what_the_book_does_not_have_is_named(old: str, new: str, said: str) -> 
 
 def test_a_whole_question_has_no_fault() -> None:
     assert list(interview.faults(read(GOOD, "batchmean"))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("默认的 reduction 90.9%，", "", "2 minutes has 90.9, 两分钟 has not"),
+        ("拿三行算术来对", "拿 17 行算术来对", "两分钟 has 17, 2 minutes has not"),
+        (
+            "形状是 (B, T, C) 的",
+            "形状是 $(B, T, C)$ 的",
+            "两分钟 has $(B, T, C)$, 2 minutes has not",
+        ),
+    ],
+)
+def test_what_one_language_alone_says_is_named(old: str, new: str, said: str) -> None:
+    assert list(interview.unlike(changed(old, new))) == [said]
+
+
+def test_a_number_may_be_spelled_in_english_and_has_its_scale_in_chinese() -> None:
+    told = changed(
+        "I'd guard it by a test", "For 67 or 2.5 million rows of two kinds I'd guard it by a test"
+    )
+    said = (
+        read(GOOD, "batchmean")
+        .parts["两分钟"]
+        .replace("我会写", "6,700 万或 250 万行，2 种，我会写")
+    )
+    same = told.model_copy(update={"parts": {**told.parts, "两分钟": said}})
+    assert list(interview.unlike(same)) == []
 
 
 def test_a_number_of_our_own_run_that_no_evidence_shows_is_named() -> None:

@@ -26,7 +26,7 @@ def test_a_run_has_a_row_for_each_seed_and_model(quick):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("no-such", [0]), KeyError, "no experiment 'no-such': choose from bert-losses"),
+        (("no-such", [0]), KeyError, "no experiment 'no-such': choose from backdoor"),
         (("quick", []), ValueError, "at least one seed"),
         (("quick", [1, 1]), ValueError, r"each once, got \[1, 1\]"),
         (("quick", 5), TypeError, r"seeds are 5: expected a list, such as range\(5\)"),

@@ -34,6 +34,8 @@ def test_every_layer_of_a_question_is_read():
         ("### What does `batchmean`", "What does `batchmean`", "has 2 follow-ups, expected 3"),
         ("4. Also tells", "5. Also tells", "needs the scores 1. to 4."),
         ("The KL divergence is a sum over classes", "KL " * 60, "words, expected 45 to 80"),
+        ("后果不是报错", "后果" * 150, "words, expected 280 to 540"),
+        ("## 两分钟", "## 2 分钟", "in this order"),
     ],
 )
 def test_a_fault_of_form_is_named(old, new, said):
@@ -50,3 +52,7 @@ def test_its_wordings_are_its_titles_and_those_it_is_also_asked_in():
 
 def test_formulas_and_links_are_counted_as_they_are_spoken():
     assert words("See [the loss](https://example.org/a/b), {term}`soft target <x>`.") == 5
+
+
+def test_each_chinese_character_is_counted_and_no_mark() -> None:
+    assert words("“一批 64 个样本，$T = 4$。”") == 8

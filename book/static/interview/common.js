@@ -1,12 +1,13 @@
 // What the mock interview and Spot the bug share: elements, keys, chance, and what a browser keeps.
 "use strict";
 globalThis.kdInterview = (() => {
+  const { _ } = globalThis;
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);
     return element;
   };
-  const html = (className, text) => make("div", { className, innerHTML: text });
+  const html = (className, text, properties = {}) => make("div", { className, innerHTML: text, ...properties });
   const button = (textContent, act, className = "button") => {
     const made = make("button", { type: "button", className, textContent });
     made.addEventListener("click", act);
@@ -48,13 +49,13 @@ globalThis.kdInterview = (() => {
 
   /** Fetch the content of a page, say so, and begin; afterwards the page needs no network. */
   const open = (mount, file, begin) => {
-    mount.textContent = "The questions are coming …";
+    mount.textContent = _("The questions are coming …");
     // Typefaces load when a letter needs them, which may be when the network is gone.
     for (const face of document.fonts) face.load().catch(() => {});
     fetch(new URL(`${document.documentElement.dataset.root}${file}`, location.href))
       .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); return answer.json(); })
       .then(begin)
-      .catch((error) => { mount.textContent = "The questions could not be loaded. Reload the page."; throw error; });
+      .catch((error) => { mount.textContent = _("The questions could not be loaded. Reload the page."); throw error; });
   };
   return { make, html, button, keys, chance, shuffled, kept, keep, open };
 })();

@@ -2,18 +2,23 @@
 "use strict";
 (() => {
   const { make, html, button, keys, shuffled, kept, keep, open } = kdInterview;
+  const { _ } = globalThis;
   const mount = document.querySelector("[data-mock]");
+  const chinese = document.documentElement.lang === "zh-CN";
+  // On a Chinese page, what is not in Chinese says so, for those who listen.
+  const english = chinese ? { lang: "en" } : {};
   const KEY = "kdlearn:mock";
   const DAY = 86_400_000;
   // Days until a question comes back, by its score.
   const FIRST = { 1: 1, 2: 1, 3: 4, 4: 9 };
   // Names of topics in their order: the page has them.
   const TOPICS = JSON.parse(mount.dataset.topics);
+  const LEVELS = { junior: _("junior"), mid: _("mid"), senior: _("senior"), research: _("research") };
   const ROLES = {
-    any: ["Any", () => true],
-    junior: ["Junior", (q) => q.level === "junior" || q.level === "mid"],
-    senior: ["Senior", (q) => q.level === "mid" || q.level === "senior"],
-    research: ["Research", (q) => q.level === "senior" || q.level === "research"],
+    any: [_("Any"), () => true],
+    junior: [_("Junior"), (q) => q.level === "junior" || q.level === "mid"],
+    senior: [_("Senior"), (q) => q.level === "mid" || q.level === "senior"],
+    research: [_("Research"), (q) => q.level === "senior" || q.level === "research"],
   };
   // What is remembered: for each question its scores and the day when it comes back.
   let seen = kept(KEY);
@@ -34,28 +39,28 @@
   const choose = () => {
     key(() => {});
     const role = make("select", { id: "mock-role" }, ...Object.entries(ROLES).map(([value, [text]]) => make("option", { value, textContent: text })));
-    const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: "All topics" }),
+    const topic = make("select", { id: "mock-topic" }, make("option", { value: "", textContent: _("All topics") }),
       ...Object.entries(TOPICS).filter(([value]) => bank.some((q) => q.topic === value))
         .map(([value, text]) => make("option", { value, textContent: text })));
-    const length = make("select", { id: "mock-length" }, ...[10, 20, 30, 60].map((minutes) => make("option", { value: minutes, textContent: `${minutes} minutes`, selected: minutes === 30 })));
+    const length = make("select", { id: "mock-length" }, ...[10, 20, 30, 60].map((minutes) => make("option", { value: minutes, textContent: _("{n} minutes", { n: minutes }), selected: minutes === 30 })));
     const waiting = bank.filter(due).length;
     const wanted = () => bank.filter((q) => ROLES[role.value][1](q) && (!topic.value || q.topic === topic.value));
     const count = make("p", { className: "mock-count", role: "status" });
-    const tell = () => { count.textContent = `${wanted().length} questions to draw from. ${waiting ? `${waiting} of all are due today.` : "None is due today."}`; };
+    const tell = () => { const today = waiting ? _("{n} of all are due today.", { n: waiting }) : _("None is due today."); count.textContent = `${_("{n} questions to draw from.", { n: wanted().length })} ${today}`; };
     role.addEventListener("change", tell);
     topic.addEventListener("change", tell);
     const begin = (questions, minutes) => {
-      if (!questions.length) { count.textContent = "No question fits: choose another role or topic."; return; }
+      if (!questions.length) { count.textContent = _("No question fits: choose another role or topic."); return; }
       round = { left: questions, minutes, ends: Date.now() + minutes * 60_000, done: [] };
       ask();
     };
     // What is due comes first, then what was never asked, then the rest.
     const rank = (q) => (due(q) ? 0 : seen[q.id] ? 2 : 1);
-    const start = make("button", { type: "button", className: "button first", textContent: "Begin" });
+    const start = make("button", { type: "button", className: "button first", textContent: _("Begin") });
     start.addEventListener("click", () => begin(shuffled(wanted()).sort((a, b) => rank(a) - rank(b)), Number(length.value)));
-    const repeat = make("button", { type: "button", className: "button", textContent: `Repeat what is due (${waiting})`, disabled: !waiting });
+    const repeat = make("button", { type: "button", className: "button", textContent: _("Repeat what is due ({n})", { n: waiting }), disabled: !waiting });
     repeat.addEventListener("click", () => begin(shuffled(bank.filter(due)), Number(length.value)));
-    const save = make("button", { type: "button", className: "button", textContent: "Export" });
+    const save = make("button", { type: "button", className: "button", textContent: _("Export") });
     save.addEventListener("click", () => {
       const file = new Blob([JSON.stringify(seen)], { type: "application/json" });
       const link = make("a", { href: URL.createObjectURL(file), download: "kdlearn-mock.json" });
@@ -70,16 +75,16 @@
         seen = { ...seen, ...record };
         keep(KEY, seen);
         choose();
-      } catch { count.textContent = "This file holds no scores: choose one that Export wrote."; }
+      } catch { count.textContent = _("This file holds no scores: choose one that Export wrote."); }
     });
     mount.replaceChildren(
       make("div", { className: "mock-form" },
-        make("label", { htmlFor: "mock-role", textContent: "Role" }), role,
-        make("label", { htmlFor: "mock-topic", textContent: "Topic" }), topic,
-        make("label", { htmlFor: "mock-length", textContent: "Length" }), length),
+        make("label", { htmlFor: "mock-role", textContent: _("Role") }), role,
+        make("label", { htmlFor: "mock-topic", textContent: _("Topic") }), topic,
+        make("label", { htmlFor: "mock-length", textContent: _("Length") }), length),
       count, make("div", { className: "mock-buttons" }, start, repeat),
-      make("details", {}, make("summary", { textContent: "Take your scores with you" }),
-        make("div", { className: "mock-buttons" }, save, make("label", { htmlFor: "mock-file", textContent: "Import" }), file)));
+      make("details", {}, make("summary", { textContent: _("Take your scores with you") }),
+        make("div", { className: "mock-buttons" }, save, make("label", { htmlFor: "mock-file", textContent: _("Import") }), file)));
     tell();
   };
 
@@ -90,7 +95,7 @@
       if (!round || (!shown.isConnected && Date.now() - began > 1000)) { clearInterval(timer); return; }
       const s = Math.floor((Date.now() - began) / 1000);
       const left = Math.max(0, Math.ceil((round.ends - Date.now()) / 60_000));
-      shown.textContent = `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}, ${left} min left`;
+      shown.textContent = _("{clock}, {n} min left", { clock: `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}`, n: left });
     };
     const timer = setInterval(tick, 500);
     setTimeout(tick);
@@ -101,25 +106,25 @@
     if (!round.left.length || Date.now() > round.ends) return finish();
     const q = round.left.shift();
     const layers = [
-      ["In 30 seconds", q.parts["30 seconds"]],
-      ["In two minutes", q.parts["2 minutes"]],
-      ["Whiteboard and numbers", [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
-      ["Evidence", q.parts.evidence],
+      [_("In 30 seconds"), q.parts["30 seconds"], q.ours?.["30 seconds"] && {}],
+      [_("In two minutes"), q.parts["2 minutes"], q.ours?.["2 minutes"] && {}],
+      [_("Whiteboard and numbers"), [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
+      [_("Evidence"), q.parts.evidence],
     ].filter(([, text]) => text);
     const shown = make("div", { className: "mock-layers" });
     const next = make("button", { type: "button", className: "button first" });
-    const head = make("p", { className: "mock-head" }, `Question ${round.done.length + 1}. ${TOPICS[q.topic]}, ${q.level}. `, clock());
+    const head = make("p", { className: "mock-head" }, `${_("Question {n}. {topic}, {level}.", { n: round.done.length + 1, topic: TOPICS[q.topic], level: LEVELS[q.level] })} `, clock());
     const title = make("h2", { innerHTML: q.heading, tabIndex: -1 });
     mount.replaceChildren(head, title,
-      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario)] : []),
-      html("mock-question", q.parts.question), shown, next);
+      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario, english)] : []),
+      html("mock-question", q.parts.question, english), shown, next);
     title.focus({ preventScroll: true });
     let at = 0;
-    const name = () => { next.textContent = at < layers.length ? `Uncover: ${layers[at][0].toLowerCase()}` : "Score yourself"; };
+    const name = () => { next.textContent = at < layers.length ? _("Uncover: {layer}", { layer: layers[at][0].toLowerCase() }) : _("Score yourself"); };
     const uncover = () => {
       if (at < layers.length) {
-        const [heading, text] = layers[at++];
-        shown.append(make("h3", { textContent: heading }), html("mock-layer", text));
+        const [heading, text, language = english] = layers[at++];
+        shown.append(make("h3", { textContent: heading }), html("mock-layer", text, language));
         name();
         return;
       }
@@ -136,7 +141,7 @@
   };
 
   const score = (q, shown) => {
-    const lines = make("ol", { className: "mock-rubric" });
+    const lines = make("ol", { className: "mock-rubric", ...english });
     const choices = q.rubric.map((text, i) => {
       const button = make("button", { type: "button", className: "button", innerHTML: `<b>${i + 1}</b> ${text}` });
       button.addEventListener("click", () => take(i + 1));
@@ -150,9 +155,9 @@
       push(q, points, shown);
     };
     shown.append(
-      make("details", {}, make("summary", { textContent: "What people say, and why it is wrong" }),
-        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`))),
-      make("h3", { textContent: "How good was your answer?" }), lines);
+      make("details", {}, make("summary", { textContent: _("What people say, and why it is wrong") }),
+        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`, english))),
+      make("h3", { textContent: _("How good was your answer?") }), lines);
     key((event) => {
       if ("1234".includes(event.key)) take(Number(event.key));
       if (event.key === "Escape") finish();
@@ -163,16 +168,16 @@
   // The weaker the answer, the nearer the push stays to the question.
   const push = (q, points, shown) => {
     const one = q.follow_ups[Math.min(Math.max(points - 2, 0), q.follow_ups.length - 1)];
-    const answer = html("mock-layer", one.answer);
+    const answer = html("mock-layer", one.answer, english);
     answer.hidden = true;
-    const open = make("button", { type: "button", className: "button first", textContent: "Uncover the answer" });
-    const next = make("button", { type: "button", className: "button first", textContent: "Next question" });
-    const read = make("a", { href: q.chapter, textContent: "Read the chapter" });
+    const open = make("button", { type: "button", className: "button first", textContent: _("Uncover the answer") });
+    const next = make("button", { type: "button", className: "button first", textContent: _("Next question") });
+    const read = make("a", { href: q.chapter, textContent: _("Read the chapter") });
     const uncover = () => { answer.hidden = false; open.remove(); after.hidden = false; };
     const after = make("div", { className: "mock-buttons", hidden: true }, next, read);
     open.addEventListener("click", uncover);
     next.addEventListener("click", ask);
-    shown.append(make("h3", { textContent: "The interviewer pushes" }), html("mock-question", one.question), open, answer, after);
+    shown.append(make("h3", { textContent: _("The interviewer pushes") }), html("mock-question", one.question, english), open, answer, after);
     key((event) => {
       if (event.key === "Enter") { event.preventDefault(); if (answer.hidden) uncover(); else ask(); }
       if (event.key === "n") ask();
@@ -185,20 +190,29 @@
     key(() => {});
     const { done } = round;
     round = null;
-    const again = button("Another interview", choose, "button first");
+    const again = button(_("Another interview"), choose, "button first");
     if (!done.length) return choose();
     const mean = done.reduce((sum, [, points]) => sum + points, 0) / done.length;
     const body = make("tbody", {}, ...done.map(([q, points]) => make("tr", {},
       make("td", {}, make("a", { href: `questions/${q.id}.html`, textContent: q.title.replace(/[`$]/g, "") })),
       make("td", { className: "number", textContent: String(points) }),
-      make("td", { className: "number", textContent: `${Math.round(seen[q.id].interval)} d` }))));
-    const head = make("thead", {}, make("tr", {}, ...["Question", "Score", "Again in"].map((textContent) => make("th", { textContent, scope: "col" }))));
+      make("td", { className: "number", textContent: _("{n} d", { n: Math.round(seen[q.id].interval) }) }))));
+    const head = make("thead", {}, make("tr", {}, ...[_("Question"), _("Score"), _("Again in")].map((textContent) => make("th", { textContent, scope: "col" }))));
     mount.replaceChildren(
-      make("h2", { textContent: `${done.length} question${done.length === 1 ? "" : "s"}, ${mean.toFixed(1)} of 4 on average`, tabIndex: -1 }),
+      make("h2", { textContent: done.length === 1
+        ? _("1 question, {mean} of 4 on average", { mean: mean.toFixed(1) })
+        : _("{n} questions, {mean} of 4 on average", { n: done.length, mean: mean.toFixed(1) }), tabIndex: -1 }),
       make("div", { className: "scroll", tabIndex: 0 }, make("table", {}, head, body)), again);
     mount.querySelector("h2").focus({ preventScroll: true });
     return undefined;
   };
 
-  open(mount, "book/interview/bank.json", (questions) => { bank = questions; choose(); });
+  // Of a question, title and answers are in Chinese too; pushes and rubric are those of the English bank.
+  open(mount, `${chinese ? "../" : ""}book/interview/bank.json`, async (questions) => {
+    const ours = chinese ? await (await fetch("answers.json")).json() : {};
+    bank = questions.map((q) => ({
+      ...q, ...ours[q.id]?.head, ours: ours[q.id]?.parts, parts: { ...q.parts, ...ours[q.id]?.parts },
+    }));
+    choose();
+  });
 })();

@@ -4,6 +4,8 @@
   "use strict";
 
   const { kdPlayground } = globalThis;
+  // A page outside the site has English alone.
+  const _ = globalThis._ ?? ((text, values = {}) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole));
   const {
     CHOICES, LAST_SEED, START, STEPS,
     createSession, decodeArrays, formatSettings, largest, parseSettings, readDigit, softmax, source,
@@ -15,10 +17,10 @@
   const TILES = 10; // held-out digits a row
   const EVERY = 10; // steps between two measurements
   const STILL = matchMedia("(prefers-reduced-motion: reduce)");
-  const MODELS = [["teacher", "Teacher"], ["labels", "Labels only"], ["distilled", "Distilled"]];
+  const MODELS = [["teacher", _("Teacher")], ["labels", _("Labels only")], ["distilled", _("Distilled")]];
   const WORDS = {
-    arms: "Three arms", moons: "Two moons", clouds: "Four clouds", digits: "Digits",
-    labels: "Labels", teacher: "Teacher", both: "Both",
+    arms: _("Three arms"), moons: _("Two moons"), clouds: _("Four clouds"), digits: _("Digits"),
+    labels: _("Labels"), teacher: _("Teacher"), both: _("Both"),
   };
 
   function add(parent, name, attributes, text) {
@@ -106,17 +108,17 @@
   function createControls(parent, change) {
     const box = add(parent, "div", { class: "pg-controls" });
     const set = {
-      data: radios(box, "data", "Data", change),
-      from: radios(box, "from", "The distilled student learns from", change),
-      temperature: slider(box, "temperature", "Temperature T", change, String),
-      weight: slider(box, "weight", "Teacher’s weight w", change, String),
-      labels: slider(box, "labels", "Labeled points", change, String),
-      unlabeled: slider(box, "unlabeled", "Unlabeled points", change, String),
-      noise: slider(box, "noise", "Wrong labels", change, (value) => `${100 * value} %`),
-      width: slider(box, "width", "Student width", change, String),
+      data: radios(box, "data", _("Data"), change),
+      from: radios(box, "from", _("The distilled student learns from"), change),
+      temperature: slider(box, "temperature", _("Temperature T"), change, String),
+      weight: slider(box, "weight", _("Teacher’s weight w"), change, String),
+      labels: slider(box, "labels", _("Labeled points"), change, String),
+      unlabeled: slider(box, "unlabeled", _("Unlabeled points"), change, String),
+      noise: slider(box, "noise", _("Wrong labels"), change, (value) => `${100 * value} %`),
+      width: slider(box, "width", _("Student width"), change, String),
     };
     const line = add(box, "label", { class: "pg-slider" });
-    add(line, "span", {}, `Seed, 1 to ${LAST_SEED}`);
+    add(line, "span", {}, _("Seed, 1 to {n}", { n: LAST_SEED }));
     const seed = add(line, "input", { type: "number", min: 1, max: LAST_SEED, step: 1 });
     seed.addEventListener("change", () => change("seed", Number(seed.value)));
     return (settings) => {
@@ -136,7 +138,7 @@
       const panel = add(box, "figure", { class: `pg-panel pg-${key}` });
       add(panel, "figcaption", {}, name);
       const canvas = add(panel, "canvas", {
-        width: PIXELS, height: PIXELS, role: "img", "aria-label": `${name}: not trained yet.`,
+        width: PIXELS, height: PIXELS, role: "img", "aria-label": _("{name}: not trained yet.", { name }),
       });
       const point = ({ clientX, clientY }) => {
         const { left, top, width, height } = canvas.getBoundingClientRect();
@@ -157,10 +159,10 @@
     const title = add(box, "p", { class: "pg-title" });
     const table = add(box, "table");
     return (names, temperature, rows, what) => {
-      title.textContent = `${what}, softened with T = ${temperature}`;
+      title.textContent = _("{what}, softened with T = {T}", { what, T: temperature });
       table.replaceChildren();
       const head = add(add(table, "thead"), "tr");
-      add(head, "th", { scope: "col" }, "Class");
+      add(head, "th", { scope: "col" }, _("Class"));
       MODELS.forEach(([key, name]) => add(head, "th", { scope: "col", class: `pg-${key}` }, name));
       const body = add(table, "tbody");
       names.forEach((name, c) => {
@@ -177,8 +179,8 @@
 
   function createCurves(parent) {
     const box = add(parent, "div", { class: "pg-curves" });
-    add(box, "p", { class: "pg-title" }, "Right on points that nobody trained on, in %");
-    const svg = add(box, "svg", { viewBox: "0 0 340 190", role: "img", "aria-label": "Curves: not trained yet." });
+    add(box, "p", { class: "pg-title" }, _("Right on points that nobody trained on, in %"));
+    const svg = add(box, "svg", { viewBox: "0 0 340 190", role: "img", "aria-label": _("Curves: not trained yet.") });
     const key = add(box, "p", { class: "pg-key" });
     MODELS.forEach(([name, text]) => add(key, "span", { class: `pg-${name}` }, text));
     return (history, teacher, classes) => {
@@ -192,7 +194,7 @@
       });
       [[0, "start"], [STEPS / 2, "middle"], [STEPS, "end"]].forEach(([step, anchor]) =>
         add(svg, "text", { x: x(step), y: 180, "text-anchor": anchor },
-          step === STEPS / 2 ? "steps" : step));
+          step === STEPS / 2 ? _("steps") : step));
       const draw = (name, points) => add(svg, "path", {
         class: `pg-line pg-${name}`,
         d: points.map(([step, share], i) =>
@@ -202,9 +204,10 @@
       ["labels", "distilled"].forEach((name, k) =>
         draw(name, history.map(({ step, found }) => [step, found[k].accuracy])));
       const { step, found } = history[history.length - 1];
-      svg.setAttribute("aria-label", `Curves of accuracy. At step ${step}: labels only ` +
-        `${percent(found[0].accuracy)}, distilled ${percent(found[1].accuracy)}, ` +
-        `teacher ${percent(teacher)}.`);
+      svg.setAttribute("aria-label", _(
+        "Curves of accuracy. At step {step}: labels only {labels}, distilled {distilled}, teacher {teacher}.", {
+          step, labels: percent(found[0].accuracy), distilled: percent(found[1].accuracy), teacher: percent(teacher),
+        }));
     };
   }
 
@@ -218,13 +221,13 @@
     const box = add(parent, "div", { class: "pg-presets" });
     const buttons = new Map();
     const groups = [
-      ["gain", "Where it helps"], ["little", "Where it helps little"], ["nothing", "Where it does nothing"],
+      ["gain", _("Where it helps")], ["little", _("Where it helps little")], ["nothing", _("Where it does nothing")],
     ];
     groups.forEach(([kind, title]) => {
       const group = add(box, "div", { role: "group", "aria-label": title });
       add(group, "span", { class: "pg-group" }, title);
       kdPlayground.presets.filter(({ expected }) => expected === kind).forEach((preset) => {
-        const button = add(group, "button", { type: "button" }, preset.title);
+        const button = add(group, "button", { type: "button" }, _(preset.title));
         button.addEventListener("click", () => choose(parseSettings(preset.settings)));
         buttons.set(preset, button);
       });
@@ -237,16 +240,19 @@
           formatSettings(parseSettings(preset.settings));
         button.setAttribute("aria-pressed", same);
         if (!same) return;
-        add(story, "p", {}, preset.text);
+        add(story, "p", {}, _(preset.text));
         const { labels, distilled } = kdPlayground.measured[preset.id];
         const gains = distilled.map((value, n) => value - labels[n]);
         const { mean, deviation } = spread(gains);
-        const said = `Measured over ${gains.length} seeds: ${signed(mean)} ± ` +
-          `${deviation.toFixed(1)} points on held-out points, distilled less labels only.`;
+        const said = _("Measured over {n} seeds: {mean} ± {deviation} points on held-out points, distilled less labels only.", {
+          n: gains.length, mean: signed(mean), deviation: deviation.toFixed(1),
+        });
         add(story, "p", {}, said);
         const strip = add(story, "svg", {
           viewBox: "0 0 340 42", role: "img",
-          "aria-label": `One dot a seed, from ${signed(Math.min(...gains))} to ${signed(Math.max(...gains))} points.`,
+          "aria-label": _("One dot a seed, from {least} to {most} points.", {
+            least: signed(Math.min(...gains)), most: signed(Math.max(...gains)),
+          }),
         });
         const x = (gain) => 74 + 4.8 * Math.max(-10, Math.min(50, gain));
         add(strip, "line", { x1: 26, x2: 314, y1: 24, y2: 24, class: "pg-grid" });
@@ -376,8 +382,8 @@
     const stage = createStage(root, ([x, y]) => probe([2 * x - 1, 1 - 2 * y]));
     const bar = add(root, "div", { class: "pg-run" });
     const play = add(bar, "button", { type: "button", class: "pg-play" });
-    const other = add(bar, "button", { type: "button" }, "Another seed");
-    const link = full ? add(bar, "button", { type: "button" }, "Copy link") : null;
+    const other = add(bar, "button", { type: "button" }, _("Another seed"));
+    const link = full ? add(bar, "button", { type: "button" }, _("Copy link")) : null;
     const count = add(bar, "span", { class: "pg-count" });
     const line = add(root, "p", { class: "pg-said", role: "status" });
     const showControls = full ? createControls(root, (key, value) =>
@@ -426,8 +432,8 @@
         session.logits(student, rows))];
       const p = answers.map((logits) => softmax(logits, 0, session.source.classes, settings.temperature));
       const what = settings.data === "digits"
-        ? `A held-out ${session.source.names[session.source.held.labels[tile]]}`
-        : `The ringed point (${place.map((value) => value.toFixed(2).replace("-", "−")).join(", ")})`;
+        ? _("A held-out {digit}", { digit: session.source.names[session.source.held.labels[tile]] })
+        : _("The ringed point ({place})", { place: place.map((value) => value.toFixed(2).replace("-", "−")).join(", ") });
       showProbe(session.source.names, settings.temperature, p, what);
       const best = answers.map((logits, k) => {
         const answer = largest(logits, 0, session.source.classes);
@@ -444,8 +450,9 @@
       const { step, found } = history[history.length - 1];
       const gain = 100 * (found[1].accuracy - found[0].accuracy);
       const [labels, distilled] = found.map(({ accuracy }) => percent(accuracy));
-      return `After ${step} steps the distilled student has ${distilled} right and the student of ` +
-        `labels ${labels}: a difference of ${signed(gain)} points, in this one run.`;
+      return _("After {step} steps the distilled student has {distilled} right and the student of labels {labels}: a difference of {gain} points, in this one run.", {
+        step, distilled, labels, gain: signed(gain),
+      });
     }
 
     // Quick: on a phone the pictures cost more than the training.
@@ -468,19 +475,21 @@
         }
         const accuracy = k ? last.found[k - 1].accuracy : session.teacherAccuracy;
         const agreement = k ? last.found[k - 1].agreement : 1;
-        right.textContent = `${percent(accuracy)} right`;
-        agreed.textContent = k ? `${percent(agreement)} as the teacher` : "trained before, on clean labels";
-        canvas.setAttribute("aria-label", `${name}: ${percent(accuracy)} right on held-out points. ` +
-          (settings.data === "digits"
-            ? "The first hundred held-out digits; those it gets wrong are framed."
-            : "Its decision surface, one color for each class, paler where it is less sure.") +
-          (full && k === 0 ? " Arrow keys move the probe." : ""));
+        right.textContent = _("{share} right", { share: percent(accuracy) });
+        agreed.textContent = k ? _("{share} as the teacher", { share: percent(agreement) }) : _("trained before, on clean labels");
+        canvas.setAttribute("aria-label", [
+          _("{name}: {share} right on held-out points.", { name, share: percent(accuracy) }),
+          settings.data === "digits"
+            ? _("The first hundred held-out digits; those it gets wrong are framed.")
+            : _("Its decision surface, one color for each class, paler where it is less sure."),
+          ...(full && k === 0 ? [_("Arrow keys move the probe.")] : []),
+        ].join(" "));
       });
       showCurves(history, session.teacherAccuracy, classes);
       if (full) probed();
-      count.textContent = `step ${session.steps} of ${STEPS}`;
+      count.textContent = _("step {n} of {all}", { n: session.steps, all: STEPS });
       const done = session.steps >= STEPS;
-      play.textContent = playing ? "Pause" : done ? "Train again" : "Train";
+      play.textContent = playing ? _("Pause") : done ? _("Train again") : _("Train");
       root.dataset.steps = session.steps;
     }
 
@@ -536,7 +545,7 @@
       try {
         if (settings.data === "digits") await kdPlayground.load("digits");
       } catch {
-        say("The digits did not load: reload the page, or choose other data.");
+        say(_("The digits did not load: reload the page, or choose other data."));
         return;
       }
       if (chosen !== settings) return;
@@ -564,9 +573,9 @@
       link.addEventListener("click", async () => {
         try {
           await navigator.clipboard.writeText(location.href);
-          say("The link to these settings is copied.");
+          say(_("The link to these settings is copied."));
         } catch {
-          say("The address bar has the link to these settings.");
+          say(_("The address bar has the link to these settings."));
         }
       });
       addEventListener("hashchange", () => {
@@ -587,7 +596,7 @@
     });
     showControls(settings);
     showPresets(settings);
-    play.textContent = "Train";
+    play.textContent = _("Train");
     seen.observe(stage[0].canvas);
   }
 
@@ -627,8 +636,8 @@
   }
 
   const READERS = [
-    ["teacher", "Teacher"], ["labels", "Labels only"], ["distilled", "Soft targets"],
-    ["attention", "Attention transfer"],
+    ["teacher", _("Teacher")], ["labels", _("Labels only")], ["distilled", _("Soft targets")],
+    ["attention", _("Attention transfer")],
   ];
 
   function mountDrawing(root) {
@@ -636,21 +645,21 @@
     root.classList.add("pg");
     const board = add(root, "div", { class: "pg-board" });
     const canvas = add(board, "canvas", {
-      width: PIXELS, height: PIXELS, role: "img", "aria-label": "Draw a digit here.",
+      width: PIXELS, height: PIXELS, role: "img", "aria-label": _("Draw a digit here."),
     });
     const side = add(board, "div");
-    add(side, "p", { class: "pg-title" }, "Draw one digit, large, in the square.");
+    add(side, "p", { class: "pg-title" }, _("Draw one digit, large, in the square."));
     const buttons = add(side, "div", { class: "pg-run" });
-    const clear = add(buttons, "button", { type: "button" }, "Clear");
-    const next = add(buttons, "button", { type: "button" }, "Show one of the data");
+    const clear = add(buttons, "button", { type: "button" }, _("Clear"));
+    const next = add(buttons, "button", { type: "button" }, _("Show one of the data"));
     const line = add(side, "p", { class: "pg-said", role: "status" });
-    const table = add(add(root, "div", { class: "pg-scroll", tabindex: 0, role: "region", "aria-label": "Answers" }), "table", { class: "pg-readers" });
+    const table = add(add(root, "div", { class: "pg-scroll", tabindex: 0, role: "region", "aria-label": _("Answers") }), "table", { class: "pg-readers" });
     let strokes = [];
     let image = new Float64Array(64);
     let shown = -1;
 
     const head = add(add(table, "thead"), "tr");
-    ["Network", "Answer", "Map, 8 × 8", "Map, 4 × 4", "Test digits right"].forEach((text) =>
+    [_("Network"), _("Answer"), _("Map, 8 × 8"), _("Map, 4 × 4"), _("Test digits right")].forEach((text) =>
       add(head, "th", { scope: "col" }, text));
     const body = add(table, "tbody");
     const readers = READERS.map(([key, name]) => {
@@ -658,7 +667,7 @@
       add(row, "th", { scope: "row" }, name);
       const answer = add(row, "td");
       const maps = [8, 4].map((size) => add(add(row, "td"), "canvas", {
-        width: 96, height: 96, role: "img", "aria-label": `Map of ${size} × ${size} of ${name}`,
+        width: 96, height: 96, role: "img", "aria-label": _("Map of {size} × {size} of {name}", { size, name }),
       }));
       return { key, name, answer, maps, right: add(row, "td") };
     });
@@ -705,7 +714,7 @@
         });
         return `${name}: ${best}, ${sure}`;
       });
-      const from = shown < 0 ? "" : `The data say ${stored(shown)}. `;
+      const from = shown < 0 ? "" : `${_("The data say {digit}.", { digit: stored(shown) })} `;
       line.textContent = empty ? "" : `${from}${said.join("; ")}.`;
     }
 
@@ -755,7 +764,7 @@
       try {
         await kdPlayground.load("digits");
       } catch {
-        line.textContent = "The digits did not load: reload the page.";
+        line.textContent = _("The digits did not load: reload the page.");
         return;
       }
       onTheme(read);

@@ -1,8 +1,13 @@
 // What a page does: colors, search, copying, clocks, bets, previews, marks of what was read. Without it all text stands.
 "use strict";
 (() => {
+  // In the language of the page; English is the key, and a Chinese page has loaded the others.
+  globalThis._ = (text, values = {}) =>
+    (globalThis.kdlearnTexts?.[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const { _ } = globalThis;
   const root = document.documentElement;
   const base = root.dataset.root;
+  const scripts = document.currentScript.src;
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -17,8 +22,8 @@
 
   // Colors: as the system has them, light, dark.
   const theme = document.querySelector(".bar-theme");
-  const themes = { auto: "as the system has them", light: "light", dark: "dark" };
-  const label = () => { theme.ariaLabel = theme.title = `Colors: ${themes[root.dataset.theme] ?? themes.auto}`; };
+  const themes = { auto: _("Colors: as the system has them"), light: _("Colors: light"), dark: _("Colors: dark") };
+  const label = () => { theme.ariaLabel = theme.title = themes[root.dataset.theme] ?? themes.auto; };
   label();
   theme.addEventListener("click", () => {
     const names = Object.keys(themes);
@@ -26,6 +31,15 @@
     memory.set("theme", root.dataset.theme);
     label();
   });
+
+  // The other language: the same place of the same page.
+  const other = document.querySelector(".bar-language");
+  for (const way of ["click", "auxclick"]) {
+    other?.addEventListener(way, () => {
+      const passed = all("main section[id], main dt[id]").filter((part) => part.getBoundingClientRect().top < innerHeight / 3);
+      other.hash = scrollY > 80 ? passed.pop()?.id ?? "" : "";
+    });
+  }
 
   // Sheets: a link in the list of contents closes it.
   for (const sheet of all("[popover]")) {
@@ -39,15 +53,15 @@
 
   // Search: `/` or the button opens it; the page search.html has the same form.
   const field = document.querySelector("form[data-search]");
-  const search = () => import(new URL(`${base}_static/site/search.js`, location.href));
+  const search = () => import(new URL("search.js", scripts));
   const only = field?.dataset.search;
   if (field) search().then(({ attach }) => attach(field.closest("section"), base, { inAddress: !only, waits: true, only }));
   let dialog;
   const openSearch = async () => {
     if (!dialog) {
-      dialog = make("dialog", { className: "search-dialog", ariaLabel: "Search" });
+      dialog = make("dialog", { className: "search-dialog", ariaLabel: _("Search") });
       dialog.innerHTML =
-        '<form class="search-form" role="search"><label>Words to look for<input type="search" name="q" ' +
+        `<form class="search-form" role="search"><label>${_("Words to look for")}<input type="search" name="q" ` +
         'autocomplete="off" spellcheck="false"></label></form><p class="search-status" role="status"></p>' +
         '<ol class="search-results"></ol>';
       dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
@@ -73,13 +87,13 @@
   // Copying: code, without the prompts of examples.
   for (const block of all(".cell_input .highlight, div[class^='highlight-']:not(.cell_output *) > .highlight")) {
     if (block.querySelector(".copy")) continue;
-    const button = make("button", { className: "copy", type: "button", textContent: "Copy" });
+    const button = make("button", { className: "copy", type: "button", textContent: _("Copy") });
     button.addEventListener("click", async () => {
       const code = block.querySelector("pre").cloneNode(true);
       all(".gp, .go", code).forEach((part) => part.remove());
       await navigator.clipboard.writeText(code.textContent);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+      button.textContent = _("Copied");
+      setTimeout(() => { button.textContent = _("Copy"); }, 1500);
     });
     block.append(button);
   }
@@ -87,9 +101,10 @@
   // Clocks: an answer said aloud, against its time.
   for (const clock of all(".clock")) {
     const seconds = Number(clock.dataset.seconds);
-    const name = seconds < 60 ? `${seconds} seconds` : `${seconds / 60} minutes`;
-    const start = make("button", { type: "button", textContent: `Say it aloud: start ${name}` });
-    const bar = make("progress", { max: seconds, value: 0, hidden: true, ariaLabel: "Time of the answer" });
+    const invitation = seconds < 60
+      ? _("Say it aloud: start {n} seconds", { n: seconds }) : _("Say it aloud: start {n} minutes", { n: seconds / 60 });
+    const start = make("button", { type: "button", textContent: invitation });
+    const bar = make("progress", { max: seconds, value: 0, hidden: true, ariaLabel: _("Time of the answer") });
     const said = make("span", { role: "status" });
     let timer;
     const stop = (text) => {
@@ -99,15 +114,15 @@
       bar.hidden = true;
     };
     start.addEventListener("click", () => {
-      if (timer) { stop(`Say it aloud: start ${name}`); return; }
+      if (timer) { stop(invitation); return; }
       const began = performance.now();
       bar.hidden = false;
       said.textContent = "";
       timer = setInterval(() => {
         bar.value = (performance.now() - began) / 1000;
         const left = Math.max(0, Math.ceil(seconds - bar.value));
-        start.textContent = `Stop (${left} s left)`;
-        if (!left) { stop("Once more"); said.textContent = "Time. Did you get to the last sentence? "; }
+        start.textContent = _("Stop ({n} s left)", { n: left });
+        if (!left) { stop(_("Once more")); said.textContent = _("Time. Did you get to the last sentence? "); }
       }, 250);
     });
     clock.append(said, start, bar);
@@ -123,7 +138,7 @@
       if (!answers.has(answer)) answer.querySelector(".callout-title").after(line);
       answers.set(answer, line);
       line.hidden = said === null;
-      line.textContent = `You said ${said}, it is ${answer.dataset.value}${unit && ` ${unit}`}.`;
+      line.textContent = _("You said {said}, it is {value}{unit}.", { said, value: answer.dataset.value, unit: unit && ` ${unit}` });
     }
   };
   for (const bet of all(".bet")) {
@@ -132,15 +147,15 @@
     const said = make("p", { className: "bet-said", role: "status" });
     const form = make(
       "form", { className: "bet-form" },
-      make("label", {}, question || `Your number${unit ? `, in ${unit}` : ""}`, input),
-      make("button", { textContent: "Bet" }), said,
+      make("label", {}, question || (unit ? _("Your number, in {unit}", { unit }) : _("Your number")), input),
+      make("button", { textContent: _("Bet") }), said,
     );
     const kept = memory.get(`bet:${id}`);
-    if (kept !== null) { input.value = kept; said.textContent = `You said ${kept}. Read on to see.`; }
+    if (kept !== null) { input.value = kept; said.textContent = _("You said {said}. Read on to see.", { said: kept }); }
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       memory.set(`bet:${id}`, input.value);
-      said.textContent = `You said ${input.value}. Read on to see.`;
+      said.textContent = _("You said {said}. Read on to see.", { said: input.value });
       showBet(id);
     });
     bet.append(form);
@@ -223,7 +238,7 @@
     for (const link of all(".chapters a, .route a")) {
       const done = read.has(pageOf(link));
       (link.closest(".route li") ?? link).classList.toggle("read", done);
-      if (done) link.title = "You have read this";
+      if (done) link.title = _("You have read this");
     }
   };
   mark();

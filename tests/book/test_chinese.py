@@ -1,0 +1,255 @@
+"""The Chinese pages of the built site beside the English ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import catalogs
+import chinese
+import pytest
+import repository
+from bs4 import BeautifulSoup, Tag
+
+from kdlearn.interview import questions_folder, read_bank
+from tests.book.built_site import NO_SITE, SITE, pages
+from tests.book.test_browser import DESK, Handler, Watch, served
+from tests.browser import launched
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.skipif(not (SITE / "zh").exists(), reason=NO_SITE)
+BANK = read_bank(questions_folder())
+CHAPTER = "book/foundations/what-is-distillation.html"
+
+
+def article(name: str) -> Tag:
+    found = BeautifulSoup((SITE / name).read_text(encoding="utf-8"), "html.parser").article
+    assert found is not None
+    return found
+
+
+def both(page: str) -> tuple[Tag, Tag]:
+    return article(f"book/{page}.html"), article(f"zh/book/{page}.html")
+
+
+def texts(page: Tag, selector: str) -> list[str]:
+    return [" ".join(part.get_text().split()) for part in page.select(selector)]
+
+
+# The list of questions has Chinese titles alone, in a part for each topic.
+@pytest.mark.parametrize("page", [x for x in catalogs.pages() if x != "interview/bank"])
+def test_a_place_has_the_same_address_in_both_languages(page: str) -> None:
+    english, chinese_one = both(page)
+    selector = "section[id], dt[id]"
+    assert [x["id"] for x in chinese_one.select(selector)] == [
+        x["id"] for x in english.select(selector)
+    ]
+    sources = {str(x["id"]) for x in english.select("div.citation")}
+    assert {str(x["id"]) for x in chinese_one.select("div.citation")} <= sources
+
+
+@pytest.mark.parametrize("page", catalogs.pages())
+def test_code_outputs_formulas_and_figures_are_the_same(page: str) -> None:
+    english, chinese_one = both(page)
+    for selector in (".cell_input pre", ".cell_output pre", "math", ".bet", "[data-answers]"):
+        here, there = texts(chinese_one, selector), texts(english, selector)
+        if selector in (".bet", "[data-answers]"):
+            assert len(here) == len(there)
+        else:
+            assert sorted(here) == sorted(there), selector
+    assert len(chinese_one.select("figure, .kdfig")) == len(english.select("figure, .kdfig"))
+
+
+@pytest.mark.parametrize("page", catalogs.pages())
+def test_each_page_names_the_other_and_says_its_own_language(page: str) -> None:
+    address = repository.read_address().pages
+    for folder, language in (("", "en"), ("zh/", "zh-CN")):
+        name = f"{folder}book/{page}.html"
+        soup = BeautifulSoup((SITE / name).read_text(encoding="utf-8"), "html.parser")
+        assert soup.html is not None and soup.html["lang"] == language
+        named = {
+            str(link["hreflang"]): str(link["href"])
+            for link in soup.find_all("link", rel="alternate")
+        }
+        assert named == {
+            "en": f"{address}book/{page}.html",
+            "zh-CN": f"{address}zh/book/{page}.html",
+        }
+        switch = soup.select_one("a.bar-language")
+        assert switch is not None
+        other = {"en": "zh/", "zh-CN": ""}[language]
+        assert urljoin(f"/{name}", str(switch["href"])) == f"/{other}book/{page}.html"
+
+
+def test_a_page_without_a_translation_offers_none() -> None:
+    name = next(
+        name
+        for name in pages()
+        if name.startswith("book/reference/api/") and name.endswith("data.html")
+    )
+    text = (SITE / name).read_text(encoding="utf-8")
+    assert "bar-language" not in text and "hreflang" not in text
+
+
+@pytest.mark.parametrize("page", catalogs.pages())
+def test_a_link_from_chinese_to_english_says_so(page: str) -> None:
+    name = f"zh/book/{page}.html"
+    for link in article(name).select("a[href*='book/']:not(.drill-card)"):
+        target = urljoin(f"/{name}", str(link["href"]))
+        if target.startswith("/book/") and ".html" in target:
+            assert link.get("hreflang") == "en" and "英文" in link.get_text(), link
+
+
+@pytest.mark.parametrize("question", BANK, ids=lambda question: question.head.id)
+def test_a_question_has_its_chinese_title_and_answers(question: Any) -> None:
+    page = article(f"zh/book/interview/questions/{question.head.id}.html")
+    assert page.h1 is not None
+    headings = [text.rstrip("#") for text in texts(page, "h2")]
+    parts = [part for part in ("30 秒", "两分钟") if part in question.parts]
+    assert len(headings) == len(parts) + 1
+    answers = json.loads((SITE / "zh/book/interview/answers.json").read_text(encoding="utf-8"))
+    answer = answers[question.head.id]
+    assert answer["head"]["title"] == question.head.title_zh
+    assert len(answer["parts"]) == len(parts)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("[a](b.md)", "[a](b.md)"),
+        ("[a](b.md#c)", "[a](b.md#c)"),
+        ("[a](https://x.org/b.md)", "[a](https://x.org/b.md)"),
+        ("[a](../y/c.ipynb#d)", '<a href="../../../book/y/c.html#d"'),
+        ("[a](../interview/questions/q.md)", "[a](../interview/questions/q.md)"),
+        ('<img src="../_static/a.jpg">', '<img src="../../_static/a.jpg">'),
+        ('<a href="bank.json">', '<a href="../../../book/x/bank.json">'),
+        ('<a href="b.html">', '<a href="b.html">'),
+    ],
+)
+def test_a_link_leads_to_what_there_is(written: str, read: str) -> None:
+    assert chinese.links(written, "x/a", {"x/a", "x/b"}).startswith(read)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    yield from served(Handler)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as started:
+        yield started
+
+
+@pytest.fixture
+def reader(browser: Browser, address: str) -> Iterator[tuple[Page, Watch]]:
+    context = browser.new_context(viewport=DESK)
+    page = context.new_page()
+    yield page, Watch(page, address)
+    context.close()
+
+
+def switch_language(page: Page) -> None:
+    """Press the switch where it is; Playwright's own click scrolls before."""
+    box = page.locator(".bar-language").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
+def test_the_switch_keeps_the_place_there_and_back(
+    reader: tuple[Page, Watch], address: str
+) -> None:
+    page, watch = reader
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(address + CHAPTER)
+    page.evaluate("document.getElementById('what-goes-wrong').scrollIntoView()")
+    switch_language(page)
+    page.wait_for_url(f"{address}zh/{CHAPTER}#what-goes-wrong")
+    assert page.locator("#what-goes-wrong h2").inner_text().startswith("哪里会出错")
+    top = "document.getElementById('what-goes-wrong').getBoundingClientRect().top"
+    assert 0 <= page.evaluate(top) < DESK["height"] / 3
+    switch_language(page)
+    page.wait_for_url(f"{address}{CHAPTER}#what-goes-wrong")
+    assert watch.faults == []
+
+
+def test_from_the_top_the_switch_leads_to_the_top(reader: tuple[Page, Watch], address: str) -> None:
+    page, _ = reader
+    page.goto(f"{address}zh/book/index.html")
+    switch_language(page)
+    page.wait_for_url(f"{address}book/index.html")
+    assert page.evaluate("scrollY") == 0
+
+
+@pytest.mark.parametrize("question", ["蒸馏", "教师", "知识 蒸馏", "温度"])
+@pytest.mark.parametrize("folder", ["", "zh/"])
+def test_chinese_words_find_chapters_in_both_languages(
+    reader: tuple[Page, Watch], address: str, folder: str, question: str
+) -> None:
+    page, watch = reader
+    page.goto(f"{address}{folder}search.html?q={question}")
+    results = page.locator(".search-results")
+    results.locator("a").first.wait_for()
+    found = [
+        urljoin(page.url, link.get_attribute("href") or "") for link in results.locator("a").all()
+    ]
+    chapters = [x.removeprefix(address) for x in found if "/interview/" not in x]
+    assert any(x.startswith("zh/book/") for x in chapters), found
+    assert any(x.startswith("book/") for x in chapters), found
+    marked = "".join(results.locator("mark").all_inner_texts())
+    assert set(question.replace(" ", "")) <= set(marked)
+    assert watch.faults == []
+
+
+def test_english_words_find_the_readers_language_first(
+    reader: tuple[Page, Watch], address: str
+) -> None:
+    page, _ = reader
+    for folder in ("", "zh/"):
+        page.goto(f"{address}{folder}search.html?q=softmax KL")
+        first = page.locator(".search-results li a").first
+        first.wait_for()
+        target = urljoin(page.url, first.get_attribute("href") or "").removeprefix(address)
+        assert target.startswith(f"{folder}book/")
+
+
+def test_scripts_speak_the_language_of_the_page(reader: tuple[Page, Watch], address: str) -> None:
+    page, watch = reader
+    page.goto(f"{address}zh/{CHAPTER}")
+    bet = page.locator(".bet").first
+    bet.locator("input").fill("3")
+    bet.get_by_role("button", name="下注").click()
+    assert "你写的是 3" in bet.inner_text()
+    assert page.get_by_role("button", name="复制").count() > 0
+    assert "30 秒" in page.locator(".clock button").first.inner_text()
+    assert watch.faults == []
+
+
+def test_the_mock_interview_asks_in_chinese(reader: tuple[Page, Watch], address: str) -> None:
+    page, watch = reader
+    page.goto(f"{address}zh/book/interview/mock.html", wait_until="networkidle")
+    page.get_by_role("button", name="开始", exact=True).click()
+    title = page.locator("[data-mock] h2").inner_text()
+    assert title in {question.head.title_zh.replace("`", "").replace("$", "") for question in BANK}
+    page.get_by_role("button", name="揭开：30 秒回答").click()
+    assert page.locator(".mock-layer").first.inner_text().startswith("“")
+    assert watch.faults == []
+
+
+def test_the_playground_trains_in_chinese(reader: tuple[Page, Watch], address: str) -> None:
+    page, watch = reader
+    page.goto(f"{address}zh/book/playground.html")
+    page.locator(".pg-play").first.scroll_into_view_if_needed()
+    page.get_by_text("步之后，蒸馏的学生答对").first.wait_for()
+    assert watch.faults == []
+
+
+def test_the_chinese_search_knows_every_chinese_page() -> None:
+    index = json.loads((SITE / "zh/search.json").read_text(encoding="utf-8"))
+    there = {Path(name).relative_to("zh").as_posix() for name in pages() if name.startswith("zh/")}
+    assert {entry["p"] for entry in index} == {x for x in there if x.startswith("book/")}

@@ -1,0 +1,31 @@
+import heapq
+
+import pytest
+
+from kdlearn.data import stdlib_functions as module
+
+
+@pytest.fixture(scope="module")
+def functions():
+    return module.stdlib_functions()
+
+
+def test_a_function_of_python_is_found_with_the_words_of_its_docstring(functions):
+    assert len(functions) == 1500
+    every = [
+        f for f in module._functions_of(module.Path(heapq.__file__)) if f.name == ["nsmallest"]
+    ]
+    assert every[0].question[:3] == ["find", "smallest", "elements"]
+
+
+def test_the_question_is_not_part_of_the_document(functions):
+    copied = [f for f in functions if " ".join(f.question) in " ".join(f.body)]
+    assert len(copied) < 15
+    assert all(len(f.question) >= 3 and 8 <= len(f.body) <= 60 for f in functions)
+
+
+def test_a_python_without_sources_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    module.stdlib_functions.cache_clear()
+    with pytest.raises(FileNotFoundError, match="has 0 functions with docstrings, and 1500"):
+        module.stdlib_functions()
