@@ -1,7 +1,5 @@
 """Drill: temperature scaling, which calibrates a finished model with one number."""
 
-import math
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -123,8 +121,6 @@ def criterion(wrong: Wrong, logits: Tensor, labels: Tensor, bins: int) -> Tensor
         return (p - F.one_hot(labels, p.shape[1])).square().sum(1).mean()
     if "fitted-by-accuracy" in wrong:
         return -right.mean()
-    if "likelihood-not-logarithm" in wrong:
-        return -p.gather(1, labels[:, None]).mean()
     if "softmax-twice" in wrong:
         return F.cross_entropy(p, labels)
     return F.cross_entropy(logits, labels)
@@ -154,8 +150,6 @@ def family(
         loss = criterion(wrong, z, labels, bins).item()
         if "times-t-squared" in wrong:
             loss = loss * t**2
-        if "divided-afterwards" in wrong:
-            loss = F.cross_entropy(logits, labels).item() + math.log(t)
         losses.append(loss)
     best = losses.index(min(losses))
     temperature = temperatures[best]
@@ -168,8 +162,6 @@ def family(
     if "not-used" in wrong:
         scaled = used
     p = scaled.softmax(1)
-    if "divided-afterwards" in wrong:
-        p = used.softmax(1) / temperature
     confidence, right = calibration_error.confidences(wrong, p, truth)
     error = calibration_error.error_of(wrong, confidence, right, bins).item()
     accuracy = right.mean().item()
@@ -203,9 +195,10 @@ drill = Drill(
         "O(V · C) for each candidate. T is a parameter like any other, so it is fitted on data "
         "that the report does not use: fitted on the test images, the error is too good. The "
         "negative log-likelihood is a proper score and smooth, and convex in 1/T, so that a "
-        "search by gradient finds the same T as a fine enough list. The calibration error is "
-        "neither: it jumps as confidences cross the borders of bins, and depends on M. Dividing by "
-        "one T > 0 keeps the order of the logits, so no class changes and the accuracy is that of "
+        "search by gradient finds the same T, to the spacing of the list. The calibration error is "
+        "none of these: it jumps as confidences cross the borders of bins, and depends on M. "
+        "Dividing by one T > 0 keeps the order of the logits, so no class changes, and the "
+        "accuracy is that of "
         "before. A T for each class does not keep it: that is another method with more to fit. "
         "T > 1 lowers confidence, T < 1 raises it. This T has nothing to do with that of "
         "distillation, which is used in training. The interviewer listens for: validation data, "
@@ -235,9 +228,6 @@ drill = Drill(
           well, and another one. Asked for is the negative log-likelihood.
         - fitted-by-accuracy: T is fitted by accuracy: it is the same at every T > 0, so that the
           first candidate wins.
-        - likelihood-not-logarithm: T is the candidate with the largest mean probability of the
-          labels: without the logarithm an answer that is sure and wrong costs little, and small
-          T win.
         - softmax-twice: F.cross_entropy got probabilities: it takes a softmax itself. Give it the
           logits.
         - times-t-squared: the loss is multiplied by T², as in distillation: there it keeps the
@@ -249,8 +239,6 @@ drill = Drill(
           divide in both.
         - multiplied-in-use: the logits are divided by T in the fit and multiplied in use: divide in
           both.
-        - divided-afterwards: T divides the probabilities, not the logits: they then sum to 1/T, and
-          the smallest candidate always wins.
         - not-used: the test images are measured at T = 1: divide their logits by the T that was
           found.
         # measured
