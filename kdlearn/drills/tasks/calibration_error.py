@@ -168,7 +168,7 @@ drill = Drill(
     id="calibration-error",
     title="The expected calibration error",
     task=(
-        "A student says 90 % and is right in 75 % of such cases. Write the number that sums this "
+        "A student is right less often than its probabilities say. Write the number that sums this "
         "up over all its answers: the expected calibration error."
     ),
     minutes=8,
@@ -230,8 +230,8 @@ drill = Drill(
         # total
         - largest-gap: this is the largest gap of a bin, the maximum calibration error: asked for is
           the weighted mean.
-        - image-by-image: each image is a bin of its own: an answer at 0.9 that is right then costs
-          0.1, however well calibrated the model is.
+        - image-by-image: each image is a bin of its own: a single answer is right or wrong and has
+          no accuracy, so that a calibrated model is charged for every doubt.
         # bins
         - no-bins: all images are in one bin: this is the gap of overall accuracy and mean
           confidence, where errors of opposite sign cancel.

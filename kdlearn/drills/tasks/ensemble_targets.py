@@ -147,8 +147,8 @@ drill = Drill(
     minutes=5,
     level="warm-up",
     hints=(
-        "One teacher says 90 % and another 10 %. What does the ensemble say, and of which "
-        "quantities is that the mean?",
+        "One teacher is nearly sure of a class, and another rules it out. What does the ensemble "
+        "say, and of which quantities is that the mean?",
         "Of the three dimensions one holds classes and one goes away. Which of them does the "
         "softmax need, and which the mean?",
         "The result must sum to 1 for each image, whatever the weights sum to. And where does T "
