@@ -11,7 +11,7 @@ from kdlearn.measure.metrics import (
     pointing_game,
     predict,
 )
-from kdlearn.measure.paired import PairedDifference, load_results, paired_difference, summary
+from kdlearn.measure.paired import PairedDifference, holm, load_results, paired_difference, summary
 from kdlearn.measure.similarity import linear_cka
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "energy_in_box",
     "evaluate",
     "expected_calibration_error",
+    "holm",
     "kl_to_teacher",
     "linear_cka",
     "load_results",

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdlearn.measure import load_results, paired_difference, summary
+from kdlearn.measure import holm, load_results, paired_difference, summary
 from kdlearn.measure import paired as tables
 
 SCRATCH = [76.1, 74.0, 79.3, 77.7, 75.2]
@@ -121,3 +121,28 @@ def test_missing_results_list_what_there_is_and_how_to_make_more(tmp_path, monke
     monkeypatch.setattr(tables, "files", lambda package: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"some-name.*kdlearn experiment"):
         load_results("nonsense")
+
+
+def differences(*offsets):
+    """Differences of three seeds, each around its offset with the same scatter."""
+    rows = {str(i): [x - 1, x, x + 1] for i, x in enumerate(offsets)}
+    whole = table(zero=[0.0, 0.0, 0.0], **rows)
+    return {name: paired_difference(whole, name, "zero") for name in rows}
+
+
+def p_value(mean):
+    """The paired t test of three differences around a mean, in closed form."""
+    t = mean * 3**0.5
+    return 1 - t / (2 + t * t) ** 0.5
+
+
+def test_holm_names_what_is_told_from_zero_counted_together():
+    assert p_value(30) < 0.05 / 3 < p_value(4) < 0.05 / 2 < p_value(3) < 0.05
+    assert holm(differences(30, 3, 4)) == ["0", "2", "1"]
+    assert holm(differences(30, 3, 4), level=0.01) == ["0"]
+
+
+def test_holm_stops_at_the_first_that_fails():
+    # The third would pass its own limit of 0.05, but the second has failed at 0.025.
+    assert 0.05 / 2 < p_value(2.7) < p_value(2.6) < 0.05
+    assert holm(differences(30, 2.6, 2.7)) == ["0"]

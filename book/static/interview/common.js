@@ -51,7 +51,8 @@ globalThis.kdInterview = (() => {
   const open = (mount, file, begin) => {
     mount.textContent = _("The questions are coming …");
     // Typefaces load when a letter needs them, which may be when the network is gone.
-    for (const face of document.fonts) face.load().catch(() => {});
+    const unused = document.documentElement.lang === "zh-CN" ? /kd text/ : /kd beside han/;
+    for (const face of document.fonts) if (!unused.test(face.family)) face.load().catch(() => {});
     fetch(new URL(`${document.documentElement.dataset.root}${file}`, location.href))
       .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); return answer.json(); })
       .then(begin)
