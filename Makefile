@@ -27,7 +27,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf release try editions colab test check unit notebooks drills results catalogs repository clean lint types sources browser
+.PHONY: help book serve pdf epub release try editions colab test check unit notebooks drills results catalogs repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -49,7 +49,10 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 pdf: book browser ## every chapter and the whole book as PDF, in _build/pdf
 	$(call step,PDF,$(BIN)/python book/tools/pdf.py,It prints the pages of make book with Chromium.)
 
-release: pdf ## wheel, source, site, PDF and cards of a release, in _build/release
+epub: book ## the book without its API as EPUB, in _build/epub
+	$(call step,EPUB,$(BIN)/python book/tools/epub.py,It makes one file of the pages of make book.)
+
+release: pdf epub ## wheel, source, site, PDF, EPUB and cards of a release, in _build/release
 	$(call step,Release,$(BIN)/python book/tools/release.py build,See above.)
 
 try: $(STAMP) ## install what `make release` made into empty environments (TRY="python3.11 python3.12")

@@ -28,6 +28,7 @@ import editions
 import formulas
 import interface
 import notebooks
+import offline
 import pages
 import playground
 import questions
@@ -285,6 +286,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     questions.write(Path(app.outdir), repository.read_address().pages)
     editions.write_all(Path(app.outdir) / "notebooks")
     playground.bundle(Path(app.outdir) / "_static/playground")
+    offline.write(Path(app.outdir))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

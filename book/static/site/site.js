@@ -274,4 +274,11 @@
     for (const fold of opened) fold.open = true;
   });
   addEventListener("afterprint", () => { for (const fold of opened) fold.open = false; });
+
+  // Offline: what was opened, and the interview, are stored when the page has nothing else to do. Not where data is dear.
+  addEventListener("load", () => {
+    if (!navigator.serviceWorker || !location.protocol.startsWith("http") || navigator.connection?.saveData) return;
+    const store = () => navigator.serviceWorker.register(new URL("../../worker.js", scripts)).catch(() => { /* forbidden */ });
+    (globalThis.requestIdleCallback ?? setTimeout)(store);
+  });
 })();
