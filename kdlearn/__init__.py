@@ -22,4 +22,4 @@ __all__ = [
     "predict",
     "soft_target_loss",
 ]
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -226,7 +226,7 @@ def numbers(text: str) -> list[str]:
 def numerals(text: str) -> set[str]:
     """Return the numbers that a text says in words."""
     words = set(re.findall(r"[a-z]+", text.lower()))
-    return {str(n) for n, word in enumerate(NUMERALS) if word in words}
+    return {str(n) for n, word in enumerate(NUMERALS) if words & {word, f"{word}s", f"{word}es"}}
 
 
 def differences(english: str, chinese: str) -> Iterator[str]:
@@ -242,8 +242,8 @@ def differences(english: str, chinese: str) -> Iterator[str]:
             yield f"lost the {name} {', '.join(lost.elements())}"
         if added:
             yield f"added the {name} {', '.join(added.elements())}"
-    for sign in "±%":
-        if (sign in english) != (sign in chinese):
+    for sign, spelled in (("±", "正负"), ("%", "百分之")):
+        if (sign in english) != (sign in chinese) and spelled not in chinese:
             yield f"has not the same {sign}"
     (bold, stressed), (shown, _) = _strong(english), _strong(chinese)
     if not bold <= shown <= bold + stressed or "*" in _plain(chinese):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import catalogs
 import nbformat
 import prose
 
@@ -27,18 +28,6 @@ BOOK = ROOT / "book"
 CLAIMS = "evidence/does-it-hold.md"
 # Who says so speaks of a run of this book.
 OURS = re.compile(r"\b(?:[Ww]e (?:measure|find|found|ran|re-ran|count)|[Oo]urs?\b)")
-
-SCALES = {"thousand": 3, "万": 4, "million": 6, "亿": 8, "billion": 9}
-SCALED = re.compile(rf"({prose.NUMBER})\s*({'|'.join(SCALES)})?")
-# "1.5 to 70 billion": the word belongs to both.
-SHARED_SCALE = re.compile(
-    rf"({prose.NUMBER}) (and|or|to) ({prose.NUMBER}) (thousand|million|billion)"
-)
-NUMERALS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
-)
-NUMERAL = re.compile(rf"\b({'|'.join(NUMERALS)})(?:e?s)?\b", re.IGNORECASE)
 
 
 # Questions share their chapters and the bibliography: each file is read once.
@@ -112,26 +101,9 @@ def unfounded(question: Question, book: Path = BOOK) -> Iterator[str]:
 
 
 def unlike(question: Question) -> Iterator[str]:
-    """Say which number, formula, code or source only one of the two-minute answers has.
-
-    What the English one says in words may be digits in the Chinese one.
-    """
+    """Say which number, formula, code or source only one of the two-minute answers has."""
     english, chinese = question.parts["2 minutes"], question.parts["两分钟"]
-    there, here = _facts(english), _facts(chinese)
-    spelled = {str(NUMERALS.index(word.lower())) for word in NUMERAL.findall(english)}
-    for fact in sorted(there - here):
-        yield f"2 minutes has {fact}, 两分钟 has not"
-    for fact in sorted(here - there - spelled):
-        yield f"两分钟 has {fact}, 2 minutes has not"
-
-
-def _facts(text: str) -> set[str]:
-    text = SHARED_SCALE.sub(r"\1 \4 \2 \3 \4", " ".join(text.split()))
-    kept = {x[0] for one in (prose.ROLE, prose.MATH, prose.CODE) for x in one.finditer(text)}
-    return kept | {
-        f"{prose.value(number).scaleb(SCALES.get(scale, 0)).normalize():f}"
-        for number, scale in SCALED.findall(text)
-    }
+    yield from (f"两分钟: {fault}" for fault in catalogs.differences(english, chinese))
 
 
 def main(words: list[str]) -> int:

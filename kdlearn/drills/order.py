@@ -34,6 +34,7 @@ CHAPTERS = (
             "kd-gradient",
             "kd-total",
             "decoupled-kd",
+            "ensemble-targets",
         ),
     ),
     Chapter(
@@ -64,6 +65,9 @@ CHAPTERS = (
             "teacher-cache",
             "whole-process",
             "fidelity-report",
+            "calibration-error",
+            "temperature-scaling",
+            "permuted-targets",
             "paired-comparison",
             "loss-grader",
         ),

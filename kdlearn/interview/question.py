@@ -47,6 +47,8 @@ PARTS = {
     "30 秒": False,
     "两分钟": False,
 }
+CHINESE = ("30 秒", "两分钟")
+PUNCTUATION = "，。；：！？、（）“”‘’"
 # How many words are spoken in that time, a little under and over.
 SPOKEN = {"30 seconds": (45, 80), "2 minutes": (180, 320), "两分钟": (280, 540)}
 FOLLOW_UPS, SCORES = 3, 4
@@ -134,6 +136,21 @@ def words(markdown: str) -> int:
     return len(re.findall(r"[\w'’.,%-]*\w[\w'’.,%-]*", re.sub(r"[$*_`\\{}^\[\]]", " ", text)))
 
 
+def unwrapped(text: str) -> str:
+    r"""Join the lines of Chinese paragraphs: a line break there is no space.
+
+    Beside a Latin letter, a digit or a formula it stays one, but beside Chinese punctuation it
+    does not.
+
+    Example:
+        >>> unwrapped("温度升高，\n概率变平。\n用 T = 4\n和标签。")
+        '温度升高，概率变平。用 T = 4 和标签。'
+    """
+    text = re.sub(r"(?<=[^\x00-\x7f])\n(?=[^\x00-\x7f])", "", text)
+    text = re.sub(rf"(?<=[{PUNCTUATION}])\n(?=\S)|(?<=\S)\n(?=[{PUNCTUATION}])", "", text)
+    return re.sub(r"(?<=\S)\n(?=[^\s#>*|-])", " ", text)
+
+
 def read(text: str, name: str) -> Question:
     """Read the Markdown of a question and refuse what does not have its form.
 
@@ -160,6 +177,7 @@ def read(text: str, name: str) -> Question:
     if head.id != name:
         raise ValueError(f"{name}: its id is {head.id}: give file and id one name.")
     parts = _sections(found[2], "##", name)
+    parts |= {part: unwrapped(parts[part]) for part in CHINESE if part in parts}
     expected = [part for part, may_miss in PARTS.items() if part in parts or not may_miss]
     if list(parts) != expected:
         raise ValueError(

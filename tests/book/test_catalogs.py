@@ -55,6 +55,11 @@ def test_a_translation_that_says_something_else_is_told(old: str, new: str, said
 
 def test_a_number_in_words_may_be_written_in_digits() -> None:
     assert list(catalogs.differences("Three of five.", "5 个里的 3 个。")) == []
+    assert list(catalogs.differences("Sevens and sixes.", "7 和 6。")) == []
+
+
+def test_a_percentage_may_be_said_in_words_in_both_languages() -> None:
+    assert list(catalogs.differences("Ninety percent zeros.", "百分之九十是零。")) == []
 
 
 def test_an_update_keeps_marks_and_drops() -> None:

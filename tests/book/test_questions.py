@@ -67,33 +67,13 @@ def test_a_whole_question_has_no_fault() -> None:
     assert list(interview.faults(read(GOOD, "batchmean"))) == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("默认的 reduction 90.9%，", "", "2 minutes has 90.9, 两分钟 has not"),
-        ("拿三行算术来对", "拿 17 行算术来对", "两分钟 has 17, 2 minutes has not"),
-        (
-            "形状是 (B, T, C) 的",
-            "形状是 $(B, T, C)$ 的",
-            "两分钟 has $(B, T, C)$, 2 minutes has not",
-        ),
-    ],
-)
-def test_what_one_language_alone_says_is_named(old: str, new: str, said: str) -> None:
-    assert list(interview.unlike(changed(old, new))) == [said]
-
-
-def test_a_number_may_be_spelled_in_english_and_has_its_scale_in_chinese() -> None:
-    told = changed(
-        "I'd guard it by a test", "For 67 or 2.5 million rows of two kinds I'd guard it by a test"
-    )
-    said = (
-        read(GOOD, "batchmean")
-        .parts["两分钟"]
-        .replace("我会写", "6,700 万或 250 万行，2 种，我会写")
-    )
-    same = told.model_copy(update={"parts": {**told.parts, "两分钟": said}})
-    assert list(interview.unlike(same)) == []
+def test_what_one_language_alone_says_is_named() -> None:
+    assert list(interview.unlike(read(GOOD, "batchmean"))) == []
+    told = changed("默认的 reduction 90.9%", "默认的 reduction 90.7%")
+    assert list(interview.unlike(told)) == [
+        "两分钟: lost the number 90.9",
+        "两分钟: added the number 90.7",
+    ]
 
 
 def test_a_number_of_our_own_run_that_no_evidence_shows_is_named() -> None:

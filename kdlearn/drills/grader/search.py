@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import Generator
@@ -118,7 +118,7 @@ class Found:
     others: tuple[Wrong, ...] = ()
 
 
-@lru_cache(maxsize=32)
+@cache
 def _always(drill: Drill) -> tuple[Bench, list[Bench]]:
     """The example and the edges, which are the same for all solutions."""
     return Bench(drill, drill.example()), [Bench(drill, edge.case) for edge in drill.edges()]
