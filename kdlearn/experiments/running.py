@@ -170,14 +170,15 @@ def split_methods(experiment: str, text: str) -> list[str]:
         >>> split_methods("cluttered-digits", "KD,AT, shuffled maps,AT")
         ['KD', 'AT, shuffled maps', 'AT']
     """
-    known = set(_found(experiment).METHODS)
+    known = {name.replace(", ", ","): name for name in _found(experiment).METHODS}
     words = [word.strip() for word in text.split(",")]
     methods: list[str] = []
     while words:
         lengths = range(len(words), 0, -1)
-        free = [n for n in lengths if ", ".join(words[:n]) in known - set(methods)]
-        length = free[0] if free else 1
-        methods.append(", ".join(words[:length]))
+        found = (known.get(",".join(words[:n]), "") for n in lengths)
+        free = [(n, name) for n, name in zip(lengths, found, strict=True) if name]
+        length, method = next((x for x in free if x[1] not in methods), (1, words[0]))
+        methods.append(method)
         words = words[length:]
     return methods
 

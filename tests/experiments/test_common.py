@@ -10,14 +10,25 @@ from kdlearn.experiments.common import Recipe, seeded
 # The shortest run that every experiment can make.
 CNN = {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 3}
 SHORT = {
+    "backdoor": {"pool": 200, "clean": 50, "width": 2, "epochs": 1, "stage": 1},
     "bert-losses": {"sequences": 8, "most_steps": 3, "enough": 0.0, "steps": 2},
+    "capacity-gap": {**CNN, "pool": 192, "images": 64},
     "cluttered-digits": CNN,
     "consistent-copies": CNN,
     "date-translation": {"dates": 80, "teacher_steps": 3, "student_steps": 3, "exam": 20},
     "divergences": {"length": 4, "steps": 3},
     "drafts": {"contexts": 9, "steps": 3, "drawn": 50},
     "dropped-term": {"length": 2, "steps": 3},
+    "extraction": {
+        "members": 60,
+        "strangers": 60,
+        "steps": 3,
+        "teacher": (8,),
+        "student": (8,),
+    },
+    "feature-losses": {**CNN, "pool": 200, "images": 20, "copies": 2},
     "fidelity": CNN,
+    "four-heads": {"pool": 200, "scenes": 40, "held_out": 40, "teacher_steps": 2, "steps": 2},
     "initialization": CNN,
     "kl-estimators": {"pairs": 5},
     "linear-recall": {"teacher_accuracy": 0.0, "most_steps": 3, "student_steps": 3, "exam": 2},
@@ -30,11 +41,22 @@ SHORT = {
     },
     "real-digits": CNN,
     "relu-on-logits": {"pool": 120, "epochs": 1},
+    "retrieval": {"steps": 3},
     "same-crop": {"pool": 120, "images": 40, "teacher_epochs": 1, "student_steps": 3},
     "same-data": CNN,
     "several-teachers": {"pool": 120, "images": 40, "members": 2, "steps": 2},
     "shortcut": {"pool": 120, "images": 40, "copies": 1, "teacher_steps": 3, "student_steps": 3},
+    "silent-failures": {**CNN, "copies": 2},
     "smooth-teachers": CNN,
+    "sparse-parity": {
+        "signs": 8,
+        "support": 2,
+        "teacher": 32,
+        "student_steps": 40,
+        "teacher_steps": 40,
+        "checkpoints": 4,
+        "held_out": 100,
+    },
     "subclasses": {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 1},
     "subliminal": {"pool": 120, "teacher_steps": 3, "student_steps": 3},
     "text-drafts": {
@@ -52,6 +74,7 @@ SHORT = {
     "warped-digits": CNN,
     "which-teacher": CNN,
     "who-writes": {"walks": 8, "many": 16, "warm_steps": 2, "steps": 4, "held_out": 20},
+    "why-it-works": {**CNN, "pool": 200, "images": 64},
     "wrong-labels": {"pool": 120, "teacher_epochs": 2, "student_epochs": 1},
 }
 
