@@ -34,8 +34,8 @@ pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 PREFIX = f"/{repository.read_address().name}/"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
-# It has the whole bank in English, and titles and answers in Chinese.
-IN_TWO_LANGUAGES = "zh/book/interview/mock.html"
+# They hold the whole bank, so that they need no network later.
+WITH_THE_BANK = {"book/interview/mock.html", "zh/book/interview/mock.html"}
 MOST_REQUESTS, MOST_NODES = 15, 5_000
 CHAPTER = "book/foundations/what-is-distillation.html"
 # The parts of the article that stick out, for the message.
@@ -231,7 +231,7 @@ def test_a_page_is_whole_light_readable_and_quiet(visit: tuple[Page, Watch], nam
         content="* { transition: none !important; scroll-behavior: auto !important }"
     )
     weight = sum(packed_size(SITE / file) for file in set(watch.fetched))
-    heavy = page.locator("math").count() or name == IN_TWO_LANGUAGES
+    heavy = page.locator("math").count() or name in WITH_THE_BANK
     limit = WITH_FORMULAS if heavy else LIGHT
     assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
     assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
