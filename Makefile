@@ -98,19 +98,14 @@ notebooks: $(STAMP) ## run every notebook and store it normalized (ONLY=book/...
 drills: $(STAMP) ## write the chapters of drills anew from kdlearn/drills
 	$(call step,Drills,$(BIN)/python book/tools/drills.py write,See above.)
 
-# A table grows in _build, where a run that was stopped goes on, and replaces the old one when it is whole.
+# Two at a time. A table grows in _build, where a run that was stopped goes on, and replaces the old one when it is whole.
 results: $(STAMP) ## make the tables of kdlearn/results anew (SEEDS=0,1,2,3,4, ONLY=warped-digits); takes long
 	@mkdir -p _build/results
 	@names='$(ONLY)'; [ -n "$$names" ] || names=$$($(BIN)/kdlearn experiment --list | sed -n 's/^\([a-z][a-z-]*\).*/\1/p'); \
-	[ -n "$$names" ] || exit 1; \
-	for name in $$names; do \
-		printf '\n== Experiment %s\n' "$$name"; file=$$(echo "$$name" | tr - _).csv; \
-		$(BIN)/kdlearn experiment "$$name" --seeds $(SEEDS) --output "_build/results/$$file" && \
-		mv "_build/results/$$file" "kdlearn/results/$$file" || exit 1; \
-	done
-
-catalogs: $(STAMP) ## take what the English pages say into the catalogs of the Chinese ones
-	$(call step,Catalogs,$(BIN)/python book/tools/catalogs.py update,See above.)
+	[ -n "$$names" ] && printf '%s\n' $$names | xargs -P 2 -I NAME sh -c \
+		'printf "\n== Experiment %s\n" NAME; file=$$(echo NAME | tr - _).csv; \
+		$(BIN)/kdlearn experiment NAME --seeds $(SEEDS) --no-progress --output "_build/results/$$file" && \
+		mv "_build/results/$$file" "kdlearn/results/$$file"'
 
 repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
 	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)

@@ -1,8 +1,8 @@
-"""PDF of the site by Chromium: one file a page, and the whole book: `make pdf`.
+"""PDF of the site by Chromium: one file a page, and the whole book in each language: `make pdf`.
 
 Each page prints as its style says for paper, with what was folded open. The files are written into
-_build/pdf; the book has the pages in the order of _toc.yml, without those of the API, with a
-bookmark for each.
+_build/pdf; a book has the pages in the order of _toc.yml, without those of the API, with a bookmark
+for each. Chinese needs a font that has it, such as Noto Sans CJK.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import chromium
 import contents
-from playwright.sync_api import PdfMargins, sync_playwright
+from playwright.sync_api import Page, PdfMargins, sync_playwright
 from pypdf import PdfWriter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,38 +24,50 @@ FOOT = (
 )
 
 
+def printed(page: Page, site: Path, target: Path) -> PdfWriter:
+    """Print the pages that a site has, in the order of the contents; return them as one book."""
+    book = PdfWriter()
+    for source in contents.pages(ROOT):
+        name = source.relative_to(ROOT / "book").with_suffix("")
+        address = site / "book" / name.with_suffix(".html")
+        if not address.exists():
+            continue
+        file = target / name.with_suffix(".pdf")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        page.goto(address.as_uri())
+        page.pdf(
+            path=file,
+            format="A4",
+            margin=MARGIN,
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=FOOT,
+            print_background=True,
+        )
+        if "api" not in name.parts:
+            book.append(file, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
+        print(file.relative_to(ROOT), flush=True)
+    return book
+
+
 def main() -> int:
-    """Print every page of the contents."""
+    """Print every page of the contents, in each language that has it."""
     browser_path = chromium.find()
     if browser_path is None or not SITE.exists():
         print(chromium.MISSING if browser_path is None else "there is no site: make book")
         return 1
-    book = PdfWriter()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=browser_path, args=[*chromium.FLAGS, "--allow-file-access-from-files"]
         )
         page = browser.new_page(color_scheme="light")
-        for source in contents.pages(ROOT):
-            name = source.relative_to(ROOT / "book").with_suffix("")
-            target = TARGET / name.with_suffix(".pdf")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            page.goto((SITE / "book" / name.with_suffix(".html")).as_uri())
-            page.pdf(
-                path=target,
-                format="A4",
-                margin=MARGIN,
-                display_header_footer=True,
-                header_template="<span></span>",
-                footer_template=FOOT,
-                print_background=True,
-            )
-            if "api" not in name.parts:
-                book.append(target, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
-            print(target.relative_to(ROOT), flush=True)
+        for name, site, target in (
+            ("kdlearn.pdf", SITE, TARGET),
+            ("kdlearn-zh.pdf", SITE / "zh", TARGET / "zh"),
+        ):
+            printed(page, site, target).write(TARGET / name)
+            print((TARGET / name).relative_to(ROOT))
         browser.close()
-    book.write(TARGET / "kdlearn.pdf")
-    print((TARGET / "kdlearn.pdf").relative_to(ROOT))
     return 0
 
 
