@@ -174,10 +174,9 @@ def split_methods(experiment: str, text: str) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     methods: list[str] = []
     while words:
-        lengths = range(len(words), 0, -1)
-        found = (known.get(",".join(words[:n]), "") for n in lengths)
-        free = [(n, name) for n, name in zip(lengths, found, strict=True) if name]
-        length, method = next((x for x in free if x[1] not in methods), (1, words[0]))
+        named = ((n, known.get(",".join(words[:n]), "")) for n in range(len(words), 0, -1))
+        fresh = ((n, name) for n, name in named if name and name not in methods)
+        length, method = next(fresh, (1, words[0]))
         methods.append(method)
         words = words[length:]
     return methods
