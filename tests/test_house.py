@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -404,3 +405,34 @@ def test_a_source_that_goes_on_is_indented() -> None:
             if row.lstrip().startswith("Source: ") and goes_on and following[depth] != " ":
                 faults.append(f"{path.relative_to(ROOT)}:{number}: {following.strip()}")
     assert not faults, lines(faults)  # the page would begin a new paragraph there
+
+
+BROUGHT = {
+    file.name
+    for distribution in distributions()
+    for file in distribution.files or ()
+    if file.parent.name == "bin"
+} | {"python", "python3"}
+
+
+def called_by_name(source: str) -> list[str]:
+    """Return the commands of a file that begin with a program that the environment brings."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.List)
+        and node.elts
+        and isinstance(node.elts[0], ast.Constant)
+        and node.elts[0].value in BROUGHT
+    ]
+
+
+def test_no_program_of_the_environment_is_sought_on_a_path_that_may_lack_it() -> None:
+    assert called_by_name('run(["ruff", "check"])') and not called_by_name('run(["git", "log"])')
+    files = [ROOT / name for name in committed() if name.endswith(".py")]
+    faults = [
+        f"{path.relative_to(ROOT)}: {command}: begin with sys.executable, or a path beside it"
+        for path in files
+        for command in called_by_name(path.read_text(encoding="utf-8"))
+    ]
+    assert not faults, lines(faults)

@@ -156,7 +156,8 @@ def build(site: Path) -> int:
     """Build the Chinese pages and put them into the English site; return an exit status."""
     write()
     write_editions(site / "notebooks/zh")
-    command = ["jupyter-book", "build", "--quiet", "-W", "--keep-going", "--all", str(TREE)]
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [str(program), "build", "--quiet", "-W", "--keep-going", "--all", str(TREE)]
     status = subprocess.run(command).returncode
     built = TREE / "_build/html"
     if built.exists():

@@ -41,9 +41,9 @@ replace: SCRIPT
 def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what is in the package's wheel, as pip unpacks it, without its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run([*pip, *build], check=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel"]
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*pip, *options, str(ROOT)], check=True)
     (wheel,) = folder.glob("*.whl")
     site = folder / "site"
     ZipFile(wheel).extractall(site)
