@@ -1,6 +1,13 @@
-"""One thread for all tests, since several small models train at a time; one seed each; an order."""
+"""One thread for all tests, since several small models train at a time; one seed each; an order.
+
+Tests that open a page have a browser for each file.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -8,11 +15,22 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import pytest
 import torch
 
+from tests.browser import launched
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Draw the same numbers in each run, whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as started:
+        yield started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ for each. Chinese needs a font that has it, such as Noto Sans CJK.
 import sys
 from pathlib import Path
 
+import catalogs
 import chromium
 import contents
 from playwright.sync_api import Page, PdfMargins, sync_playwright
@@ -24,17 +25,13 @@ FOOT = (
 )
 
 
-def printed(page: Page, site: Path, target: Path) -> PdfWriter:
-    """Print the pages that a site has, in the order of the contents; return them as one book."""
+def printed(page: Page, names: list[str], site: Path, target: Path) -> PdfWriter:
+    """Print pages of a site, in their order; return them as one book."""
     book = PdfWriter()
-    for source in contents.pages(ROOT):
-        name = source.relative_to(ROOT / "book").with_suffix("")
-        address = site / "book" / name.with_suffix(".html")
-        if not address.exists():
-            continue
-        file = target / name.with_suffix(".pdf")
+    for name in names:
+        file = target / f"{name}.pdf"
         file.parent.mkdir(parents=True, exist_ok=True)
-        page.goto(address.as_uri())
+        page.goto((site / "book" / f"{name}.html").as_uri())
         page.pdf(
             path=file,
             format="A4",
@@ -44,7 +41,7 @@ def printed(page: Page, site: Path, target: Path) -> PdfWriter:
             footer_template=FOOT,
             print_background=True,
         )
-        if "api" not in name.parts:
+        if "/api/" not in name:
             book.append(file, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
         print(file.relative_to(ROOT), flush=True)
     return book
@@ -56,17 +53,20 @@ def main() -> int:
     if browser_path is None or not SITE.exists():
         print(chromium.MISSING if browser_path is None else "there is no site: make book")
         return 1
+    sources = [file.relative_to(ROOT / "book") for file in contents.pages(ROOT)]
+    names = [source.with_suffix("").as_posix() for source in sources]
+    chinese = list(filter(catalogs.translated, names))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=browser_path, args=[*chromium.FLAGS, "--allow-file-access-from-files"]
         )
         page = browser.new_page(color_scheme="light")
-        for name, site, target in (
-            ("kdlearn.pdf", SITE, TARGET),
-            ("kdlearn-zh.pdf", SITE / "zh", TARGET / "zh"),
+        for book, listed, site, target in (
+            ("kdlearn.pdf", names, SITE, TARGET),
+            ("kdlearn-zh.pdf", chinese, SITE / "zh", TARGET / "zh"),
         ):
-            printed(page, site, target).write(TARGET / name)
-            print((TARGET / name).relative_to(ROOT))
+            printed(page, listed, site, target).write(TARGET / book)
+            print((TARGET / book).relative_to(ROOT))
         browser.close()
     return 0
 

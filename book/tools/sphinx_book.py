@@ -104,8 +104,7 @@ class Site:
 
     def twin(self, page: str) -> str:
         """Return where the same page is in the other language, from the root of this one, or ""."""
-        name = page.removeprefix("book/")
-        if name not in catalogs.pages() and not page.startswith(questions.PAGES):
+        if not catalogs.translated(page.removeprefix("book/")):
             return ""
         return f"../{page}.html" if self.chinese else f"zh/{page}.html"
 

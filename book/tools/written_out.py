@@ -21,8 +21,8 @@ from tidied import Put, Renamed, loads, pairs_of, short_names, stores, tidy
 from kdlearn.drills.grader.drill import Drill
 
 SIMPLE = bool | int | float | str | None
-# Functions that only compute.
 LONG = 4  # statements of a helper that one does not want to read twice
+# Functions that only compute.
 PLAIN = {"len", "min", "max", "range", "tuple", "set", "frozenset", "any", "all", "next", "bool"}
 
 
@@ -136,12 +136,7 @@ def _open_keywords(function: ast.FunctionDef, drill: Drill) -> None:
 
 def _bound(tree: ast.AST) -> set[str]:
     """Return all names that are given a value anywhere in a tree."""
-    found = {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    found |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    found = stores(tree) | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     return found | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} - {
         getattr(tree, "name", "")
     }
@@ -304,11 +299,7 @@ class Writer:
 
     def _set(self, target: ast.expr, value: ast.expr, out: list[ast.stmt]) -> None:
         names = {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
-        stored = {
-            node.id
-            for node in ast.walk(target)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        }
+        stored = stores(target)
         known, held = self.value(value)
         for name in stored:
             self.values.pop(name, None)

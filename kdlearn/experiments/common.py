@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
@@ -225,12 +225,12 @@ def seeded(make: Callable[[], Model], seed: int) -> Model:
         return make()
 
 
-def rows_of(images: Split, size: int, seed: int) -> Iterator[Tensor]:
+def rows_of(data: Sized, size: int, seed: int) -> Iterator[Tensor]:
     """Yield batches of rows without end, shuffled anew each time they are through."""
     generator = torch.Generator().manual_seed(seed)
-    whole = max(len(images) // size, 1) * size
+    whole = max(len(data) // size, 1) * size
     while True:
-        yield from torch.randperm(len(images), generator=generator)[:whole].split(size)
+        yield from torch.randperm(len(data), generator=generator)[:whole].split(size)
 
 
 def descend(

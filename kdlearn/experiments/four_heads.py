@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdlearn.data.digits import base_digits
-from kdlearn.experiments.common import Row, check, descend, seeded
+from kdlearn.experiments.common import Row, check, descend, rows_of, seeded
 from kdlearn.losses import multi_label_distillation_loss, soft_target_loss
 
 CELL, NOISE = 12, 0.1
@@ -271,16 +271,10 @@ def train(
     seed: int,
 ) -> None:
     """Train in place; ``loss`` is of the outputs and the rows of a batch."""
-    generator = torch.Generator().manual_seed(seed)
     model.train()
-
-    def losses() -> Iterator[Tensor]:
-        while True:
-            order = torch.randperm(len(scenes), generator=generator)
-            for rows in order.split(recipe.batch_size):
-                yield loss(model(scenes.images[rows]), rows)
-
-    descend(model.parameters(), losses(), rate=recipe.rate, steps=steps)
+    batches = rows_of(scenes, recipe.batch_size, seed)
+    losses = (loss(model(scenes.images[rows]), rows) for rows in batches)
+    descend(model.parameters(), losses, rate=recipe.rate, steps=steps)
     model.eval()
 
 

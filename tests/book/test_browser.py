@@ -9,30 +9,36 @@ import gzip
 import io
 import os
 import re
-import threading
 from collections.abc import Iterator
 from functools import cache
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import contents
 import notebooks
 import pdf
 import pytest
-import repository
 from pypdf import PdfReader
 
-from tests.book.built_site import NO_SITE, ROOT, SITE, opened, pages
-from tests.browser import launched
+from tests.book.built_site import (
+    DESK,
+    NO_SITE,
+    PHONE,
+    ROOT,
+    SITE,
+    AtRoot,
+    Handler,
+    Watch,
+    opened,
+    pages,
+    served,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 
-PREFIX = f"/{repository.read_address().name}/"
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
 # They hold the whole bank, so that they need no network later.
 WITH_THE_BANK = {"book/interview/mock.html", "zh/book/interview/mock.html"}
@@ -78,99 +84,11 @@ AXE = """async everything => {
 }"""
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Serve the site below a prefix, as GitHub Pages does, and 404.html for what is not there."""
-
-    prefix = PREFIX
-
-    def translate_path(self, path: str) -> str:
-        if not path.startswith(self.prefix):
-            return str(SITE / "no-such-prefix")
-        return super().translate_path("/" + path.removeprefix(self.prefix))
-
-    def send_error(self, code: int, *arguments: Any, **options: Any) -> None:
-        page = (SITE / "404.html").read_bytes()
-        self.send_response(code)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(page)))
-        self.end_headers()
-        self.wfile.write(page)
-
-    def end_headers(self) -> None:
-        # So that each visit fetches, and counts, all that a first visit needs.
-        self.send_header("Cache-Control", "no-store")
-        super().end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-class AtRoot(Handler):
-    """The same site on a host of its own."""
-
-    prefix = "/"
-
-
-def served(handler: type[Handler]) -> Iterator[str]:
-    """Serve the site on this machine, and stop."""
-
-    def made(*arguments: Any) -> Handler:
-        return handler(*arguments, directory=str(SITE))
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), made)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}{handler.prefix}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    yield from served(Handler)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
-
-
 @cache
 def packed_size(path: Path) -> int:
     """Return how many bytes a server sends for a file."""
     compressed = path.suffix in (".woff2", ".png", ".jpg")
     return len(path.read_bytes()) if compressed else len(gzip.compress(path.read_bytes()))
-
-
-class Watch:
-    """What a page does that it should not, and the files that it fetches."""
-
-    def __init__(self, page: Page, address: str) -> None:
-        self.faults: list[str] = []
-        self.fetched: list[str] = []
-        self.address = address
-        page.on("request", self._asked)
-        page.on("pageerror", lambda error: self.faults.append(f"script error: {error}"))
-        page.on("console", self._said)
-        page.on("response", self._answered)
-
-    def clear(self) -> None:
-        self.faults.clear()
-        self.fetched.clear()
-
-    def _asked(self, request: Any) -> None:
-        if request.url.startswith(self.address):
-            self.fetched.append(request.url.removeprefix(self.address).split("?")[0].split("#")[0])
-        elif not request.url.startswith(("data:", "blob:")):
-            self.faults.append(f"asked for {request.url}")
-
-    def _said(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.faults.append(f"console: {message.text}")
-
-    def _answered(self, response: Any) -> None:
-        if response.status >= 400:
-            self.faults.append(f"{response.status}: {response.url}")
 
 
 @pytest.fixture(scope="module")
@@ -489,20 +407,18 @@ def test_without_scripts_the_playground_is_a_picture(
 def test_a_wrong_address_shows_a_page_with_its_style_on_any_host(
     browser: Browser, handler: type[Handler]
 ) -> None:
-    with_server = served(handler)
-    root = next(with_server)
-    page = browser.new_page()
-    watch = Watch(page, root)
-    page.goto(f"{root}no/such/page.html", wait_until="networkidle")
-    assert [
-        fault for fault in watch.faults if "no/such/page" not in fault and "404" not in fault
-    ] == []
-    assert len([fault for fault in watch.faults if fault.startswith("404")]) == 1
-    assert page.get_by_role("heading", name="Page not found").is_visible()
-    page.get_by_role("link", name="first page").click()
-    page.wait_for_url(f"{root}book/index.html")
-    page.close()
-    next(with_server, None)
+    with served(handler) as root:
+        page = browser.new_page()
+        watch = Watch(page, root)
+        page.goto(f"{root}no/such/page.html", wait_until="networkidle")
+        assert [
+            fault for fault in watch.faults if "no/such/page" not in fault and "404" not in fault
+        ] == []
+        assert len([fault for fault in watch.faults if fault.startswith("404")]) == 1
+        assert page.get_by_role("heading", name="Page not found").is_visible()
+        page.get_by_role("link", name="first page").click()
+        page.wait_for_url(f"{root}book/index.html")
+        page.close()
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,7 @@ import repository
 from bs4 import BeautifulSoup, Tag
 
 from kdlearn.interview import questions_folder, read_bank
-from tests.book.built_site import NO_SITE, SITE, pages
-from tests.book.test_browser import DESK, Handler, Watch, served
-from tests.browser import launched
+from tests.book.built_site import DESK, NO_SITE, SITE, Watch, pages
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -133,17 +131,6 @@ def test_a_question_has_its_chinese_title_and_answers(question: Any) -> None:
 )
 def test_a_link_leads_to_what_there_is(written: str, read: str) -> None:
     assert chinese.links(written, "x/a", {"x/a", "x/b"}).startswith(read)
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    yield from served(Handler)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture

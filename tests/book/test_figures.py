@@ -10,17 +10,10 @@ import pytest
 from kdlearn.drills.bugs import NAMES, find_bug
 from kdlearn.drills.tasks.rapid_fire import STATEMENTS, judge
 from tests.book.built_site import NO_SITE, SITE, pages
-from tests.browser import launched
 
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 
 BUGS, STATEMENTS_PAGE = "find-the-bug", "drills-training"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture

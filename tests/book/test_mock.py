@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.book.built_site import NO_SITE, SITE, pages
-from tests.book.test_browser import PHONE, Handler, Watch, served
-from tests.browser import launched
+from tests.book.built_site import NO_SITE, PHONE, SITE, Watch, pages
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 BANK = (
@@ -22,22 +20,16 @@ BANK = (
 )
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    yield from served(Handler)
-
-
 @pytest.fixture
-def sat(address: str) -> Iterator[tuple[Page, Watch]]:
+def sat(browser: Browser, address: str) -> Iterator[tuple[Page, Watch]]:
     """The page on a phone, loaded and then cut off from the network."""
-    with launched() as browser:
-        context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
-        page = context.new_page()
-        watch = Watch(page, address)
-        page.goto(f"{address}book/interview/mock.html", wait_until="networkidle")
-        context.set_offline(True)
-        yield page, watch
-        context.close()
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    watch = Watch(page, address)
+    page.goto(f"{address}book/interview/mock.html", wait_until="networkidle")
+    context.set_offline(True)
+    yield page, watch
+    context.close()
 
 
 def uncover_all(page: Page) -> None:

@@ -6,16 +6,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import offline
 import pytest
 
-from tests.book.built_site import NO_SITE, SITE, pages
-from tests.book.test_browser import AtRoot, Handler, served
-from tests.browser import launched
+from tests.book.built_site import NO_SITE, SITE, AtRoot, Handler, pages, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,12 +25,6 @@ STORED = """async () => {
     [name.split(" ").pop(), (await (await caches.open(name)).keys()).map(x => x.url)]));
 }"""
 built = pytest.mark.skipif(not pages(), reason=NO_SITE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture
@@ -55,7 +46,7 @@ def visit(page: Page, url: str) -> None:
 def test_after_a_visit_to_a_chapter_it_and_the_shell_open_without_a_server(
     page: Page, handler: type[Handler]
 ) -> None:
-    with contextmanager(served)(handler) as address:
+    with served(handler) as address:
         visit(page, address + CHAPTER)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -91,7 +82,7 @@ def test_a_stored_page_opens_while_the_network_says_nothing(page: Page) -> None:
             super().do_GET()
 
     Silent.speaks.set()
-    with contextmanager(served)(Silent) as address:
+    with served(Silent) as address:
         visit(page, address + CHAPTER)
         Silent.speaks.clear()
         try:
@@ -118,7 +109,7 @@ def test_a_new_site_replaces_the_old_one_and_keeps_what_was_opened(page: Page) -
             self.end_headers()
             self.wfile.write(text)
 
-    with contextmanager(served)(Renewed) as address:
+    with served(Renewed) as address:
         visit(page, address + CHAPTER)
         ((build, urls),) = page.evaluate(STORED)
         assert build == "first" and address + CHAPTER in urls

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from kdlearn.losses import attention_transfer_loss, distillation_loss, soft_target_loss
 from kdlearn.losses.maps import activation_map
 from kdlearn.measure.paired import PairedDifference, paired_difference
-from tests.browser import launched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -49,12 +48,6 @@ RECORD = """([text, steps]) => {
     truth: session.truth, given: session.given, measured: session.measure(),
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

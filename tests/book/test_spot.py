@@ -10,12 +10,10 @@ import pytest
 import spot
 
 from kdlearn.drills import find
-from tests.book.built_site import NO_SITE, pages
-from tests.book.test_browser import PHONE, Handler, Watch, served
-from tests.browser import launched
+from tests.book.built_site import NO_SITE, PHONE, Watch, pages
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 STORED = spot.read()
 MISTAKES = {
@@ -75,26 +73,20 @@ def test_another_number_is_told_and_rounding_is_not() -> None:
     assert said == "x.a[1]: 'b', stored 'c'"
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    yield from served(Handler)
-
-
 @pytest.fixture
-def sat(address: str) -> Iterator[tuple[Page, Watch]]:
+def sat(browser: Browser, address: str) -> Iterator[tuple[Page, Watch]]:
     """The page on a phone in the dark, loaded and then cut off from the network."""
     if "book/interview/spot-the-bug.html" not in pages():
         pytest.skip(NO_SITE)
-    with launched() as browser:
-        context = browser.new_context(
-            viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark"
-        )
-        page = context.new_page()
-        watch = Watch(page, address)
-        page.goto(f"{address}book/interview/spot-the-bug.html", wait_until="networkidle")
-        context.set_offline(True)
-        yield page, watch
-        context.close()
+    context = browser.new_context(
+        viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark"
+    )
+    page = context.new_page()
+    watch = Watch(page, address)
+    page.goto(f"{address}book/interview/spot-the-bug.html", wait_until="networkidle")
+    context.set_offline(True)
+    yield page, watch
+    context.close()
 
 
 def asked(page: Page) -> dict[str, Any]:

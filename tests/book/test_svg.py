@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import notebooks
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import svg
 
-from tests.browser import launched
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 DOTS = 60
 
@@ -53,13 +55,12 @@ def test_every_name_that_is_used_is_defined_once(written: str) -> None:
         assert made.count(f'id="{"".join(name)}"') == 1
 
 
-def test_the_picture_stays_the_same_to_the_pixel(written: str) -> None:
+def test_the_picture_stays_the_same_to_the_pixel(browser: Browser, written: str) -> None:
     # Without the colors and typefaces that the page gives, there is nothing but the structure.
     bare = svg.join_definitions(svg.join_dots(svg.without_bare_groups(written)))
-    with launched() as browser:
-        page = browser.new_page(viewport={"width": 700, "height": 520})
-        shots = []
-        for text in (written, bare):
-            page.set_content(text)
-            shots.append(page.screenshot())
+    page = browser.new_page(viewport={"width": 700, "height": 520})
+    shots = []
+    for text in (written, bare):
+        page.set_content(text)
+        shots.append(page.screenshot())
     assert shots[0] == shots[1]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kdlearn.interview import questions_folder, read_bank
-from tests.book.built_site import NO_SITE, pages
-from tests.book.test_browser import Handler, Watch, served
-from tests.browser import launched
+from tests.book.built_site import NO_SITE, Watch, pages
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 HEADS = [question.head for question in read_bank(questions_folder())]
@@ -28,18 +25,12 @@ ASK = """async ([base, only, wordings]) => {
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    yield from served(Handler)
-
-
-@pytest.fixture(scope="module")
-def bank(address: str) -> Iterator[tuple[Page, Watch]]:
+def bank(browser: Browser, address: str) -> tuple[Page, Watch]:
     """The page of all questions."""
-    with launched() as browser:
-        page = browser.new_page()
-        watch = Watch(page, address)
-        page.goto(f"{address}book/interview/bank.html", wait_until="networkidle")
-        yield page, watch
+    page = browser.new_page()
+    watch = Watch(page, address)
+    page.goto(f"{address}book/interview/bank.html", wait_until="networkidle")
+    return page, watch
 
 
 @pytest.mark.parametrize(("only", "first"), [("book/interview/questions/", 1), ("", 1)])

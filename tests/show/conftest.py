@@ -1,4 +1,4 @@
-"""A browser for the figures."""
+"""Pages for the figures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import launched
 from tests.show.opened import Pages
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture
