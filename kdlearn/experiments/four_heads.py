@@ -25,6 +25,7 @@ from kdlearn.losses import multi_label_distillation_loss, soft_target_loss
 CELL, NOISE = 12, 0.1
 EDGES = CELL + 1  # where an edge of a box may lie
 SPREAD = 8.0  # about the standard deviation of a sum
+ZERO = torch.zeros(())
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,8 @@ def teacher_losses(
     """Return the loss of each head against the teacher, the right kind for each.
 
     A sigmoid for each label, a softmax for each pixel and quarter, a distribution for each edge
-    where the teacher sees a digit (localization distillation), the plain value for the sum.
+    where the teacher sees a digit (localization distillation), the plain value for the sum. Of
+    scenes in which it sees none, nothing is said of edges.
     """
     soft = partial(soft_target_loss, temperature=temperature)
     sees = theirs["cells"].argmax(-1) > 0
@@ -233,7 +235,7 @@ def teacher_losses(
         ),
         "pixels": soft(ours["pixels"].movedim(1, -1), theirs["pixels"].movedim(1, -1)),
         "cells": soft(ours["cells"], theirs["cells"]),
-        "edges": soft(ours["edges"][sees], theirs["edges"][sees]),
+        "edges": soft(ours["edges"][sees], theirs["edges"][sees]) if sees.any() else ZERO,
         "total": F.mse_loss(ours["total"], theirs["total"]) / SPREAD**2,
     }
 
@@ -256,7 +258,7 @@ def other_losses(
         "labels": soft(ours["labels"], theirs["labels"]),
         "pixels": soft(ours["pixels"].flatten(2), theirs["pixels"].flatten(2)),
         "cells": soft(ours["cells"], theirs["cells"]),
-        "edges": gap.square().mean(),
+        "edges": gap.square().mean() if sees.any() else ZERO,
         "total": torch.where(error > bound, error, 0.0).mean() / SPREAD**2,
     }
 

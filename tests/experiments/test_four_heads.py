@@ -72,6 +72,17 @@ def test_a_sum_is_pulled_only_where_the_teacher_is_nearer_to_the_label(scenes):
     assert (ours["total"].grad[::2] == 0).all() and (ours["total"].grad[1::2] < 0).all()
 
 
+def test_who_sees_no_digit_says_nothing_of_edges(scenes):
+    ours, theirs = perfect(scenes), perfect(scenes)
+    theirs["cells"] = torch.zeros_like(theirs["cells"])
+    theirs["edges"] = -theirs["edges"]
+    for losses in (
+        teacher_losses(ours, theirs, 2.0),
+        four_heads.other_losses(ours, theirs, scenes, 2.0),
+    ):
+        assert losses["edges"] == 0 and all(loss.isfinite() for loss in losses.values())
+
+
 def test_every_student_has_its_row():
     tiny = {"pool": 100, "scenes": 20, "held_out": 20, "teacher": 4, "student": 2}
     short = replace(RECIPE, **tiny, teacher_steps=40, steps=2, batch_size=20)
