@@ -90,10 +90,11 @@ def stdlib_functions(count: int = 1500) -> list[Function]:
     with.
 
     Args:
-        count: how many, at most.
+        count: how many.
 
     Raises:
-        FileNotFoundError: this Python comes without the sources of its library.
+        FileNotFoundError: this Python comes without the sources of its library, or with fewer
+            such functions.
 
     Example:
         >>> functions = stdlib_functions()
@@ -105,8 +106,8 @@ def stdlib_functions(count: int = 1500) -> list[Function]:
     found = [function for file in files for function in _functions_of(file)]
     if len(found) < count:
         raise FileNotFoundError(
-            f"{root} has {len(found)} functions with docstrings, and {count} were asked for: use a "
-            "Python that comes with the sources of its library."
+            f"{root} has {len(found)} functions with docstrings, and {count} were asked for: "
+            "ask for fewer, or use a Python that comes with the sources of its library."
         )
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     return [found[i] for i in order[:count].tolist()]

@@ -115,12 +115,19 @@ def holm(differences: Mapping[Name, PairedDifference], level: float = 0.05) -> l
     level / m, the next if at most level / (m - 1), and so on to the first that fails: with
     probability 1 - level no difference stays that is zero.
 
+    Convention
+        Differences that are all the same have p-value 1 where they are 0, and 0 elsewhere.
+
     Args:
         differences: all that were looked at, also those that nobody wants to report.
         level: the chance of one false name, or more, that is accepted.
 
     Returns:
         The names that stay, the smallest p-value first.
+
+    Raises:
+        TypeError: the differences are no mapping from names to paired differences.
+        ValueError: the level is not between 0 and 1.
 
     Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal
         of Statistics 1979.
@@ -133,10 +140,27 @@ def holm(differences: Mapping[Name, PairedDifference], level: float = 0.05) -> l
         >>> holm({"c - b": paired_difference(table, "c", "b")})
         []
     """
-    p = {name: stats.ttest_1samp(each.values, 0).pvalue for name, each in differences.items()}
+    if not isinstance(differences, Mapping) or not all(
+        isinstance(each, PairedDifference) for each in differences.values()
+    ):
+        raise TypeError(
+            f"got {type(differences).__name__}: expected names and what paired_difference returns, "
+            "such as {'KD - labels': paired_difference(table, 'KD', 'labels')}."
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"the level must be between 0 and 1, such as 0.05; got {level!r}.")
+    p = {name: _p_value(each) for name, each in differences.items()}
     ranked = sorted(p, key=lambda name: p[name])
     passed = [p[name] <= level / (len(p) - rank) for rank, name in enumerate(ranked)]
     return ranked[: passed.index(False) if False in passed else None]
+
+
+def _p_value(difference: PairedDifference) -> float:
+    """Return the p-value of the paired t test, from both sides."""
+    if difference.std == 0:
+        return float(difference.mean == 0)
+    t = abs(difference.mean) / (difference.std / difference.n**0.5)
+    return 2 * float(stats.t.sf(t, difference.n - 1))
 
 
 def _columns(table: pd.DataFrame) -> str:

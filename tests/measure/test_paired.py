@@ -146,3 +146,29 @@ def test_holm_stops_at_the_first_that_fails():
     # The third would pass its own limit of 0.05, but the second has failed at 0.025.
     assert 0.05 / 2 < p_value(2.7) < p_value(2.6) < 0.05
     assert holm(differences(30, 2.6, 2.7)) == ["0"]
+
+
+def test_holm_takes_what_is_the_same_for_every_seed():
+    rows = table(
+        zero=[0.0, 0.0, 0.0], none=[0.0, 0.0, 0.0], all=[2.0, 2.0, 2.0], big=[29.0, 30, 31]
+    )
+    names = ["none", "all", "big"]
+    same = {name: paired_difference(rows, name, "zero") for name in names}
+    for order in (names, names[::-1]):
+        assert holm({name: same[name] for name in order}) == ["all", "big"]
+
+
+def test_holm_of_nothing_names_nothing():
+    assert holm({}) == []
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], {"a": 0.01}, None])
+def test_holm_asks_for_paired_differences(given):
+    with pytest.raises(TypeError, match="expected names and what paired_difference returns"):
+        holm(given)
+
+
+@pytest.mark.parametrize("level", [0, 1, 5, -0.05, float("nan")])
+def test_holm_asks_for_a_level_between_0_and_1(level):
+    with pytest.raises(ValueError, match="between 0 and 1, such as 0.05; got"):
+        holm(differences(30), level)
