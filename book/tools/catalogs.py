@@ -29,7 +29,7 @@ from babel.messages import Catalog
 from babel.messages.pofile import read_po, write_po
 from markdown_it import MarkdownIt
 
-from kdlearn.interview import LEVELS
+from kdlearn.interview import KINDS, LEVELS, OFTEN, read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -89,8 +89,13 @@ def pages(language: str = LANGUAGE) -> list[str]:
 
 
 def translated(page: str) -> bool:
-    """Say whether a page is in Chinese too; questions are, since their files have both."""
-    return page in pages() or f"book/{page}".startswith(questions.PAGES)
+    """Say whether a page is in Chinese too."""
+    return page in pages()
+
+
+def is_question(page: str) -> bool:
+    """Say whether a page is an interview question."""
+    return f"book/{page}".startswith(questions.PAGES)
 
 
 def source(page: str) -> Path:
@@ -121,6 +126,8 @@ def spoken(page: str) -> list[str]:
     path = source(page)
     if path.suffix == ".ipynb":
         messages.translate_notebook(notebooks.read(path), note)
+    elif is_question(page):
+        questions.in_chinese(read(path.read_text(encoding="utf-8"), path.stem), note)
     else:
         messages.translated(path.read_text(encoding="utf-8"), note)
     return [text for text in found if text not in shared()]
@@ -132,6 +139,7 @@ def shared() -> dict[str, None]:
     found = [*dress.PARTS, *dress.TITLES.values(), *questions.HEADINGS.values()]
     found += editions.OPENINGS.values()
     found += [*LEVELS, *questions.TOPIC_NAMES.values(), *questions.FORMAT_NAMES.values()]
+    found += [*OFTEN, *KINDS]
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     found += [config["title"], *(part["caption"] for part in contents["parts"])]

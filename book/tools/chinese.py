@@ -3,8 +3,8 @@
 python book/tools/chinese.py build [SITE]      build it, into SITE/zh, without a name _build/html/zh
 python book/tools/chinese.py editions FOLDER   write its notebooks, as Jupyter and Colab show them
 
-`write` makes the folder that Jupyter Book builds: the translated pages, under their English names,
-and the questions. A page has the same parts and anchors in both languages, so a switch keeps the
+`write` makes the folder that Jupyter Book builds: the translated pages, under their English names.
+A page has the same parts and anchors in both languages, so a switch keeps the
 place. What is not translated stays in English: a link to it says so. Static files, notebooks and
 the data of the figures are those of the English site, which stands one folder above.
 """
@@ -27,13 +27,12 @@ import notebooks
 import questions
 import yaml
 
-from kdlearn.interview import questions_folder, read_bank
+from kdlearn.interview import questions_folder, read, read_bank
 
 ROOT = catalogs.ROOT
 BOOK = catalogs.BOOK
 LANGUAGE = catalogs.LANGUAGE
 TREE = ROOT / "_build/zh"
-QUESTIONS = "interview/questions"
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 # Files of the finished English site, beside its pages.
 BESIDE = re.compile(r'((?:href|src)=")((?:\.\./)+(?:_static|notebooks)/|[\w-]+\.(?!html")\w+")')
@@ -57,7 +56,7 @@ def links(text: str, page: str, translated: set[str]) -> str:
     def lead(match: re.Match[str]) -> str:
         path, _, anchor = match[2].partition("#")
         name = normpath(folder / path).rpartition(".")[0]
-        if name in translated or name.startswith(f"{QUESTIONS}/"):
+        if name in translated:
             return match[0]
         # /zh/book/x/a.html to /book/x/b.html.
         up = relpath(f"book/{name}.html", f"zh/book/{folder.as_posix()}")
@@ -121,6 +120,7 @@ def write(tree: Path = TREE) -> None:
         def translate(text: str, known: dict[str, str] = known) -> str:
             return known.get(text, text)
 
+        text = source.read_text(encoding="utf-8")
         if source.suffix == ".ipynb":
             notebook = notebooks.read(source)
             messages.translate_notebook(notebook, translate)
@@ -128,15 +128,13 @@ def write(tree: Path = TREE) -> None:
                 if cell.cell_type == "markdown":
                     cell.source = links(cell.source, page, names)
             text = notebooks.serialize(notebook)
+        elif catalogs.is_question(page):
+            question = questions.in_chinese(read(text, source.stem), translate)
+            text = links(questions.page(question), page, names)
         else:
-            text = messages.translated(source.read_text(encoding="utf-8"), translate)
+            text = messages.translated(text, translate)
             text = links(text.replace(questions.INDEX, questions.chinese_index(bank)), page, names)
         target.write_text(text, encoding="utf-8")
-    (tree / "book" / QUESTIONS).mkdir(parents=True)
-    for question in bank:
-        page = f"{QUESTIONS}/{question.head.id}"
-        text = links(questions.chinese_page(question), page, names)
-        (tree / "book" / f"{page}.md").write_text(text, encoding="utf-8")
     shutil.copy(BOOK / "references.bib", tree / "book")
     for name, data in (("_config.yml", configuration()), ("_toc.yml", contents(names))):
         text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False)

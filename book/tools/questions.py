@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import cards
+import messages
 from bs4 import BeautifulSoup, Tag
 from interface import _, english
-from messages import anchored
 from sphinx.application import Sphinx
 
 from kdlearn.interview import (
     FORMATS,
     LEVELS,
     TOPICS,
+    Head,
+    Pair,
     Question,
-    Wording,
     questions_folder,
     read,
     read_bank,
@@ -48,8 +49,8 @@ HEADINGS = {
     "Napkin numbers": "Napkin numbers",
     "Evidence": "Evidence",
 }
-# What a question has in Chinese: the part of a file, the heading with the same answer in English.
-CHINESE_PARTS = {"30 秒": "In 30 seconds", "两分钟": "In two minutes"}
+# What a file has in Chinese itself, since it is spoken and no translation: the part in English.
+SPOKEN = {"30 秒": "30 seconds", "两分钟": "2 minutes"}
 TOPIC_NAMES = {
     "foundations": "Foundations",
     "process": "The process",
@@ -73,72 +74,93 @@ FORMAT_NAMES = {
 }
 
 
+def in_chinese(question: Question, translate: messages.Translate) -> Question:
+    """Return a question whose parts are Chinese: its spoken answers, the rest from a catalog."""
+
+    def said(text: str) -> str:
+        return messages.translated(text, translate)
+
+    def pairs(given: tuple[Pair, ...]) -> tuple[Pair, ...]:
+        return tuple(Pair(title=said(pair.title), body=said(pair.body)) for pair in given)
+
+    own = {english: question.parts[part] for part, english in SPOKEN.items()}
+    parts = {part: own.get(part) or said(question.parts[part]) for part in _shown(question)}
+    return question.model_copy(
+        update={
+            "parts": parts,
+            "follow_ups": pairs(question.follow_ups),
+            "wrong_answers": pairs(question.wrong_answers),
+            "rubric": tuple(map(said, question.rubric)),
+        }
+    )
+
+
 def page(question: Question) -> str:
-    """Return the page of a question as Markdown of the book."""
-    head = question.head
-    seen = "; ".join(f"{place.where} ({place.kind})" for place in head.seen_at)
-    also = "".join(map(_wording, head.also))
-    facts = [
-        f'<p lang="zh">{escape(head.title_zh)}</p>',
-        f"<p><b>{_('Also asked as')}</b> {also}</p>" if also else "",
-        f"<p>{TOPIC_NAMES[head.topic]}, {head.level}, {FORMAT_NAMES[head.format].lower()}, "
-        f"{head.minutes} minutes. Asked: {head.often}. "
-        f"Facts looked up on {head.looked_up.isoformat()}.</p>",
-        f"<p><b>Seen in</b> {escape(seen)}.</p>" if seen else "",
-    ]
-    lines = [f"# {head.title}", '<div class="chapter-head">' + "".join(facts) + "</div>"]
-    for part, heading in HEADINGS.items():
-        if part in question.parts:
-            lines += [f"## {heading}", question.parts[part]]
-    lines.append("## Follow-ups")
+    """Return the page of a question as Markdown of the book, in the language of this build."""
+    lines = [f"# {_title(question.head)}", _facts(question.head)]
+    for part in _shown(question):
+        lines += [_heading(HEADINGS[part]), question.parts[part]]
+    lines.append(_heading("Follow-ups"))
     for push in question.follow_ups:
         lines += ["<details>", f"<summary>{plain(push.title)}</summary>", push.body, "</details>"]
-    lines.append("## Wrong answers")
+    lines.append(_heading("Wrong answers"))
     for mistake in question.wrong_answers:
         lines.append(f":::{{wrong-answer}}\n**{mistake.title}**\n\n{mistake.body}\n:::")
-    lines.append("## Rubric")
+    lines.append(_heading("Rubric"))
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
-    for part in CHINESE_PARTS:
+    for part in SPOKEN if english() else ():
         lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
-    lines += ["## Read and practice", f"- [](../../{chapter_file(head.chapter)})"]
-    if head.drill:
-        lines.append(f":::{{drill}} {head.drill}\n:::")
-    lines.append("- [All questions](../bank.md)")
-    lines += ["## Sources", "\n".join(f"- {{cite:t}}`{key}`" for key in head.sources)]
+    lines += [_heading("Read and practice"), f"- [](../../{chapter_file(question.head.chapter)})"]
+    if question.head.drill:
+        lines.append(f":::{{drill}} {question.head.drill}\n:::")
+    lines.append(f"- [{_('All questions')}](../bank.md)")
+    lines.append(_heading("Sources"))
+    lines.append("\n".join(f"- {{cite:t}}`{key}`" for key in question.head.sources))
     return "\n\n".join(lines) + "\n"
 
 
-def chinese_page(question: Question) -> str:
-    """Return the Chinese page of a question: its title and its answers to say aloud."""
-    head = question.head
+def _shown(question: Question) -> list[str]:
+    return [part for part in HEADINGS if part in question.parts]
+
+
+def _title(head: Head) -> str:
+    return head.title if english() else head.title_zh
+
+
+def _heading(text: str) -> str:
+    return f"## {text}" if english() else f"{messages.anchored(text)}\n## {_(text)}"
+
+
+def _facts(head: Head) -> str:
+    """Return what a question says of itself, below its title."""
+    if english():
+        title, language = head.title_zh, "zh"
+        wordings = "".join(
+            f'<br><q>{plain(other.en)}</q> <q lang="zh">{escape(other.zh)}</q>'
+            for other in head.also
+        )
+    else:
+        title, language = head.title, "en"
+        wordings = "".join(f"<br><q>{escape(other.zh)}</q>" for other in head.also)
+    about = _(
+        "{topic}, {level}, {format}, {n} minutes. Asked: {often}. Facts looked up on {day}.",
+        topic=_(TOPIC_NAMES[head.topic]),
+        level=_(head.level),
+        format=_(FORMAT_NAMES[head.format]).lower(),
+        n=head.minutes,
+        often=_(head.often),
+        day=head.looked_up.isoformat(),
+    )
+    seen = "; ".join(
+        f'<span lang="en">{escape(place.where)}</span> ({_(place.kind)})' for place in head.seen_at
+    )
     facts = [
-        _(TOPIC_NAMES[head.topic]),
-        _(head.level),
-        _(FORMAT_NAMES[head.format]),
-        _("About {n} minutes", n=head.minutes),
+        f'<p lang="{language}">{escape(title)}</p>',
+        f"<p><b>{_('Also asked as')}</b> {wordings}</p>" if wordings else "",
+        f"<p>{about}</p>",
+        f"<p><b>{_('Seen in')}</b> {seen}.</p>" if seen else "",
     ]
-    others = "".join(f"<br><q>{escape(other.zh)}</q>" for other in head.also)
-    also = f"<p><b>{_('Also asked as')}</b>{others}</p>" if others else ""
-    lines = [
-        f"# {head.title_zh}",
-        f'<div class="chapter-head"><p lang="en">{escape(head.title)}</p>{also}'
-        f"<p>{_(', ').join(facts)}{_('.')}</p></div>",
-    ]
-    for part, heading in CHINESE_PARTS.items():
-        if part in question.parts:
-            lines += [f"{anchored(heading)}\n## {_(heading)}", question.parts[part]]
-    rest = _("The whole question: pushes, wrong answers, evidence, rubric")
-    lines += [
-        f"## {_('Read and practice')}",
-        f"- [](../../{chapter_file(head.chapter)})",
-        f'- <a href="../../../../{PAGES}{head.id}.html" hreflang="en">{rest}</a>',
-        f"- [{_('All questions')}](../bank.md)",
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def _wording(other: Wording) -> str:
-    return f'<br><q>{plain(other.en)}</q> <q lang="zh">{escape(other.zh)}</q>'
+    return '<div class="chapter-head">' + "".join(facts) + "</div>"
 
 
 def chapter_file(name: str) -> str:
@@ -229,8 +251,10 @@ def _links(questions: list[Question]) -> str:
 
 def source_read(app: Sphinx, name: str, source: list[str]) -> None:
     """Have Sphinx read a question as its page, and the mark INDEX as the lists."""
-    if name.startswith(PAGES) and english():
-        source[0] = page(read(source[0], name.removeprefix(PAGES)))
+    if name.startswith(PAGES):
+        # A Chinese book has its pages from chinese.py.
+        if english():
+            source[0] = page(read(source[0], name.removeprefix(PAGES)))
     elif INDEX in source[0]:
         source[0] = source[0].replace(INDEX, index(read_bank(questions_folder())))
     elif TOPICS_MARK in source[0]:
@@ -241,38 +265,39 @@ def source_read(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def entry(question: Question, html: str) -> dict[str, Any]:
-    """Return a question as the mock interview takes it: its head, its parts as HTML."""
+    """Return a question as the mock interview takes it: its head, its parts as HTML.
+
+    Args:
+        question: as its file has it.
+        html: its built page, from which everything but the head is taken.
+    """
     article = BeautifulSoup(html, "html.parser").article
     assert article is not None
     for left_out in article.select(".headerlink, .clock, .callout-title"):
         left_out.decompose()
     for link in article.select("a[href]"):
         link["href"] = _moved(str(link["href"]))
-    head = question.head
-    names = {**{part.lower(): heading for part, heading in HEADINGS.items()}, "rubric": "Rubric"}
-    parts = {part: _inside(article, heading) for part, heading in names.items()}
-    answers = [_inner(fold, "summary") for fold in article.select("details")]
-    mistakes = [_inner(box, "p") for box in article.select(".wrong-answer")]
+    head, title = question.head, _title(question.head)
+    chapter = article.select_one(f'li a[href$="{head.chapter}.html"]')
+    assert chapter is not None
+    parts = {part.lower(): _inside(article, _(heading)) for part, heading in HEADINGS.items()}
+    pushes = [_apart(fold, "summary") for fold in article.select("details")]
+    mistakes = [_apart(box, "strong") for box in article.select(".wrong-answer")]
+    rubric = article.select("#rubric li")
     return {
         "id": head.id,
-        "title": head.title,
-        "heading": plain(head.title),
+        "title": title,
+        "heading": plain(title),
         "title_zh": head.title_zh,
         "level": head.level,
         "topic": head.topic,
         "format": head.format,
         "minutes": head.minutes,
-        "chapter": f"../{head.chapter}.html",
+        "chapter": chapter["href"],
         "parts": {part: text for part, text in parts.items() if text},
-        "follow_ups": [
-            {"question": plain(push.title), "answer": answer}
-            for push, answer in zip(question.follow_ups, answers, strict=True)
-        ],
-        "wrong_answers": [
-            {"answer": plain(mistake.title), "why": why}
-            for mistake, why in zip(question.wrong_answers, mistakes, strict=True)
-        ],
-        "rubric": [plain(line) for line in question.rubric],
+        "follow_ups": [{"question": push, "answer": answer} for push, answer in pushes],
+        "wrong_answers": [{"answer": mistake, "why": why} for mistake, why in mistakes],
+        "rubric": [line.decode_contents().strip() for line in rubric],
     }
 
 
@@ -291,16 +316,19 @@ def _moved(address: str) -> str:
 def _inside(article: Tag, heading: str) -> str:
     for title in article.find_all("h2"):
         if title.get_text(strip=True) == heading and title.parent is not None:
-            return _inner(title.parent, "h2")
+            return _apart(title.parent, "h2")[1]
     return ""
 
 
-def _inner(element: Tag, first: str) -> str:
-    """Return the HTML inside an element, without the child that is its title."""
-    title = element.find(first, recursive=False)
-    if isinstance(title, Tag):
-        title.extract()
-    return element.decode_contents().strip()
+def _apart(element: Tag, first: str) -> tuple[str, str]:
+    """Return the HTML inside the first such tag of an element, and what follows its block."""
+    title = element.find(first)
+    assert isinstance(title, Tag)
+    said = title.decode_contents()
+    block = title if title.parent is element else title.parent
+    assert block is not None
+    block.extract()
+    return said, element.decode_contents().strip()
 
 
 def with_questions(chapters: Any, questions: list[Question]) -> Any:
@@ -313,15 +341,22 @@ def with_questions(chapters: Any, questions: list[Question]) -> Any:
     return chapters
 
 
+def write_bank(site: Path) -> list[dict[str, Any]]:
+    """Write bank.json of a built site, in the language of this build, and return what it holds."""
+    folder = site / "book" / "interview"
+    bank = [
+        entry(q, (folder / "questions" / f"{q.head.id}.html").read_text(encoding="utf-8"))
+        for q in read_bank(questions_folder())
+    ]
+    text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
+    (folder / "bank.json").write_text(text, encoding="utf-8")
+    return bank
+
+
 def write(site: Path, pages_address: str) -> None:
     """Write bank.json, the cards and llms.txt of a built site."""
     questions = read_bank(questions_folder())
-    bank = [
-        entry(q, (site / f"{PAGES}{q.head.id}.html").read_text(encoding="utf-8")) for q in questions
-    ]
-    text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
-    (site / "book" / "interview" / "bank.json").write_text(text, encoding="utf-8")
-    cards.write(bank, site / "book" / "interview", pages_address)
+    cards.write(write_bank(site), site / "book" / "interview", pages_address)
     puzzles = site / "_static" / "interview" / "spot.json"
     linked = with_questions(json.loads(puzzles.read_text(encoding="utf-8")), questions)
     text = json.dumps(linked, ensure_ascii=False, separators=(",", ":"))
@@ -345,28 +380,6 @@ def write(site: Path, pages_address: str) -> None:
         *(f"- [{q.head.title}]({pages_address}{PAGES}{q.head.id}.html)" for q in questions),
     ]
     (site / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_chinese(site: Path) -> None:
-    """Write what the bank has in Chinese: by question, its heading and the answers to say aloud."""
-    bank = {}
-    for question in read_bank(questions_folder()):
-        html = (site / f"{PAGES}{question.head.id}.html").read_text(encoding="utf-8")
-        article = BeautifulSoup(html, "html.parser").article
-        assert article is not None
-        for left_out in article.select(".headerlink, .clock"):
-            left_out.decompose()
-        parts = {
-            name: _inside(article, _(heading))
-            for name, heading in (("30 seconds", "In 30 seconds"), ("2 minutes", "In two minutes"))
-        }
-        title = question.head.title_zh
-        bank[question.head.id] = {
-            "head": {"title": title, "heading": plain(title)},
-            "parts": {name: text for name, text in parts.items() if text},
-        }
-    text = json.dumps(bank, ensure_ascii=False, separators=(",", ":"))
-    (site / "book" / "interview" / "answers.json").write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:

@@ -110,7 +110,7 @@ class Site:
 
     def source(self, page: str, suffix: str) -> str:
         """Return the file in which a page is written."""
-        if self.chinese and not page.startswith(questions.PAGES):
+        if self.chinese:
             name = page.removeprefix("book/")
             return catalogs.catalog_file(name).relative_to(repository.ROOT).as_posix()
         return page + suffix
@@ -279,7 +279,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         return
     search_index.write(Path(app.outdir))
     if not interface.english():
-        questions.write_chinese(Path(app.outdir))
+        questions.write_bank(Path(app.outdir))
         (Path(app.outdir) / "texts.js").write_text(interface.script(), encoding="utf-8")
         return
     questions.write(Path(app.outdir), repository.read_address().pages)

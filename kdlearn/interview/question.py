@@ -26,7 +26,9 @@ Topic = Literal[
     "safety",
 ]
 Often = Literal["often", "sometimes", "seldom", "not seen"]
+Kind = Literal["interview notes", "question list", "book", "course", "exam", "asked online"]
 LEVELS, TOPICS, FORMATS = get_args(Level), get_args(Topic), get_args(Format)
+OFTEN, KINDS = get_args(Often), get_args(Kind)
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Evidence = Annotated[str, StringConstraints(pattern=r"^(claim:[\w-]+|[\w/-]+#[\w-]+)$")]
@@ -59,7 +61,7 @@ class Seen(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     where: Text
-    kind: Literal["interview notes", "question list", "book", "course", "exam", "asked online"]
+    kind: Kind
 
 
 class Wording(BaseModel):

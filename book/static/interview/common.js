@@ -7,7 +7,7 @@ globalThis.kdInterview = (() => {
     element.append(...children);
     return element;
   };
-  const html = (className, text, properties = {}) => make("div", { className, innerHTML: text, ...properties });
+  const html = (className, text) => make("div", { className, innerHTML: text });
   const button = (textContent, act, className = "button") => {
     const made = make("button", { type: "button", className, textContent });
     made.addEventListener("click", act);

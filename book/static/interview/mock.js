@@ -4,9 +4,6 @@
   const { make, html, button, keys, shuffled, kept, keep, open } = kdInterview;
   const { _ } = globalThis;
   const mount = document.querySelector("[data-mock]");
-  const chinese = document.documentElement.lang === "zh-CN";
-  // On a Chinese page, what is not in Chinese says so, for those who listen.
-  const english = chinese ? { lang: "en" } : {};
   const KEY = "kdlearn:mock";
   const DAY = 86_400_000;
   // Days until a question comes back, by its score.
@@ -106,8 +103,8 @@
     if (!round.left.length || Date.now() > round.ends) return finish();
     const q = round.left.shift();
     const layers = [
-      [_("In 30 seconds"), q.parts["30 seconds"], q.ours?.["30 seconds"] && {}],
-      [_("In two minutes"), q.parts["2 minutes"], q.ours?.["2 minutes"] && {}],
+      [_("In 30 seconds"), q.parts["30 seconds"]],
+      [_("In two minutes"), q.parts["2 minutes"]],
       [_("Whiteboard and numbers"), [q.parts.whiteboard, q.parts["napkin numbers"]].filter(Boolean).join("")],
       [_("Evidence"), q.parts.evidence],
     ].filter(([, text]) => text);
@@ -116,15 +113,15 @@
     const head = make("p", { className: "mock-head" }, `${_("Question {n}. {topic}, {level}.", { n: round.done.length + 1, topic: TOPICS[q.topic], level: LEVELS[q.level] })} `, clock());
     const title = make("h2", { innerHTML: q.heading, tabIndex: -1 });
     mount.replaceChildren(head, title,
-      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario, english)] : []),
-      html("mock-question", q.parts.question, english), shown, next);
+      ...(q.parts.scenario ? [html("mock-scenario", q.parts.scenario)] : []),
+      html("mock-question", q.parts.question), shown, next);
     title.focus({ preventScroll: true });
     let at = 0;
     const name = () => { next.textContent = at < layers.length ? _("Uncover: {layer}", { layer: layers[at][0].toLowerCase() }) : _("Score yourself"); };
     const uncover = () => {
       if (at < layers.length) {
-        const [heading, text, language = english] = layers[at++];
-        shown.append(make("h3", { textContent: heading }), html("mock-layer", text, language));
+        const [heading, text] = layers[at++];
+        shown.append(make("h3", { textContent: heading }), html("mock-layer", text));
         name();
         return;
       }
@@ -141,7 +138,7 @@
   };
 
   const score = (q, shown) => {
-    const lines = make("ol", { className: "mock-rubric", ...english });
+    const lines = make("ol", { className: "mock-rubric" });
     const choices = q.rubric.map((text, i) => {
       const button = make("button", { type: "button", className: "button", innerHTML: `<b>${i + 1}</b> ${text}` });
       button.addEventListener("click", () => take(i + 1));
@@ -156,7 +153,7 @@
     };
     shown.append(
       make("details", {}, make("summary", { textContent: _("What people say, and why it is wrong") }),
-        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`, english))),
+        ...q.wrong_answers.map((one) => html("mock-wrong", `<p><b>${one.answer}</b></p>${one.why}`))),
       make("h3", { textContent: _("How good was your answer?") }), lines);
     key((event) => {
       if ("1234".includes(event.key)) take(Number(event.key));
@@ -168,7 +165,7 @@
   // The weaker the answer, the nearer the push stays to the question.
   const push = (q, points, shown) => {
     const one = q.follow_ups[Math.min(Math.max(points - 2, 0), q.follow_ups.length - 1)];
-    const answer = html("mock-layer", one.answer, english);
+    const answer = html("mock-layer", one.answer);
     answer.hidden = true;
     const open = make("button", { type: "button", className: "button first", textContent: _("Uncover the answer") });
     const next = make("button", { type: "button", className: "button first", textContent: _("Next question") });
@@ -177,7 +174,7 @@
     const after = make("div", { className: "mock-buttons", hidden: true }, next, read);
     open.addEventListener("click", uncover);
     next.addEventListener("click", ask);
-    shown.append(make("h3", { textContent: _("The interviewer pushes") }), html("mock-question", one.question, english), open, answer, after);
+    shown.append(make("h3", { textContent: _("The interviewer pushes") }), html("mock-question", one.question), open, answer, after);
     key((event) => {
       if (event.key === "Enter") { event.preventDefault(); if (answer.hidden) uncover(); else ask(); }
       if (event.key === "n") ask();
@@ -207,12 +204,8 @@
     return undefined;
   };
 
-  // Of a question, title and answers are in Chinese too; pushes and rubric are those of the English bank.
-  open(mount, `${chinese ? "../" : ""}book/interview/bank.json`, async (questions) => {
-    const ours = chinese ? await (await fetch("answers.json")).json() : {};
-    bank = questions.map((q) => ({
-      ...q, ...ours[q.id]?.head, ours: ours[q.id]?.parts, parts: { ...q.parts, ...ours[q.id]?.parts },
-    }));
+  open(mount, "book/interview/bank.json", (questions) => {
+    bank = questions;
     choose();
   });
 })();
