@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not (SITE / "zh").exists(), reason=NO_SITE)
 BANK = read_bank(questions_folder())
+CHAPTERS = [page for page in catalogs.pages() if not catalogs.is_question(page)]
 CHAPTER = "book/foundations/what-is-distillation.html"
 
 
@@ -39,10 +41,7 @@ def texts(page: Tag, selector: str) -> list[str]:
     return [" ".join(part.get_text().split()) for part in page.select(selector)]
 
 
-# The list of questions has Chinese titles alone, in a part for each topic.
-@pytest.mark.parametrize("page", [x for x in catalogs.pages() if x != "interview/bank"])
-def test_a_place_has_the_same_address_in_both_languages(page: str) -> None:
-    english, chinese_one = both(page)
+def check_places(english: Tag, chinese_one: Tag) -> None:
     selector = "section[id], dt[id]"
     assert [x["id"] for x in chinese_one.select(selector)] == [
         x["id"] for x in english.select(selector)
@@ -51,19 +50,47 @@ def test_a_place_has_the_same_address_in_both_languages(page: str) -> None:
     assert {str(x["id"]) for x in chinese_one.select("div.citation")} <= sources
 
 
-@pytest.mark.parametrize("page", catalogs.pages())
-def test_code_outputs_formulas_and_figures_are_the_same(page: str) -> None:
+def check_content(english: Tag, chinese_one: Tag) -> None:
+    for selector in (".cell_input pre", ".cell_output pre", "math"):
+        assert sorted(texts(chinese_one, selector)) == sorted(texts(english, selector)), selector
+    for selector in (".bet", "[data-answers]", "figure, .kdfig", "details", ".wrong-answer"):
+        assert len(chinese_one.select(selector)) == len(english.select(selector)), selector
+
+
+def check_links(name: str, chinese_one: Tag) -> None:
+    for link in chinese_one.select("a[href*='book/']:not(.drill-card)"):
+        target = urljoin(f"/{name}", str(link["href"]))
+        if target.startswith("/book/") and ".html" in target:
+            assert link.get("hreflang") == "en" and "英文" in link.get_text(), link
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_has_the_same_places_and_content_in_both_languages(page: str) -> None:
     english, chinese_one = both(page)
-    for selector in (".cell_input pre", ".cell_output pre", "math", ".bet", "[data-answers]"):
-        here, there = texts(chinese_one, selector), texts(english, selector)
-        if selector in (".bet", "[data-answers]"):
-            assert len(here) == len(there)
-        else:
-            assert sorted(here) == sorted(there), selector
-    assert len(chinese_one.select("figure, .kdfig")) == len(english.select("figure, .kdfig"))
+    # The list of questions has Chinese titles alone, in a part for each topic.
+    if page != "interview/bank":
+        check_places(english, chinese_one)
+    check_content(english, chinese_one)
+    check_links(f"zh/book/{page}.html", chinese_one)
 
 
-@pytest.mark.parametrize("page", catalogs.pages())
+@pytest.mark.parametrize("question", BANK, ids=lambda question: question.head.id)
+def test_a_question_has_the_same_parts_and_content_in_both_languages(question: Any) -> None:
+    english, chinese_one = both(f"interview/questions/{question.head.id}")
+    # The English page has the spoken answers in Chinese as well.
+    for own in english.select("section:has(> div[lang=zh])"):
+        own.decompose()
+    check_places(english, chinese_one)
+    check_content(english, chinese_one)
+    check_links(f"zh/book/interview/questions/{question.head.id}.html", chinese_one)
+    assert chinese_one.h1 is not None
+    title = chinese_one.h1.get_text().rstrip("#")
+    assert title == question.head.title_zh.replace("`", "").replace("$", "")
+    spoken = chinese_one.select_one("#in-30-seconds > p")
+    assert spoken is not None and spoken.get_text().startswith("“")
+
+
+@pytest.mark.parametrize("page", [*CHAPTERS, "interview/questions/batchmean"])
 def test_each_page_names_the_other_and_says_its_own_language(page: str) -> None:
     address = repository.read_address().pages
     for folder, language in (("", "en"), ("zh/", "zh-CN")):
@@ -94,28 +121,6 @@ def test_a_page_without_a_translation_offers_none() -> None:
     assert "bar-language" not in text and "hreflang" not in text
 
 
-@pytest.mark.parametrize("page", catalogs.pages())
-def test_a_link_from_chinese_to_english_says_so(page: str) -> None:
-    name = f"zh/book/{page}.html"
-    for link in article(name).select("a[href*='book/']:not(.drill-card)"):
-        target = urljoin(f"/{name}", str(link["href"]))
-        if target.startswith("/book/") and ".html" in target:
-            assert link.get("hreflang") == "en" and "英文" in link.get_text(), link
-
-
-@pytest.mark.parametrize("question", BANK, ids=lambda question: question.head.id)
-def test_a_question_has_its_chinese_title_and_answers(question: Any) -> None:
-    page = article(f"zh/book/interview/questions/{question.head.id}.html")
-    assert page.h1 is not None
-    headings = [text.rstrip("#") for text in texts(page, "h2")]
-    parts = [part for part in ("30 秒", "两分钟") if part in question.parts]
-    assert len(headings) == len(parts) + 1
-    answers = json.loads((SITE / "zh/book/interview/answers.json").read_text(encoding="utf-8"))
-    answer = answers[question.head.id]
-    assert answer["head"]["title"] == question.head.title_zh
-    assert len(answer["parts"]) == len(parts)
-
-
 @pytest.mark.parametrize(
     ("written", "read"),
     [
@@ -123,7 +128,7 @@ def test_a_question_has_its_chinese_title_and_answers(question: Any) -> None:
         ("[a](b.md#c)", "[a](b.md#c)"),
         ("[a](https://x.org/b.md)", "[a](https://x.org/b.md)"),
         ("[a](../y/c.ipynb#d)", '<a href="../../../book/y/c.html#d"'),
-        ("[a](../interview/questions/q.md)", "[a](../interview/questions/q.md)"),
+        ("[a](../x/b.md)", "[a](../x/b.md)"),
         ('<img src="../_static/a.jpg">', '<img src="../../_static/a.jpg">'),
         ('<a href="bank.json">', '<a href="../../../book/x/bank.json">'),
         ('<a href="b.html">', '<a href="b.html">'),
@@ -217,14 +222,23 @@ def test_scripts_speak_the_language_of_the_page(reader: tuple[Page, Watch], addr
     assert watch.faults == []
 
 
-def test_the_mock_interview_asks_in_chinese(reader: tuple[Page, Watch], address: str) -> None:
+def test_the_mock_interview_is_chinese_to_its_end(reader: tuple[Page, Watch], address: str) -> None:
     page, watch = reader
     page.goto(f"{address}zh/book/interview/mock.html", wait_until="networkidle")
     page.get_by_role("button", name="开始", exact=True).click()
     title = page.locator("[data-mock] h2").inner_text()
-    assert title in {question.head.title_zh.replace("`", "").replace("$", "") for question in BANK}
-    page.get_by_role("button", name="揭开：30 秒回答").click()
-    assert page.locator(".mock-layer").first.inner_text().startswith("“")
+    (question,) = [q for q in BANK if q.head.title_zh.replace("`", "").replace("$", "") == title]
+    while not page.locator(".mock-rubric").count():
+        page.locator("[data-mock] > button").click()
+    page.locator(".mock-rubric button").nth(3).click()
+    page.get_by_role("button", name="揭开答案").click()
+    said = page.locator(".mock-question, .mock-layer, .mock-wrong, .mock-rubric li")
+    texts = [text for text in said.all_text_contents() if len(text) > 20]
+    assert len(texts) >= 8
+    assert [text for text in texts if not re.search("[\u4e00-\u9fff]", text)] == []
+    chapter = page.get_by_role("link", name="阅读本章").get_attribute("href") or ""
+    assert urljoin(page.url, chapter).endswith(f"/book/{question.head.chapter}.html")
+    assert page.request.get(urljoin(page.url, chapter)).ok
     assert watch.faults == []
 
 

@@ -13,6 +13,8 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.colon_fence import colon_fence_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from kdlearn.interview import read
+
 
 def cut(markdown: str) -> list[str]:
     found: list[str] = []
@@ -37,6 +39,11 @@ def test_a_page_put_together_from_its_own_messages_reads_the_same(page: str) -> 
     if path.suffix == ".ipynb":
         cells = notebooks.read(path).cells
         texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    elif catalogs.is_question(page):
+        question = read(path.read_text(encoding="utf-8"), path.stem)
+        pairs = question.follow_ups + question.wrong_answers
+        texts = [*question.parts.values(), *question.rubric]
+        texts += [text for pair in pairs for text in (pair.title, pair.body)]
     else:
         texts = [path.read_text(encoding="utf-8")]
     for text in texts:

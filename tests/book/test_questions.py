@@ -31,6 +31,22 @@ def test_a_page_has_every_part_once_in_the_order_of_the_file() -> None:
     assert ":::{drill} kd-loss" in page and "{cite:t}`deitissue61`" in page
 
 
+def test_a_page_in_chinese_has_its_spoken_answers_and_the_rest_from_the_catalog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    question = read(GOOD, "batchmean")
+    chinese = questions.in_chinese(question, lambda text: f"译：{text}")
+    assert list(chinese.parts) == [x for x in questions.HEADINGS if x in question.parts]
+    assert chinese.parts["30 seconds"] == question.parts["30 秒"]
+    assert chinese.parts["2 minutes"] == question.parts["两分钟"]
+    assert chinese.rubric == tuple(f"译：{line}" for line in question.rubric)
+    monkeypatch.setattr(questions, "english", lambda: False)
+    page = questions.page(chinese)
+    assert page.startswith(f"# {question.head.title_zh}\n")
+    assert page.count("译：") >= 4 + 2 * len(question.follow_ups + question.wrong_answers)
+    assert "{.anchor--follow-ups}\n## " in page and "## 30 秒" not in page
+
+
 def test_a_title_is_safe_as_html() -> None:
     assert questions.plain("`a<b` and $x$") == "<code>a&lt;b</code> and <i>x</i>"
 
