@@ -26,7 +26,7 @@ import notebooks
 import questions
 import yaml
 from babel.messages import Catalog
-from babel.messages.pofile import read_po, write_po
+from babel.messages.pofile import denormalize, read_po, write_po
 from markdown_it import MarkdownIt
 
 from kdlearn.interview import KINDS, LEVELS, OFTEN, read
@@ -58,6 +58,7 @@ KEPT = {
     "link": re.compile(r"\]\(([^)\s]+)\)"),
     "tag": re.compile(r"</?[a-z]+[^>]*>"),
 }
+PREVIOUS = re.compile(r'msgid (".*")$')
 VALUE = re.compile(r"\{[a-z]+\}")
 # "8 and 4 billion": the word belongs to both.
 SHARED_SCALE = re.compile(r"(\d+) (and|or|to) (\d+) (thousand|million|billion|trillion)\b")
@@ -162,7 +163,13 @@ def load(page: str, language: str = LANGUAGE) -> Catalog:
     if not path.exists():
         return Catalog(locale=language)
     with path.open("rb") as file:
-        return read_po(file, locale=language)
+        catalog = read_po(file, locale=language)
+    for message in catalog:
+        # Babel writes the old message of a changed one, and reads it as a comment.
+        old = PREVIOUS.match(" ".join(line.removeprefix("| ") for line in message.user_comments))
+        message.previous_id = [denormalize(old[1])] if old and message.fuzzy else []
+        message.user_comments = []
+    return catalog
 
 
 def texts(page: str, language: str = LANGUAGE) -> dict[str, str]:
@@ -183,8 +190,10 @@ def updated(catalog: Catalog, current: list[str]) -> str:
     template = Catalog()
     for text in current:
         template.add(text)
-    catalog.update(template, no_fuzzy_matching=False, keep_user_comments=True)
+    before = {message.id: message.previous_id for message in catalog}
+    catalog.update(template, no_fuzzy_matching=False)
     for message in catalog:
+        message.previous_id = message.previous_id or before.get(message.id, [])
         # Babel takes a role of Markdown for a value to fill in.
         message.flags -= {"python-brace-format", "python-format"}
     file = io.BytesIO()

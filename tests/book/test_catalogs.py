@@ -81,6 +81,26 @@ def test_an_update_keeps_marks_and_drops() -> None:
     assert not after.get("Quite new, and unlike.").string
 
 
+def test_a_second_update_keeps_the_old_message_until_the_new_one_is_translated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogs, "LOCALE", tmp_path)
+    monkeypatch.setattr(catalogs, "wanted", lambda _: said)
+    file = catalogs.catalog_file("x")
+    file.parent.mkdir()
+    old = 'The student learns \\"softly\\" from the soft targets of the teacher that it was given.'
+    file.write_text(f'msgid "{old}"\nmsgstr "学生。"\n', encoding="utf-8")
+    said = [old.replace("\\", "").replace("was", "is")]
+    catalogs.update(["x"])
+    once = file.read_text(encoding="utf-8")
+    assert "#, fuzzy" in once and "was" in once
+    catalogs.update(["x"])
+    assert file.read_text(encoding="utf-8") == once
+    file.write_text(once.replace("#, fuzzy\n", ""), encoding="utf-8")
+    catalogs.update(["x"])
+    assert "#" not in file.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", [catalogs.SITE, *catalogs.pages()])
 def test_an_update_of_a_current_catalog_changes_no_byte(page: str) -> None:
     stored = catalogs.catalog_file(page).read_text(encoding="utf-8")

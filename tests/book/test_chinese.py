@@ -236,7 +236,7 @@ def test_the_mock_interview_is_chinese_to_its_end(reader: tuple[Page, Watch], ad
     texts = [text for text in said.all_text_contents() if len(text) > 20]
     assert len(texts) >= 8
     assert [text for text in texts if not re.search("[\u4e00-\u9fff]", text)] == []
-    chapter = page.get_by_role("link", name="阅读本章").get_attribute("href") or ""
+    chapter = page.get_by_role("link", name="去读这一章").get_attribute("href") or ""
     assert urljoin(page.url, chapter).endswith(f"/book/{question.head.chapter}.html")
     assert page.request.get(urljoin(page.url, chapter)).ok
     assert watch.faults == []
