@@ -4,9 +4,9 @@ python book/tools/catalogs.py update [PAGE ...]   take in what the English pages
                                                   is translated, mark what changed as fuzzy
 python book/tools/catalogs.py check [PAGE ...]    say what is missing, stale, or says something else
 
-A page, such as foundations/attention, is in a language when it has a catalog there. `update` with
-its name makes one. site.po has what all pages share: known headings, the words of the theme, of the
-components and of the scripts.
+A page, such as foundations/attention, is in a language when it has a catalog there; every question
+must have one. `update` with its name makes one. site.po has what all pages share: known headings,
+the words of the theme, of the components and of the scripts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from babel.messages import Catalog
 from babel.messages.pofile import denormalize, read_po, write_po
 from markdown_it import MarkdownIt
 
-from kdlearn.interview import KINDS, LEVELS, OFTEN, read
+from kdlearn.interview import KINDS, LEVELS, OFTEN, questions_folder, read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 LOCALE = BOOK / "locale"
 LANGUAGE = "zh_CN"
 SITE = "site"
+QUESTIONS = questions.PAGES.removeprefix("book/")
 HEADER = """msgid ""
 msgstr ""
 "Language: zh_CN\\n"
@@ -83,10 +84,12 @@ MARKDOWN = MarkdownIt("commonmark")
 
 
 def pages(language: str = LANGUAGE) -> list[str]:
-    """Return the pages that have a catalog, in the order of their names."""
+    """Return the pages that have a catalog, or must have one, as every question; by name."""
     folder = LOCALE / language
-    names = (x.relative_to(folder).with_suffix("").as_posix() for x in folder.rglob("*.po"))
-    return sorted(set(names) - {SITE})
+    names = {x.relative_to(folder).with_suffix("").as_posix() for x in folder.rglob("*.po")}
+    return sorted(
+        names - {SITE} | {f"{QUESTIONS}{x.stem}" for x in questions_folder().glob("*.md")}
+    )
 
 
 def translated(page: str) -> bool:
@@ -96,7 +99,7 @@ def translated(page: str) -> bool:
 
 def is_question(page: str) -> bool:
     """Say whether a page is an interview question."""
-    return f"book/{page}".startswith(questions.PAGES)
+    return page.startswith(QUESTIONS)
 
 
 def source(page: str) -> Path:

@@ -97,7 +97,7 @@ def in_chinese(question: Question, translate: messages.Translate) -> Question:
 
 def page(question: Question) -> str:
     """Return the page of a question as Markdown of the book, in the language of this build."""
-    lines = [f"# {_title(question.head)}", _facts(question.head)]
+    lines = [_heading(question.head.title, _title(question.head), "#"), _facts(question.head)]
     for part in _shown(question):
         lines += [_heading(HEADINGS[part]), question.parts[part]]
     lines.append(_heading("Follow-ups"))
@@ -127,8 +127,10 @@ def _title(head: Head) -> str:
     return head.title if english() else head.title_zh
 
 
-def _heading(text: str) -> str:
-    return f"## {text}" if english() else f"{messages.anchored(text)}\n## {_(text)}"
+def _heading(text: str, said: str = "", mark: str = "##") -> str:
+    """Return a heading in the language of this build, under the address of the English one."""
+    line = f"{mark} {said or _(text)}"
+    return line if english() else f"{messages.anchored(text)}\n{line}"
 
 
 def _facts(head: Head) -> str:

@@ -129,6 +129,15 @@ def test_a_check_names_what_is_missing_stale_and_changed(
     assert catalogs.texts("x") == {"Good.": "好。", "Gone.": "没了。"}
 
 
+def test_a_question_without_a_catalog_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogs, "LOCALE", tmp_path)
+    assert "interview/questions/batchmean" in catalogs.pages()
+    told = list(catalogs.faults("interview/questions/batchmean"))
+    assert len(told) > 10 and all("not in the catalog, run make catalogs" in x for x in told)
+
+
 def test_a_page_that_is_not_in_the_book_is_refused() -> None:
     with pytest.raises(ValueError, match="the book has no page 'foundations/nothing'"):
         catalogs.source("foundations/nothing")

@@ -42,7 +42,7 @@ def test_a_page_in_chinese_has_its_spoken_answers_and_the_rest_from_the_catalog(
     assert chinese.rubric == tuple(f"译：{line}" for line in question.rubric)
     monkeypatch.setattr(questions, "english", lambda: False)
     page = questions.page(chinese)
-    assert page.startswith(f"# {question.head.title_zh}\n")
+    assert f"}}\n# {question.head.title_zh}\n" in page
     assert page.count("译：") >= 4 + 2 * len(question.follow_ups + question.wrong_answers)
     assert "{.anchor--follow-ups}\n## " in page and "## 30 秒" not in page
 
