@@ -143,7 +143,7 @@ def shared() -> dict[str, None]:
     found = [*dress.PARTS, *dress.TITLES.values(), *questions.HEADINGS.values()]
     found += editions.OPENINGS.values()
     found += [*LEVELS, *questions.TOPIC_NAMES.values(), *questions.FORMAT_NAMES.values()]
-    found += [*OFTEN, *KINDS]
+    found += [*questions.FURTHER, *OFTEN, *KINDS]
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     found += [config["title"], *(part["caption"] for part in contents["parts"])]

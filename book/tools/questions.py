@@ -49,6 +49,8 @@ HEADINGS = {
     "Napkin numbers": "Napkin numbers",
     "Evidence": "Evidence",
 }
+# What stands below them on each page.
+FURTHER = ("Follow-ups", "Wrong answers", "Rubric", "Read and practice", "Sources")
 # What a file has in Chinese itself, since it is spoken and no translation: the part in English.
 SPOKEN = {"30 秒": "30 seconds", "两分钟": "2 minutes"}
 TOPIC_NAMES = {
@@ -100,21 +102,22 @@ def page(question: Question) -> str:
     lines = [_heading(question.head.title, _title(question.head), "#"), _facts(question.head)]
     for part in _shown(question):
         lines += [_heading(HEADINGS[part]), question.parts[part]]
-    lines.append(_heading("Follow-ups"))
+    follow_ups, wrong_answers, rubric, practice, sources = map(_heading, FURTHER)
+    lines.append(follow_ups)
     for push in question.follow_ups:
         lines += ["<details>", f"<summary>{plain(push.title)}</summary>", push.body, "</details>"]
-    lines.append(_heading("Wrong answers"))
+    lines.append(wrong_answers)
     for mistake in question.wrong_answers:
         lines.append(f":::{{wrong-answer}}\n**{mistake.title}**\n\n{mistake.body}\n:::")
-    lines.append(_heading("Rubric"))
+    lines.append(rubric)
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
     for part in SPOKEN if english() else ():
         lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
-    lines += [_heading("Read and practice"), f"- [](../../{chapter_file(question.head.chapter)})"]
+    lines += [practice, f"- [](../../{chapter_file(question.head.chapter)})"]
     if question.head.drill:
         lines.append(f":::{{drill}} {question.head.drill}\n:::")
     lines.append(f"- [{_('All questions')}](../bank.md)")
-    lines.append(_heading("Sources"))
+    lines.append(sources)
     lines.append("\n".join(f"- {{cite:t}}`{key}`" for key in question.head.sources))
     return "\n\n".join(lines) + "\n"
 
@@ -154,13 +157,18 @@ def _facts(head: Head) -> str:
         day=head.looked_up.isoformat(),
     )
     seen = "; ".join(
-        f'<span lang="en">{escape(place.where)}</span> ({_(place.kind)})' for place in head.seen_at
+        _(
+            "{where} ({kind})",
+            where=f'<span lang="en">{escape(place.where)}</span>',
+            kind=_(place.kind),
+        )
+        for place in head.seen_at
     )
     facts = [
         f'<p lang="{language}">{escape(title)}</p>',
         f"<p><b>{_('Also asked as')}</b> {wordings}</p>" if wordings else "",
         f"<p>{about}</p>",
-        f"<p><b>{_('Seen in')}</b> {seen}.</p>" if seen else "",
+        f"<p><b>{_('Seen in')}</b> {seen}{_('.')}</p>" if seen else "",
     ]
     return '<div class="chapter-head">' + "".join(facts) + "</div>"
 

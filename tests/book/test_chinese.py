@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not (SITE / "zh").exists(), reason=NO_SITE)
 BANK = read_bank(questions_folder())
+HAN = "[\u4e00-\u9fff]"
 CHAPTERS = [page for page in catalogs.pages() if not catalogs.is_question(page)]
 CHAPTER = "book/foundations/what-is-distillation.html"
 
@@ -86,6 +87,7 @@ def test_a_question_has_the_same_parts_and_content_in_both_languages(question: A
     assert chinese_one.h1 is not None
     title = chinese_one.h1.get_text().rstrip("#")
     assert title == question.head.title_zh.replace("`", "").replace("$", "")
+    assert all(re.search(HAN, heading) for heading in texts(chinese_one, "h2"))
     spoken = chinese_one.select_one("#in-30-seconds > p")
     assert spoken is not None and spoken.get_text().startswith("“")
 
@@ -235,7 +237,7 @@ def test_the_mock_interview_is_chinese_to_its_end(reader: tuple[Page, Watch], ad
     said = page.locator(".mock-question, .mock-layer, .mock-wrong, .mock-rubric li")
     texts = [text for text in said.all_text_contents() if len(text) > 20]
     assert len(texts) >= 8
-    assert [text for text in texts if not re.search("[\u4e00-\u9fff]", text)] == []
+    assert [text for text in texts if not re.search(HAN, text)] == []
     chapter = page.get_by_role("link", name="去读这一章").get_attribute("href") or ""
     assert urljoin(page.url, chapter).endswith(f"/book/{question.head.chapter}.html")
     assert page.request.get(urljoin(page.url, chapter)).ok
