@@ -12,6 +12,8 @@ export TORCH_INDEX
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
+# What one process has compiled serves all that come after it, some hundred of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 STAMP := .venv/.installed

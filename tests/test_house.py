@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
@@ -142,6 +143,7 @@ def imports_of(
         yield from imports_of(node, by, known, node.name if is_function else inside)
 
 
+@cache
 def all_imports() -> list[Import]:
     return [
         found
@@ -150,8 +152,8 @@ def all_imports() -> list[Import]:
     ]
 
 
-IMPORTS = all_imports()
-OURS = [found for found in IMPORTS if found.target.split(".")[0] == "kdlearn"]
+def our_imports() -> list[Import]:
+    return [found for found in all_imports() if found.target.split(".")[0] == "kdlearn"]
 
 
 def upward(found: Import) -> str | None:
@@ -172,7 +174,7 @@ def test_every_room_has_a_level() -> None:
 
 
 def test_imports_run_down() -> None:
-    faults = [fault for found in OURS if (fault := upward(found))]
+    faults = [fault for found in our_imports() if (fault := upward(found))]
     assert not faults, lines(faults)
 
 
@@ -214,7 +216,7 @@ except ImportError:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {module: set() for module in FILES}
-    for found in OURS:
+    for found in our_imports():
         graph[found.by].add(found.target)
     try:
         TopologicalSorter(graph).prepare()
@@ -223,7 +225,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_a_function_imports_only_what_not_everybody_has() -> None:
-    inside = [found for found in IMPORTS if found.inside]
+    inside = [found for found in all_imports() if found.inside]
     faults = [found for found in inside if found.target.split(".")[0] not in OPTIONAL]
     assert not faults, lines(f"{found} in {found.inside}" for found in faults)
     unused = set(OPTIONAL) - {found.target.split(".")[0] for found in inside}
@@ -232,7 +234,7 @@ def test_a_function_imports_only_what_not_everybody_has() -> None:
 
 def test_what_is_imported_is_declared_and_the_reverse() -> None:
     by_import_name = {"sklearn": "scikit-learn"}
-    tops = {found.target.split(".")[0] for found in IMPORTS}
+    tops = {found.target.split(".")[0] for found in all_imports()}
     foreign = tops - {"kdlearn", *OPTIONAL, *sys.stdlib_module_names}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {split(requirement)[0] for requirement in project["dependencies"]}
@@ -407,12 +409,11 @@ def test_a_source_that_goes_on_is_indented() -> None:
     assert not faults, lines(faults)  # the page would begin a new paragraph there
 
 
-BROUGHT = {
-    file.name
-    for distribution in distributions()
-    for file in distribution.files or ()
-    if file.parent.name == "bin"
-} | {"python", "python3"}
+@cache
+def brought() -> set[str]:
+    """Programs that the environment brings."""
+    files = (file for distribution in distributions() for file in distribution.files or ())
+    return {file.name for file in files if file.parent.name == "bin"} | {"python", "python3"}
 
 
 def called_by_name(source: str) -> list[str]:
@@ -423,7 +424,7 @@ def called_by_name(source: str) -> list[str]:
         if isinstance(node, ast.List)
         and node.elts
         and isinstance(node.elts[0], ast.Constant)
-        and node.elts[0].value in BROUGHT
+        and node.elts[0].value in brought()
     ]
 
 
