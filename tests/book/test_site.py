@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +24,11 @@ pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 PREFIX = f"/{repository.read_address().name}/"
 
 
-@cache
+# Enough for the pages of the API. All tests of a page come together, so that it is parsed once.
+each_page = pytest.mark.parametrize("page", pages(), scope="module")
+
+
+@lru_cache(maxsize=32)
 def parsed(name: str) -> BeautifulSoup:
     return BeautifulSoup((SITE / name).read_text(encoding="utf-8"), "html.parser")
 
@@ -51,7 +55,7 @@ def internal(page: str, attribute: str) -> list[tuple[str, Path, str]]:
     return found
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_every_link_leads_somewhere(page: str) -> None:
     broken = []
     for attribute in ("href", "src"):
@@ -67,7 +71,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_every_image_has_a_text_of_its_own(page: str) -> None:
     for image in parsed(page).select("article img:not(.thumb)"):
         text = str(image.get("alt", "")).strip()
@@ -75,7 +79,7 @@ def test_every_image_has_a_text_of_its_own(page: str) -> None:
         assert Path(str(image["src"])).stem not in text, f"{text}: a file name is no text"
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     soup = parsed(page)
     loaded = [tag["src"] for tag in soup.find_all(["script", "img", "iframe"], src=True)]
@@ -83,7 +87,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert [url for url in map(str, loaded) if urlsplit(url).netloc] == []
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_no_markup_is_left_over(page: str) -> None:
     article = parsed(page).find("article")
     if article is None:
@@ -148,20 +152,20 @@ def test_the_search_knows_every_page_and_every_term() -> None:
     assert terms == {x for x in anchors("book/interview/glossary.html") if x.startswith("term-")}
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_an_anchor_names_one_place(page: str) -> None:
     ids = [str(tag["id"]) for tag in parsed(page).find_all(id=True)]
     assert sorted(ids) == sorted(set(ids))
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_no_list_is_typed_on_one_line(page: str) -> None:
     for item in parsed(page).select("article li"):
         own = "".join(x for x in item.strings if x.find_parent(["li", "pre", "code"]) is item)
         assert not re.search(r"[?.\"”] [2-9]\. [\"“A-Z]", own), own
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_a_table_has_heads_a_caption_or_a_text_before_it_and_gaps(page: str) -> None:
     for table in parsed(page).select("article table"):
         heads = table.find_all("th")
@@ -196,9 +200,10 @@ def test_a_page_says_what_it_is_to_those_who_share_and_cite_it(page: str) -> Non
 
 
 API = [page for page in pages() if page.startswith("book/reference/api/")]
+each_page_of_the_api = pytest.mark.parametrize("page", API, scope="module")
 
 
-@pytest.mark.parametrize("page", API)
+@each_page_of_the_api
 def test_every_point_of_a_convention_is_whole_sentences(page: str) -> None:
     for head in parsed(page).find_all(class_="rubric", string="Convention"):
         points = head.find_next_sibling("ul")
@@ -209,13 +214,13 @@ def test_every_point_of_a_convention_is_whole_sentences(page: str) -> None:
             assert not (isinstance(first, str) and first[0].islower()), point
 
 
-@pytest.mark.parametrize("page", API)
+@each_page_of_the_api
 def test_only_objects_and_their_fields_are_definition_lists(page: str) -> None:
     for found in parsed(page).select("article dl"):
         assert {"py", "field-list"} & set(found["class"]), found.get_text()[:200]
 
 
-@pytest.mark.parametrize("page", API)
+@each_page_of_the_api
 def test_an_api_page_says_nothing_of_its_machinery(page: str) -> None:
     text = parsed(page).select_one("article").get_text()
     assert "Bases: object" not in text and "Configuration for the model" not in text
@@ -223,7 +228,7 @@ def test_an_api_page_says_nothing_of_its_machinery(page: str) -> None:
         assert not re.search(r"~|<function| object at ", signature.get_text()), signature["id"]
 
 
-@pytest.mark.parametrize("page", API)
+@each_page_of_the_api
 def test_a_name_of_ours_in_a_docstring_is_a_link(page: str) -> None:
     assert parsed(page).select("article cite") == []
     places = [name for other in API for name in anchors(other) if not name.startswith("module-")]
