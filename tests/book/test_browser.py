@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,7 @@ LIGHT, WITH_FORMULAS = 350_000, 650_000  # bytes on their way, packed
 # They hold the whole bank, so that they need no network later.
 WITH_THE_BANK = {"book/interview/mock.html", "zh/book/interview/mock.html"}
 MOST_REQUESTS, MOST_NODES = 15, 5_000
+ENOUGH = 3  # pages on which axe looks at a kind of text that it cannot judge
 CHAPTER = "book/foundations/what-is-distillation.html"
 # The parts of the article that stick out, for the message.
 OVERFLOW = """() => {
@@ -56,8 +58,9 @@ OVERFLOW = """() => {
 
 # Two rules take most of axe's time. Text of the same color, size and ground has the same contrast,
 # and links of the same look in the same kind of block can be told from its text alike: of each kind
-# the smallest element is looked at, until one of its kind is well on any page. A link that is
-# underlined can be told anyhow. All other rules look at everything, if asked.
+# the smallest element is looked at, until one of its kind is well on any page, or axe could not
+# judge it on several. A link that is underlined can be told anyhow. All other rules look at
+# everything, if asked.
 AXE = """async ([everything, known]) => {
   const kinds = new Map();
   for (const element of document.body.querySelectorAll("*")) {
@@ -95,10 +98,11 @@ AXE = """async ([everything, known]) => {
   const told = type => found.flatMap(each => each[type])
     .flatMap(({ nodes }) => nodes.map(({ element }) => element));
   const right = new Set(told("passes")), open = new Set(told("incomplete"));
-  const well = fresh.filter(([, { element }]) => right.has(element) && !open.has(element));
+  const looked = fresh.map(([kind, { element }]) =>
+    [kind, right.has(element) && !open.has(element)]);
   const rules = Object.fromEntries(slow.map(rule => [rule, { enabled: false }]));
   if (everything) found.push(await axe.run(document, { rules, resultTypes: ["violations"] }));
-  return [well.map(([kind]) => kind), found.flatMap(({ violations }) => violations)
+  return [looked, found.flatMap(({ violations }) => violations)
     .map(({ id, impact, nodes }) => `${id} (${impact}): ${nodes[0].html.slice(0, 160)}`)];
 }"""
 
@@ -136,9 +140,9 @@ def phone(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def known() -> set[str]:
-    """The kinds of text and links that axe has found to be well."""
-    return set()
+def known() -> Counter[str]:
+    """The kinds of text and links that axe has looked at."""
+    return Counter()
 
 
 def set_theme(page: Page, theme: str) -> None:
@@ -153,18 +157,20 @@ def shoot(page: Page, name: str, view: str) -> None:
         page.screenshot(path=Path(folder) / f"{stem}-{view}-{theme}.png", full_page=True)
 
 
-def violations(page: Page, known: set[str], everything: bool = True) -> list[str]:
+def violations(page: Page, known: Counter[str], everything: bool = True) -> list[str]:
     """Return whatever axe finds, of any severity; of its slow rules alone, if so asked.
 
-    `known` has the kinds that are well; those that are found to be well are added.
+    `known` counts how often each kind was looked at in vain, and `ENOUGH` for one that is well.
     """
     from axe_playwright_python.sync_playwright import Axe
 
     if page.evaluate("!window.axe"):
         page.evaluate(Axe().axe_script)
-    well, found = page.evaluate(AXE, [everything, list(known)])
+    settled = [kind for kind, looks in known.items() if looks >= ENOUGH]
+    looked, found = page.evaluate(AXE, [everything, settled])
     if not found:
-        known.update(well)
+        for kind, well in looked:
+            known[kind] += ENOUGH if well else 1
     return found
 
 
@@ -172,7 +178,7 @@ def violations(page: Page, known: set[str], everything: bool = True) -> list[str
     "name", [page for page in opened() if page not in ("index.html", "zh/index.html")]
 )
 def test_a_page_is_whole_light_readable_and_quiet(
-    visit: tuple[Page, Watch], known: set[str], name: str
+    visit: tuple[Page, Watch], known: Counter[str], name: str
 ) -> None:
     page, watch = visit
     watch.clear()
@@ -485,9 +491,9 @@ def test_the_watch_notes_a_fault(reader: Page, address: str, html: str, said: st
 def test_axe_notes_a_fault_among_what_is_well(reader: Page, html: str, said: str) -> None:
     well = "<p>dark enough</p>" * 3
     page = f"<html lang='en'><title>Try</title><main><h1>Try</h1>{well}{{}}{well}</main></html>"
-    known: set[str] = set()
+    known: Counter[str] = Counter()
     reader.set_content(page.format(""))
-    assert violations(reader, known) == [] and len(known) == 2
+    assert violations(reader, known) == [] and list(known.values()) == [ENOUGH, ENOUGH]
     reader.set_content(page.format(html))
     assert [fault.partition(" ")[0] for fault in violations(reader, known)] == [said]
 
