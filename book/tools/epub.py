@@ -268,7 +268,7 @@ def write(site: Path, target: Path) -> None:
     names = [
         path.relative_to(ROOT).with_suffix("").as_posix()
         for path in contents.pages(ROOT)
-        if "api" not in path.parts
+        if not contents.in_api(path)
     ]
     inside = {f"{name}.html" for name in names}
     public = repository.read_address().pages
