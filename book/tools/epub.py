@@ -64,6 +64,7 @@ td p, th p, li > p { margin: 0; }
 .number { text-align: right; }
 .callout, .bet, .fold, .drill-card { border-left: 3px solid #858a92; padding-left: 0.8em; }
 .callout, .bet, .fold, .drill-card { margin: 1em 0; }
+.drill-card, .drill-card b { display: block; }
 .callout-title, .summary, .k, .kn { font-weight: bold; }
 .c1 { font-style: italic; }
 .formula { margin: 1em 0; }
