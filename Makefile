@@ -51,8 +51,8 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 pdf: book browser ## every chapter and the whole book as PDF, in _build/pdf
 	$(call step,PDF,$(BIN)/python book/tools/pdf.py,It prints the pages of make book with Chromium.)
 
-epub: book ## the book without its API as EPUB, in _build/epub
-	$(call step,EPUB,$(BIN)/python book/tools/epub.py,It makes one file of the pages of make book.)
+epub: book ## the book without its API as EPUB, one file a language, in _build/epub
+	$(call step,EPUB,$(BIN)/python book/tools/epub.py,It makes a file a language of the pages of make book.)
 
 release: pdf epub ## wheel, source, site, PDF, EPUB and cards of a release, in _build/release
 	$(call step,Release,$(BIN)/python book/tools/release.py build,See above.)

@@ -30,6 +30,11 @@ def pages(root: Path) -> list[Path]:
     return found
 
 
+def in_api(page: Path) -> bool:
+    """Tell whether a page is one of the API, to look up in on the site, not to read in a book."""
+    return page.parent.name == "api"
+
+
 def successor(chapter: Path) -> Path | None:
     """Return the page to which the last cell of a chapter sends its reader."""
     last = nbformat.read(chapter, as_version=4).cells[-1]

@@ -1,8 +1,8 @@
-"""EPUB 3 of the site: one file for a phone or an e-reader: `make epub`.
+"""EPUB 3 of the site: one file a language, for a phone or an e-reader: `make epub`.
 
 The pages of the built site in the order of _toc.yml, without those of the API, become XHTML:
 formulas stay MathML, figures SVG or PNG, folded answers stand open, nothing runs. Links between
-pages stay inside the book, all others lead to the site. Written into _build/epub/kdlearn.epub.
+pages stay inside the book, all others lead to the site. Written into _build/epub.
 
 No library makes it. What EPUB asks for beside the pages is three small files; ebooklib is under
 the AGPL, and pandoc would read the pages anew and write formulas of its own.
@@ -22,20 +22,26 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
+import catalogs
+import chinese
 import contents
+import interface
 import repository
 import svg
 import yaml
 from bs4 import BeautifulSoup
+from interface import _
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build/html"
-TARGET = ROOT / "_build/epub/kdlearn.epub"
+TARGET = ROOT / "_build/epub"
 # What only works on the site, as in print.
 LEFT_OUT = (
     ".headerlink, .clock, .run-it, .set-up, .copy, .thumb, .kd-controls, .bet-form, "
     "script, style, form"
 )
+# What is English on every page: code and what it printed, sources, the names of terms.
+IN_ENGLISH = "pre, .output, .citation, .glossary dt"
 FIGURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 MATHML = "http://www.w3.org/1998/Math/MathML"
 COLORS = {variable: color for color, variable in svg.VARIABLES.items()}
@@ -58,16 +64,23 @@ td p, th p, li > p { margin: 0; }
 .number { text-align: right; }
 .callout, .bet, .fold, .drill-card { border-left: 3px solid #858a92; padding-left: 0.8em; }
 .callout, .bet, .fold, .drill-card { margin: 1em 0; }
+.drill-card, .drill-card b { display: block; }
 .callout-title, .summary, .k, .kn { font-weight: bold; }
 .c1 { font-style: italic; }
 .formula { margin: 1em 0; }
 .formula, .scroll, .output { overflow-x: auto; }
 .external, code { overflow-wrap: anywhere; }
+body:lang(zh) { line-height: 1.75; }
+h1:lang(zh), h2:lang(zh), h3:lang(zh), h4:lang(zh) { font-family: sans-serif; }
+.summary:lang(zh), .callout-title:lang(zh), th:lang(zh) { font-family: sans-serif; }
+em:lang(zh), i:lang(zh) { font-style: normal; font-weight: bold; }
+td:lang(zh) { min-width: 3em; }
+.in-english { font-size: 0.7em; margin-left: 0.25em; vertical-align: 0.35em; white-space: nowrap; }
 """
 PAGE = """\
 <?xml version="1.0" encoding="utf-8"?>
 <!DOCTYPE html>
-<html xmlns="http://www.w3.org/1999/xhtml" lang="en" xml:lang="en"
+<html xmlns="http://www.w3.org/1999/xhtml" lang="{language}" xml:lang="{language}"
  xmlns:epub="http://www.idpf.org/2007/ops">
 <head>
 <meta charset="utf-8"/>
@@ -89,13 +102,14 @@ CONTAINER = """\
 """
 PACKAGE = """\
 <?xml version="1.0" encoding="utf-8"?>
-<package xmlns="http://www.idpf.org/2007/opf" version="3.0" xml:lang="en" unique-identifier="id">
+<package xmlns="http://www.idpf.org/2007/opf" version="3.0" xml:lang="{language}"
+ unique-identifier="id">
 <metadata xmlns:dc="http://purl.org/dc/elements/1.1/">
 <dc:identifier id="id">{identifier}</dc:identifier>
 <dc:title>{title}</dc:title>
-<dc:creator>{author}</dc:creator>
-<dc:language>en</dc:language>
-<dc:rights>Text and figures: CC BY 4.0, code: MIT</dc:rights>
+<dc:creator xml:lang="en">{author}</dc:creator>
+<dc:language>{language}</dc:language>
+<dc:rights>{rights}</dc:rights>
 <meta property="dcterms:modified">{modified}</meta>
 <meta property="schema:accessMode">textual</meta>
 <meta property="schema:accessMode">visual</meta>
@@ -104,7 +118,7 @@ PACKAGE = """\
 <meta property="schema:accessibilityFeature">MathML</meta>
 <meta property="schema:accessibilityFeature">tableOfContents</meta>
 <meta property="schema:accessibilityHazard">none</meta>
-<meta property="schema:accessibilitySummary">Formulas are MathML, figures have a text.</meta>
+<meta property="schema:accessibilitySummary">{accessibility}</meta>
 </metadata>
 <manifest>
 {manifest}
@@ -114,6 +128,27 @@ PACKAGE = """\
 </spine>
 </package>
 """
+
+
+@dataclass(frozen=True)
+class Book:
+    """A book to make: its file, its sources, its folder in the site, its language as in gettext."""
+
+    file: str
+    sources: Path
+    folder: str
+    locale: str
+
+    @property
+    def language(self) -> str:
+        """Return the language as XHTML names it."""
+        return self.locale.replace("_", "-")
+
+
+BOOKS = (
+    Book("kdlearn.epub", ROOT, "", interface.ENGLISH),
+    Book("kdlearn-zh.epub", chinese.TREE, "zh/", catalogs.LANGUAGE),
+)
 
 
 @dataclass(frozen=True)
@@ -147,12 +182,13 @@ def figure(source: str) -> str:
     return VARIABLE.sub(lambda match: COLORS.get(match[0], "#000000"), source)
 
 
-def article(html: str, name: str, inside: set[str], site: str) -> Page:
-    """Return a page of the site as a page of the book.
+def article(html: str, name: str, language: str, inside: set[str], site: str) -> Page:
+    """Return a page of the site as a page of the book, where it keeps its place.
 
     Args:
         html: the page.
         name: its place in the site, such as book/index.html.
+        language: its language.
         inside: the places of all pages of the book.
         site: the public address of the site, for links to what is not in the book.
     """
@@ -180,6 +216,10 @@ def article(html: str, name: str, inside: set[str], site: str) -> Page:
     for tag in body.find_all(True):
         for attribute in ("tabindex", "valign", "download"):
             del tag[attribute]
+    for part in body.select(IN_ENGLISH) if language != interface.ENGLISH else []:
+        part["lang"] = interface.ENGLISH
+    for part in body.select("[lang]"):
+        part["xml:lang"] = part["lang"]
     files = set()
     for image in body.select("img[src]"):
         files.add(normpath(join(dirname(name), str(image["src"]).partition("?")[0])))
@@ -189,9 +229,10 @@ def article(html: str, name: str, inside: set[str], site: str) -> Page:
         r'<i data-figure="(\d+)"></i>', lambda match: figures[int(match[1])], body.decode()
     )
     title = " ".join(body.h1.get_text().split())
-    up = "../" * name.count("/")
-    name = name.removesuffix(".html") + ".xhtml"
-    return Page(name, title, PAGE.format(title=escape(title), up=up, body=text), frozenset(files))
+    text = PAGE.format(
+        language=language, title=escape(title), up="../" * name.count("/"), body=text
+    )
+    return Page(name.removesuffix(".html") + ".xhtml", title, text, frozenset(files))
 
 
 def address(href: str, name: str, inside: set[str], site: str) -> str:
@@ -213,9 +254,9 @@ def address(href: str, name: str, inside: set[str], site: str) -> str:
     return relpath(path, dirname(name)).removesuffix(".html") + f".xhtml{anchor}"
 
 
-def navigation(root: Path, pages: dict[str, Page], title: str) -> str:
+def navigation(book: Book, pages: dict[str, Page]) -> str:
     """Return the list of contents: the first page, and the parts with their chapters."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    toc = yaml.safe_load((book.sources / "_toc.yml").read_text(encoding="utf-8"))
 
     def entries(listed: list[dict[str, Any]]) -> str:
         """Return the pages of a list of _toc.yml, with those below each."""
@@ -235,13 +276,14 @@ def navigation(root: Path, pages: dict[str, Page], title: str) -> str:
     ]
     first = pages[toc["root"]]
     listed = "\n".join([f'<li><a href="{first.name}">{escape(first.title)}</a></li>', *parts])
+    title = _("Contents")
     body = f'<nav epub:type="toc"><h1>{title}</h1><ol>\n{listed}\n</ol></nav>'
-    return PAGE.format(title=escape(title), up="", body=body)
+    return PAGE.format(language=book.language, title=title, up="", body=body)
 
 
-def package(pages: list[Page], files: list[str], modified: datetime) -> str:
+def package(book: Book, pages: list[Page], files: list[str], modified: datetime) -> str:
     """Return the description of the book: what it is, what it holds, in which order."""
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((book.sources / "_config.yml").read_text(encoding="utf-8"))
     items = [
         '<item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>',
         '<item id="style" href="style.css" media-type="text/css"/>',
@@ -254,52 +296,59 @@ def package(pages: list[Page], files: list[str], modified: datetime) -> str:
         kind = f'media-type="{mimetypes.guess_type(file)[0]}"'
         items.append(f'<item id="f{number}" href="{file}" {kind}/>')
     return PACKAGE.format(
-        identifier=repository.read_address().pages,
+        identifier=repository.read_address().pages + book.folder,
+        language=book.language,
         title=escape(config["title"]),
         author=escape(config["author"]),
+        rights=_("Text and figures: CC BY 4.0, code: MIT"),
+        accessibility=_("Formulas are MathML, figures have a text."),
         modified=modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
         manifest="\n".join(items),
         spine="\n".join(f'<itemref idref="p{number}"/>' for number in range(len(pages))),
     )
 
 
-def write(site: Path, target: Path) -> None:
-    """Write the book of a built site."""
+def write(book: Book, site: Path, target: Path) -> None:
+    """Write a book of a built site."""
+    interface.speak(book.locale, catalogs.texts(catalogs.SITE, book.locale))
     names = [
-        path.relative_to(ROOT).with_suffix("").as_posix()
-        for path in contents.pages(ROOT)
-        if "api" not in path.parts
+        path.relative_to(book.sources).with_suffix("").as_posix()
+        for path in contents.pages(book.sources)
+        if not contents.in_api(path)
     ]
-    inside = {f"{name}.html" for name in names}
+    places = {name: f"{book.folder}{name}.html" for name in names}
+    inside = set(places.values())
     public = repository.read_address().pages
     pages = {}
-    for name in names:
-        html = (site / f"{name}.html").read_text(encoding="utf-8")
-        pages[name] = article(html, f"{name}.html", inside, public)
+    for name, place in places.items():
+        html = (site / place).read_text(encoding="utf-8")
+        pages[name] = article(html, place, book.language, inside, public)
         ElementTree.fromstring(pages[name].text)  # what is not well-formed stops here
     files = sorted({file for page in pages.values() for file in page.files})
-    built = datetime.fromtimestamp((site / "book/index.html").stat().st_mtime, UTC)
+    built = datetime.fromtimestamp((site / places["book/index"]).stat().st_mtime, UTC)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as book:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
         # First and not packed: so a reader knows the format by the first bytes.
-        book.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
-        book.writestr("META-INF/container.xml", CONTAINER)
-        book.writestr("EPUB/package.opf", package([*pages.values()], files, built))
-        book.writestr("EPUB/nav.xhtml", navigation(ROOT, pages, "Contents"))
-        book.writestr("EPUB/style.css", STYLE)
+        packed.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
+        packed.writestr("META-INF/container.xml", CONTAINER)
+        packed.writestr("EPUB/package.opf", package(book, [*pages.values()], files, built))
+        packed.writestr("EPUB/nav.xhtml", navigation(book, pages))
+        packed.writestr("EPUB/style.css", STYLE)
         for page in pages.values():
-            book.writestr(f"EPUB/{page.name}", page.text)
+            packed.writestr(f"EPUB/{page.name}", page.text)
         for file in files:
-            book.write(site / file, f"EPUB/{file}")
+            packed.write(site / file, f"EPUB/{file}")
 
 
 def main() -> int:
-    """Write the book beside the site."""
-    if not SITE.exists():
+    """Write the books beside the site."""
+    if not all((SITE / book.folder).exists() and book.sources.exists() for book in BOOKS):
         print("there is no site: make book")
         return 1
-    write(SITE, TARGET)
-    print(f"{TARGET.relative_to(ROOT)}: {TARGET.stat().st_size / 1e6:.1f} MB")
+    for book in BOOKS:
+        target = TARGET / book.file
+        write(book, SITE, target)
+        print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1e6:.1f} MB", flush=True)
     return 0
 
 

@@ -41,7 +41,7 @@ def printed(page: Page, names: list[str], site: Path, target: Path) -> PdfWriter
             footer_template=FOOT,
             print_background=True,
         )
-        if "/api/" not in name:
+        if not contents.in_api(Path(name)):
             book.append(file, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
         print(file.relative_to(ROOT), flush=True)
     return book

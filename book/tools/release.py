@@ -1,8 +1,8 @@
 """What a release consists of, and a try of it: `make release`, `make try`.
 
-_build/release gets the wheel, the source, the site as a zip, the book as PDF in both languages and
-as EPUB, and the deck of cards; `try` installs wheel and source, each alone in an empty environment,
-and uses them.
+_build/release gets the wheel, the source, the site as a zip, the book as PDF and as EPUB, each in
+both languages, and the deck of cards; `try` installs wheel and source, each alone in an empty
+environment, and uses them.
 """
 
 import os
@@ -15,8 +15,7 @@ from pathlib import Path
 import kdlearn
 
 ROOT = Path(__file__).resolve().parents[2]
-SITE, PDF, TARGET = (ROOT / "_build" / name for name in ("html", "pdf", "release"))
-EPUB = ROOT / "_build/epub/kdlearn.epub"
+SITE, PDF, EPUB, TARGET = (ROOT / "_build" / name for name in ("html", "pdf", "epub", "release"))
 DECK = SITE / "book/interview/kdlearn.apkg"
 # What a user does first: each must end well, in a folder of its own, without the repository.
 USES = (
@@ -37,7 +36,7 @@ def build() -> None:
     shutil.make_archive(f"{name}-site", "zip", SITE)
     for language in ("", "-zh"):
         shutil.copy(PDF / f"kdlearn{language}.pdf", f"{name}-book{language}.pdf")
-    shutil.copy(EPUB, f"{name}-book.epub")
+        shutil.copy(EPUB / f"kdlearn{language}.epub", f"{name}-book{language}.epub")
     shutil.copy(DECK, f"{name}-cards.apkg")
     for file in sorted(TARGET.iterdir()):
         print(f"{file.stat().st_size / 1e6:8.1f} MB  {file.relative_to(ROOT)}")

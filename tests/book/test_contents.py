@@ -116,3 +116,16 @@ def test_another_order_of_the_contents_asks_for_another_next(book: Path) -> None
         "book/part/one.ipynb",
         "a",
     ]
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("/api/book/reference/api/losses.md", True),
+        ("reference/api/losses", True),
+        ("/api/book/reference/conventions.md", False),
+        ("/home/book/references.md", False),
+    ],
+)
+def test_a_page_of_the_api_is_told_by_its_folder(page: str, told: bool) -> None:
+    assert contents.in_api(Path(page)) == told

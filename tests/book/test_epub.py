@@ -1,4 +1,4 @@
-"""The EPUB of the built site, as a reading system opens it."""
+"""The EPUB of the built site in each language, as a reading system opens it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,43 @@ from posixpath import dirname, join, normpath
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
+import catalogs
 import contents
 import epub
+import interface
 import pytest
 import repository
+import yaml
+from bs4 import BeautifulSoup
 
+from kdlearn.interview import questions_folder, read_bank
 from tests.book.built_site import NO_SITE, ROOT, SITE, pages
 
 built = pytest.mark.skipif(not pages(), reason=NO_SITE)
 XHTML = "{http://www.w3.org/1999/xhtml}"
 OPF = "{http://www.idpf.org/2007/opf}"
+DC = "{http://purl.org/dc/elements/1.1/}"
+XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+HAN = re.compile("[\u4e00-\u9fff]")
 OPENED = {
     "svg": "{http://www.w3.org/2000/svg}svg",
     "mathml": "{http://www.w3.org/1998/Math/MathML}math",
 }
 
 
+@pytest.fixture(scope="module", params=epub.BOOKS, ids=lambda made: made.file)
+def made(request: pytest.FixtureRequest) -> epub.Book:
+    found: epub.Book = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    target = tmp_path_factory.mktemp("epub") / "kdlearn.epub"
-    epub.write(SITE, target)
+def book(made: epub.Book, tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    target = tmp_path_factory.mktemp("epub") / made.file
+    try:
+        epub.write(made, SITE, target)
+    finally:
+        interface.speak(interface.ENGLISH, {})
     with zipfile.ZipFile(target) as opened:
         yield opened
 
@@ -51,6 +68,16 @@ def package(book: zipfile.ZipFile) -> ElementTree.Element:
 
 def ids(page: ElementTree.Element) -> list[str]:
     return [element.attrib["id"] for element in page.iter() if "id" in element.attrib]
+
+
+def spoken(
+    element: ElementTree.Element, around: str = ""
+) -> Iterator[tuple[ElementTree.Element, str]]:
+    """Every element, with the language in which it stands."""
+    language = element.get(XML_LANG, around)
+    yield element, language
+    for part in element:
+        yield from spoken(part, language)
 
 
 @built
@@ -86,19 +113,68 @@ def test_the_manifest_names_each_file_once_with_what_it_needs(
 
 @built
 def test_the_contents_lead_through_the_pages_in_the_order_of_the_book(
-    package: ElementTree.Element, parsed: dict[str, ElementTree.Element]
+    made: epub.Book, package: ElementTree.Element, parsed: dict[str, ElementTree.Element]
 ) -> None:
     places = {item.attrib["id"]: item.attrib["href"] for item in package.iter(f"{OPF}item")}
     spine = [places[item.attrib["idref"]] for item in package.iter(f"{OPF}itemref")]
+    names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in contents.pages(ROOT)]
     expected = [
-        path.relative_to(ROOT).with_suffix(".xhtml").as_posix()
-        for path in contents.pages(ROOT)
-        if "book/reference/api" not in path.as_posix()
+        f"{made.folder}{name}.xhtml"
+        for name in names
+        if (SITE / made.folder / f"{name}.html").exists() and "book/reference/api" not in name
     ]
     assert spine == expected
-    assert [link.attrib["href"] for link in parsed["nav.xhtml"].iter(f"{XHTML}a")] == expected
-    parts = re.findall(r"caption: (.+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    folder = f"{made.folder}book/interview/questions"
+    for question in read_bank(questions_folder()):
+        assert f"{folder}/{question.head.id}.xhtml" in spine
+    listed = list(parsed["nav.xhtml"].iter(f"{XHTML}a"))
+    assert [link.attrib["href"] for link in listed] == expected
+    for link in listed:
+        assert link.text == parsed[link.attrib["href"]].findtext(f".//{XHTML}title")
+
+
+@built
+def test_title_and_parts_are_those_of_the_site(
+    made: epub.Book, package: ElementTree.Element, parsed: dict[str, ElementTree.Element]
+) -> None:
+    html = (SITE / made.folder / "book/index.html").read_text(encoding="utf-8")
+    site = BeautifulSoup(html, "html.parser")
+    parts = [part.get_text() for part in site.select("#chapters .caption-text")]
     assert [part.text for part in parsed["nav.xhtml"].iter(f"{XHTML}span")] == parts
+    title = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
+    chinese = catalogs.texts(catalogs.SITE)[title]
+    assert package.findtext(f".//{DC}title") == (chinese if made.folder else title)
+
+
+@built
+def test_the_book_and_its_parts_say_their_language(
+    made: epub.Book, package: ElementTree.Element, parsed: dict[str, ElementTree.Element]
+) -> None:
+    site = BeautifulSoup((SITE / made.folder / "book/index.html").read_bytes(), "html.parser")
+    assert site.html is not None
+    language = site.html["lang"]
+    assert [x.text for x in package.iter(f"{DC}language")] == [language]
+    assert package.attrib[XML_LANG] == language
+    for name, page in parsed.items():
+        assert page.attrib["lang"] == language
+        for element in page.iter():
+            assert element.get("lang") == element.get(XML_LANG), name
+        heading = page.find(f".//{XHTML}h1")
+        assert heading is not None
+        assert bool(HAN.search("".join(heading.itertext()))) == (language == "zh-CN"), name
+
+
+@built
+def test_code_and_sources_are_marked_as_english_and_nothing_chinese_is_in_the_chinese_book(
+    made: epub.Book, parsed: dict[str, ElementTree.Element]
+) -> None:
+    for name, page in parsed.items():
+        for element, language in spoken(page):
+            if made.folder and HAN.search(element.text or ""):
+                assert language.startswith("zh"), (name, element.text)
+            tag, kind = element.tag.removeprefix(XHTML), element.get("class")
+            if tag in ("pre", "dt") or kind == "citation":
+                assert language == "en", (name, tag)
 
 
 @built
@@ -106,6 +182,7 @@ def test_every_link_leads_to_a_place_of_the_book_or_to_an_address(
     book: zipfile.ZipFile, parsed: dict[str, ElementTree.Element]
 ) -> None:
     public = repository.read_address().pages
+    inside = {f"{name.removesuffix('.xhtml')}.html" for name in parsed}
     anchors = {name: set(ids(page)) for name, page in parsed.items()}
     broken = []
     for name, page in parsed.items():
@@ -115,7 +192,8 @@ def test_every_link_leads_to_a_place_of_the_book_or_to_an_address(
             path = normpath(join(dirname(name), unquote(parts.path))) if parts.path else name
             if link.startswith(public):
                 # What the book lacks is on the site.
-                there = (SITE / unquote(urlsplit(link.removeprefix(public)).path)).exists()
+                path = unquote(urlsplit(link.removeprefix(public)).path)
+                there = (SITE / path).exists() and path not in inside
             elif parts.scheme:
                 there = parts.scheme in ("http", "https")
             elif path in parsed:
@@ -156,7 +234,8 @@ def test_a_page_keeps_its_figure_its_formula_and_its_folded_answer() -> None:
     <svg viewBox="0 0 1 1"><image xlink:href="data:image/png;base64,AA"/></svg>
     <math><mspace width="1em"></mspace></math><a href="../c.zip">c</a><a href="b.html?x#y">b</a>
     <img src="../_images/d.png?1" alt="d"><script>run()</script></article></body>"""
-    page = epub.article(html, "book/a.html", {"book/a.html", "book/b.html"}, "https://s.org/")
+    inside = {"book/a.html", "book/b.html"}
+    page = epub.article(html, "book/a.html", "en", inside, "https://s.org/")
     assert (page.name, page.title) == ("book/a.xhtml", "A & B")
     assert page.files == {"_images/d.png"}
     assert page.properties() == "mathml svg"
@@ -166,6 +245,20 @@ def test_a_page_keeps_its_figure_its_formula_and_its_folded_answer() -> None:
     (drawn,) = root.iter(OPENED["svg"])
     assert drawn.attrib["viewBox"] == "0 0 1 1"
     assert "Because" in "".join(root.itertext()) and "run()" not in page.text
+
+
+def test_a_chinese_page_leads_to_chinese_pages_to_english_ones_and_keeps_what_is_english() -> None:
+    html = """<body><article><h1>甲</h1><p lang="en">A</p><pre>a()</pre><p><code>a</code></p>
+    <a href="../b/c.html#d">丙</a><a href="../../../book/b/e.html#f" hreflang="en">戊</a>
+    <img src="../../../_static/g.png" alt="己"></article></body>"""
+    inside = {"zh/book/a/a.html", "zh/book/b/c.html"}
+    page = epub.article(html, "zh/book/a/a.html", "zh-CN", inside, "https://s.org/")
+    assert (page.name, page.files) == ("zh/book/a/a.xhtml", {"_static/g.png"})
+    root = ElementTree.fromstring(page.text)
+    said = {x.tag.removeprefix(XHTML): x.get(XML_LANG) for x in root.iter() if x.get(XML_LANG)}
+    assert said == {"html": "zh-CN", "p": "en", "pre": "en"}
+    links = [x.attrib["href"] for x in root.iter(f"{XHTML}a")]
+    assert links == ["../b/c.xhtml#d", "https://s.org/book/b/e.html#f"]
 
 
 def test_without_a_site_it_says_how_to_make_one(
