@@ -112,7 +112,12 @@ def page(question: Question) -> str:
     lines.append(rubric)
     lines.append("\n".join(f"{n}. {text}" for n, text in enumerate(question.rubric, 1)))
     for part in SPOKEN if english() else ():
-        lines += [f"## {part}", '<div lang="zh">', question.parts[part], "</div>"]
+        lines += [
+            f'## <span lang="zh">{part}</span>',
+            '<div lang="zh">',
+            question.parts[part],
+            "</div>",
+        ]
     lines += [practice, f"- [](../../{chapter_file(question.head.chapter)})"]
     if question.head.drill:
         lines.append(f":::{{drill}} {question.head.drill}\n:::")
