@@ -180,6 +180,7 @@ def image_jobs() -> dict[str, Job]:
         "pkt_loss": loss_job(losses.pkt_loss, embeddings),
         "correlation_congruence_loss": loss_job(losses.correlation_congruence_loss, embeddings),
         "contrastive_loss": loss_job(losses.contrastive_loss, embeddings),
+        "crd_loss, 16,384 of 50,000": loss_job(remembered(50_000, 16_384), embeddings),
         "nst_loss, 64 x 32 x 32": loss_job(losses.nst_loss, wide),
         "fsp_loss, 64 x 32 x 32": loss_job(flow(losses.fsp_loss), wide),
         "VIDLoss, group 2, with its network": loss_job(vid, groups[1]),
@@ -190,6 +191,12 @@ def image_jobs() -> dict[str, Job]:
 def with_labels(loss: Callable[..., Tensor], labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss that reads labels, as one of two tensors."""
     return lambda student, teacher: loss(student, teacher, labels)
+
+
+def remembered(samples: int, negatives: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """One half of CRD, with a memory of its own in place of the teacher's batch."""
+    memory, places = torch.randn(samples, 128), torch.randint(samples, (BATCH, 1 + negatives))
+    return lambda student, teacher: losses.crd_loss(student, memory, places, normalizer=3.0)
 
 
 def two_heads(loss: Callable[..., Tensor], labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """Student, teacher and the terms between them: distiller, taps, projectors, attention layers."""
 
 from kdlearn.distill.attention_layers import attention_layers
+from kdlearn.distill.crd import CRDLoss, crd_term
 from kdlearn.distill.distiller import DistillationLoss, Distiller
 from kdlearn.distill.ensemble import Ensemble
 from kdlearn.distill.outputs import Keep, Outputs, Want
@@ -18,6 +19,7 @@ from kdlearn.distill.terms import (
 )
 
 __all__ = [
+    "CRDLoss",
     "ConvProjector",
     "DistillationLoss",
     "Distiller",
@@ -33,6 +35,7 @@ __all__ = [
     "Term",
     "Want",
     "attention_layers",
+    "crd_term",
     "label_cross_entropy",
     "label_term",
     "layer_term",

@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from kdlearn.data import Split, Splits, mnist5k
 from kdlearn.distill import (
     ConvProjector,
+    CRDLoss,
     Distiller,
     LinearProjector,
     Outputs,
     Taps,
     Term,
+    crd_term,
     label_term,
     layer_term,
     logit_term,
@@ -173,8 +175,8 @@ class Feature:
     projector: Callable[[int, int], nn.Module] | None = None
     joint: bool = False
 
-    def terms(self, weight: float, recipe: Recipe) -> list[Term]:
-        """Return the terms of the loss; projectors are new."""
+    def terms(self, weight: float, recipe: Recipe, labels: Tensor) -> list[Term]:
+        """Return the terms of the loss; projectors are new, and labels are not read."""
 
         def loss_of(*layers: str) -> Callable[..., Tensor]:
             if self.projector is None:
@@ -199,8 +201,19 @@ class Feature:
         return [Term("flow", weight, loss_of(*self.layers), together, layers)]
 
 
+class Remembered:
+    """CRD on the pooled group 3, with negatives that are as large a share of the data as theirs."""
+
+    def terms(self, weight: float, recipe: Recipe, labels: Tensor) -> list[Term]:
+        """Return the term of the loss; embeddings and memories are new."""
+        layer, share = "flatten", 16384 / 50000
+        student, teacher = (CHANNELS[layer] * width for width in (recipe.student, recipe.teacher))
+        loss = CRDLoss(student, teacher, labels, negatives=int(share * len(labels)))
+        return [crd_term("crd", loss, layer, layer, weight)]
+
+
 EMBEDDING = ("flatten",)
-FEATURES = {
+FEATURES: dict[str, Feature | Remembered] = {
     "hint": Feature(hint_loss, projector=ConvProjector),
     "AT": Feature(attention_transfer_loss),
     "NST": Feature(nst_loss),
@@ -209,6 +222,7 @@ FEATURES = {
     "RKD": Feature(rkd_loss, EMBEDDING),
     "PKT": Feature(pkt_loss, EMBEDDING),
     "contrastive": Feature(contrastive_loss, EMBEDDING, LinearProjector),
+    "CRD": Remembered(),
 }
 TRIALS = {
     "labels": (0.01, 0.02, 0.04),
@@ -221,6 +235,7 @@ TRIALS = {
     "RKD": (1.0, 5.0, 25.0),
     "PKT": (4000.0, 20000.0, 100000.0),
     "contrastive": (0.16, 0.8, 4.0),
+    "CRD": (0.16, 0.8, 4.0),
 }
 
 
@@ -235,19 +250,19 @@ class Method:
         rate: peak of the learning rate; None for that of the recipe.
     """
 
-    feature: Feature | None = None
+    feature: Feature | Remembered | None = None
     weight: float = 0.0
     temperature: float | None = None
     rate: float | None = None
 
-    def terms(self, recipe: Recipe) -> list[Term]:
-        """Return the terms of the loss; projectors are new."""
+    def terms(self, recipe: Recipe, labels: Tensor) -> list[Term]:
+        """Return the terms of the loss for training data with these labels; projectors are new."""
         terms = [label_term()]
         if self.temperature is not None:
             soft = partial(soft_target_loss, temperature=self.temperature)
             share = recipe.soft_targets
             terms = [label_term(1 - share), logit_term("soft_targets", soft, share)]
-        return terms + (self.feature.terms(self.weight, recipe) if self.feature else [])
+        return terms + (self.feature.terms(self.weight, recipe, labels) if self.feature else [])
 
 
 def _methods() -> dict[str, Method]:
@@ -261,9 +276,12 @@ def _methods() -> dict[str, Method]:
     weight = TRIALS["hint"][1]
     for name, projector in (("MLP", mlp_projector), ("frozen", frozen_projector)):
         methods[f"hint, {name} projector"] = Method(Feature(hint_loss, projector=projector), weight)
-    for name in ("hint", "AT"):
+    for name, loss, of in (
+        ("hint", hint_loss, ConvProjector),
+        ("AT", attention_transfer_loss, None),
+    ):
         for group in ("group1", "group2", "group3"):
-            feature = Feature(FEATURES[name].loss, (group,), FEATURES[name].projector)
+            feature = Feature(loss, (group,), of)
             methods[f"{name}, {group}"] = Method(feature, TRIALS[name][1])
     return methods
 
@@ -311,7 +329,10 @@ def train_student(bench: Bench[Recipe], method: Method) -> nn.Module:
     """Train a student with one method."""
     recipe = bench.recipe
     student = seeded(partial(network, recipe.student), bench.seed)
-    distiller = seeded(lambda: Distiller(student, bench.teacher, method.terms(recipe)), bench.seed)
+    labels = bench.images.labels
+    distiller = seeded(
+        lambda: Distiller(student, bench.teacher, method.terms(recipe, labels)), bench.seed
+    )
     fit(
         distiller,
         bench.images,

@@ -25,7 +25,7 @@ What every loss keeps, and its own page does not repeat:
 * **Softened, not dissolved.** A temperature from some 100 on in float32, some 2 million in float64,
   leaves only rounding to be compared: refused.
 * **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation
-  over the batch in :func:`dist_loss`, refuse a batch of one.
+  over the batch in :func:`dist_loss`, refuse a batch of one. :func:`crd_loss` has others in memory.
 * **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
   too, and their gradient is 0.
 * **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,
@@ -87,6 +87,7 @@ from kdlearn.losses.logits import (
 from kdlearn.losses.relations import (
     contrastive_loss,
     correlation_congruence_loss,
+    crd_loss,
     pkt_loss,
     rkd_angle_loss,
     rkd_distance_loss,
@@ -111,6 +112,7 @@ __all__ = [
     "binary_distillation_loss",
     "contrastive_loss",
     "correlation_congruence_loss",
+    "crd_loss",
     "cross_entropy",
     "deit_hard_loss",
     "deit_soft_loss",

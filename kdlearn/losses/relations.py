@@ -1,14 +1,19 @@
-"""Losses on relations between the samples of a batch; widths of student and teacher may differ."""
+"""Losses on relations between samples; widths of student and teacher may differ."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import (
+    check_device,
+    check_number,
     check_overflow,
     check_pair,
     check_same_shape,
     check_temperature,
+    checks_values,
     finite_or_refused,
 )
 from kdlearn.core.numerics import in_scale, matmul, unit, widen
@@ -230,9 +235,8 @@ def contrastive_loss(
 
     Convention
         Normalized: embeddings to L2 length 1, so scaling a sample changes nothing.
-        Negatives: the other samples of the batch. This is the idea of CRD without its memory
-            bank of thousands of negatives and its noise-contrastive estimate: other numbers, and
-            small batches make it weak.
+        Negatives: the other samples of the batch, few in a small one. :func:`crd_loss` is CRD
+            itself, with negatives from a memory and a noise-contrastive estimate: other numbers.
         Reduction: mean over samples and over both directions.
         Minimum: not 0 at equality; 0 is approached when positives and negatives part.
 
@@ -260,3 +264,89 @@ def contrastive_loss(
     cosines = matmul(unit(student, dim=1), unit(teacher, dim=1).T) / temperature
     own = torch.arange(len(cosines), device=cosines.device)
     return (F.cross_entropy(cosines, own) + F.cross_entropy(cosines.T, own)) / 2
+
+
+@finite_or_refused
+def crd_loss(
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    places: Tensor,
+    *,
+    normalizer: float,
+    temperature: float = 0.07,
+) -> Tensor:
+    r"""One half of CRD: tell your own teacher's embedding from K others out of a memory.
+
+    .. math:: L = -\frac{1}{B} \sum_{i=1}^{B} \Bigl[ \log h_{i0} + \sum_{k=1}^{K} \log (1 - h_{ik})
+              \Bigr], \qquad h_{ik} = \frac{e^{\cos(s_i, t_{p_{ik}})/\tau}}
+              {e^{\cos(s_i, t_{p_{ik}})/\tau} + c K}
+
+    Convention
+        Normalized: embeddings to L2 length 1, so scaling a sample changes nothing.
+        Reduction: mean over samples; the 1 + K answers of a sample are a sum.
+        Constant: c is what :math:`e^{\cos/\tau}` is on average. In the paper, M samples in
+            memory, it is 1/M. The official code, by Z/M, takes the mean of the first batch, and so
+            does :class:`kdlearn.distill.CRDLoss`, which has the memories and the embeddings.
+        The other half has the roles changed: the teacher's embeddings against the student's memory.
+        Minimum: not 0 at equality; 0 is approached when positives and negatives part.
+
+    Args:
+        student_embeddings: shape (B, D).
+        teacher_embeddings: the memory, one for each sample of the training data, shape (M, D).
+        places: rows of the memory, int64, shape (B, 1 + K): the sample's own, then K others.
+        normalizer: c, positive.
+        temperature: tau, positive.
+
+    Raises:
+        ValueError: a place is no row of the memory.
+
+    Source: Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020,
+        section 3. RepDistiller: this number up to its 1e-7 in denominators, K = 16384; the two
+        halves are added, weight 0.8.
+
+    Example:
+        >>> memory, places = torch.eye(3), torch.tensor([[0, 1, 2], [1, 0, 2]])
+        >>> loss = crd_loss(memory[:2], memory, places, normalizer=1.0, temperature=1.0)
+        >>> round(loss.item(), 4)  # -log(e / (e + 2)) - 2 log(2 / (1 + 2))
+        1.3624
+    """
+    check_temperature(temperature)
+    check_number(normalizer, "normalizer")
+    if not 0 < normalizer < math.inf:
+        raise ValueError(
+            f"normalizer is {normalizer}: expected a positive finite number, the mean of "
+            "exp(cosine / temperature) over a first batch."
+        )
+    check_pair(student_embeddings, teacher_embeddings, "embeddings")
+    _check_places(student_embeddings, teacher_embeddings, places)
+    student = unit(widen(student_embeddings), dim=1)
+    teacher = unit(widen(teacher_embeddings.detach()), dim=1)
+    cosines = matmul(student, teacher.T).gather(1, places)
+    # The critic is a sigmoid, which knows its logarithm also where it is 0 or 1.
+    scores = cosines / temperature - math.log(normalizer * (places.shape[1] - 1))
+    return -(F.logsigmoid(scores[:, 0]) + F.logsigmoid(-scores[:, 1:]).sum(1)).mean()
+
+
+def _check_places(student: Tensor, teacher: Tensor, places: Tensor) -> None:
+    shapes = f"student embeddings have shape {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+    if student.dim() != 2 or teacher.dim() != 2 or student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f"{shapes}: give (batch, width) and (memory, width) of one width, e.g. through "
+            "projectors.LinearProjector."
+        )
+    if not isinstance(places, Tensor) or places.dtype != torch.int64:
+        given = places.dtype if isinstance(places, Tensor) else type(places).__name__
+        raise TypeError(f"places must be a tensor of torch.int64, got {given}.")
+    if places.dim() != 2 or len(places) != len(student) or places.shape[1] < 2:
+        raise ValueError(
+            f"{shapes} and places {tuple(places.shape)}: give (batch, 1 + negatives), the sample's "
+            "own row of the memory first and at least one other."
+        )
+    check_device(places, teacher, "places", "teacher embeddings")
+    if checks_values():
+        lowest, highest = (int(bound) for bound in torch.aminmax(places))
+        if lowest < 0 or highest >= len(teacher):
+            raise ValueError(
+                f"{shapes} and places go from {lowest} to {highest}: each must be a row of the "
+                "teacher's."
+            )

@@ -32,8 +32,9 @@ def bench():
 
 def gradient(method, bench, layer):
     student = seeded(lambda: network(SHORT.student), 0)
-    terms = method.terms(SHORT)
-    loss = Distiller(student, bench.teacher, terms)(bench.images.images, bench.images.labels)
+    terms = method.terms(SHORT, bench.images.labels)
+    rows = torch.arange(len(bench.images))
+    loss = Distiller(student, bench.teacher, terms)(bench.images.images, bench.images.labels, rows)
     sum(part for name, part in loss.parts.items() if name != "labels").backward()
     return student.get_submodule(layer)[0].weight.grad
 
@@ -53,7 +54,7 @@ def test_a_loss_on_the_first_group_leaves_the_third_alone(bench):
 
 def test_a_frozen_projector_keeps_its_weights_and_a_trained_one_does_not(bench):
     def moved(name):
-        terms = METHODS[name].terms(SHORT)
+        terms = METHODS[name].terms(SHORT, bench.images.labels)
         distiller = Distiller(network(SHORT.student), bench.teacher, terms)
         before = [p.clone() for p in distiller.projectors.parameters()]
         loss = distiller(bench.images.images, bench.images.labels).total
@@ -78,6 +79,12 @@ def test_a_projected_pair_is_compared_behind_both_projectors():
     loss = Projected(fsp_loss, double, nn.Identity())
     assert loss(features, (2 * features[0], features[1])).item() == pytest.approx(0, abs=1e-10)
     assert Projected(hint_loss, double)(features[0], 2 * features[0]).item() == 0
+
+
+def test_the_memory_of_crd_has_a_row_for_each_canvas(bench):
+    [_, term] = METHODS["CRD 0.8"].terms(SHORT, bench.images.labels)
+    assert len(term.loss.student_memory) == len(bench.images) == 40
+    assert term.loss.negatives == 13  # of 16,384 beside 50,000
 
 
 def test_students_of_a_seed_start_alike_and_part(bench):

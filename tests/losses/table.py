@@ -81,6 +81,13 @@ def plain(name: str, **options) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda s, t: getattr(losses, name)(s, t, **options)
 
 
+def remembered(student: Tensor, teacher: Tensor) -> Tensor:
+    batch, others = len(student), max(len(student) - 1, 1)
+    step = torch.arange(1 + others, device=student.device)
+    places = (torch.arange(batch, device=student.device)[:, None] + step) % batch
+    return losses.crd_loss(student, teacher, places, normalizer=2.0, temperature=0.5)
+
+
 def fused(student: Tensor, teacher: Tensor) -> Tensor:
     head = torch.eye(student.shape[-1], dtype=student.dtype, device=student.device)
     return losses.linear_distillation_loss(student, head, teacher, chunk=3)
@@ -200,6 +207,13 @@ TABLE = {
         "embeddings",
         plain("contrastive_loss"),
         alone=False,
+        ignores="batch, both orders, scale",
+        sees="order, shift",
+        zero=False,
+    ),
+    "crd_loss": Spec(
+        "embeddings",
+        remembered,
         ignores="batch, both orders, scale",
         sees="order, shift",
         zero=False,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn import losses
+from kdlearn.distill import CRDLoss
 from kdlearn.losses.maps import activation_map
 
 DATA = Path(__file__).parent / "oracle"
@@ -358,12 +359,53 @@ def max_pooled_flow(x):
     return gap.norm(dim=1).sum() / len(gap)
 
 
-def noise_contrast(x):
-    scores, negatives = x["s"].squeeze(-1), 4
-    noise = negatives / 50
+def noise_contrast(x, samples=50):
+    scores = x["s"].squeeze(-1)
+    noise = (scores.shape[1] - 1) / samples
     positive = (scores[:, 0] / (scores[:, 0] + noise + 1e-7)).log().sum()
     negative = (noise / (scores[:, 1:] + noise + 1e-7)).log().sum()
     return -(positive + negative) / len(scores)
+
+
+def remembered_contrast(batches):
+    """CRD's two halves on the last of some batches: Z is of the first, rows move by a half."""
+
+    def formula(x):
+        memories, constants = {"s": x["v"], "t": x["u"]}, {}  # each side looks at the other's
+        for suffix in batches:
+            places, total = x["p" + suffix], 0
+            for side, memory in memories.items():
+                dots = (memory[places] * x[side + suffix][:, None]).sum(-1)
+                raised = (dots / 0.07).exp()
+                constants.setdefault(side, raised.detach().mean() * len(memory))
+                total = total + noise_contrast({"s": raised / constants[side]}, len(memory))
+            for side, other in (("s", "t"), ("t", "s")):
+                rows, moved = places[:, 0], memories[other].clone()
+                moved[rows] = unit((moved[rows] + x[side + suffix].detach()) / 2)
+                memories[other] = moved
+        return total
+
+    return formula
+
+
+def crd(batches):
+    """The module, with embeddings that change nothing and the stored places for its draws."""
+
+    def formula(x):
+        samples, width = x["u"].shape
+        loss = CRDLoss(width, width, torch.arange(samples), negatives=9, width=width).double()
+        for embed in (loss.embed_student, loss.embed_teacher):
+            embed.weight.data, embed.bias.data = torch.eye(width).double(), torch.zeros(width)
+            embed.double()
+        loss.student_memory.copy_(x["u"])
+        loss.teacher_memory.copy_(x["v"])
+        for suffix in batches:
+            places = x["p" + suffix]
+            loss._others = lambda rows, places=places: places[:, 1:]
+            value = loss(x["s" + suffix], x["t" + suffix], places[:, 0])
+        return value
+
+    return formula
 
 
 def without_negatives(scores):
@@ -451,6 +493,16 @@ DIFFERENCES: dict[str, Difference] = {
         noise_contrast,
         lambda x: losses.contrastive_loss(x["s"][:, :, 0], x["s"][:, :, 0].flip(0)),
     ),
+    "crd/first_batch": Difference(
+        "RepDistiller adds 1e-7 to the denominators of the critic",
+        remembered_contrast([""]),
+        crd([""]),
+    ),
+    "crd/second_batch": Difference(
+        "RepDistiller adds 1e-7 to the denominators of the critic",
+        remembered_contrast(["1", ""]),
+        crd(["1", ""]),
+    ),
     "textbrewer/att_mse/nomask": Difference(
         "without a mask TextBrewer sets every negative score to 0",
         positive_scores(as_is),
@@ -498,7 +550,7 @@ def assert_official(name: str, formula: Formula) -> None:
 def test_every_official_number_is_matched_or_explained():
     assert MATCHED.keys() | DIFFERENCES.keys() == CASES.keys()
     assert not MATCHED.keys() & DIFFERENCES.keys()
-    assert len(CASES) == 118
+    assert len(CASES) == 120
 
 
 @pytest.mark.parametrize("name", MATCHED)
@@ -523,6 +575,22 @@ def test_a_deliberate_difference_is_one(name):
 def test_the_authors_epsilon_moves_dist_by_one_in_ten_million():
     ours, _ = evaluate("dist/torchdistill/tau4", DIFFERENCES["dist/torchdistill/tau4"].ours)
     assert ours == pytest.approx(CASES["dist/torchdistill/tau4"]["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["crd/first_batch", "crd/second_batch"])
+def test_the_authors_epsilon_moves_crd_by_less_than_one_in_a_million(name):
+    ours, _ = evaluate(name, DIFFERENCES[name].ours)
+    assert ours == pytest.approx(CASES[name]["value"], rel=1e-6)
+
+
+def test_the_gradient_of_crd_reaches_the_student_as_in_the_official_code():
+    _, gradients = evaluate("crd/second_batch", DIFFERENCES["crd/second_batch"].ours)
+    case = CASES["crd/second_batch"]
+    official = torch.from_numpy(ARRAYS[case["gradients"]["s"]])
+    student = torch.from_numpy(ARRAYS[case["inputs"]["s"]])
+    # The length is fixed after the embedding in both, and the stored gradient is before that.
+    along = (official * student).sum(1, keepdim=True) * student
+    torch.testing.assert_close(gradients["s"], official - along, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [1, 3])

@@ -130,6 +130,63 @@ def test_contrast_has_the_temperature_of_crd():
     assert losses.contrastive_loss(student, teacher) == explicit
 
 
+@given(st.integers(1, 5), st.integers(1, 6), st.floats(0.05, 2), st.integers(0, 10**6))
+@few
+def test_crd_matches_the_critic_of_the_paper(batch, negatives, temperature, seed):
+    generator = torch.Generator().manual_seed(seed)
+    samples = 8
+    student = torch.randn(batch, 5, dtype=torch.float64, generator=generator)
+    memory = torch.randn(samples, 5, dtype=torch.float64, generator=generator)
+    places = torch.randint(samples, (batch, 1 + negatives), generator=generator)
+    cosines = unit_rows(student.numpy()) @ unit_rows(memory.numpy()).T
+    expected = 0.0
+    for cosine, row in zip(cosines, places.numpy(), strict=True):
+        raised = np.exp(cosine[row] / temperature)
+        critic = raised / (raised + negatives / samples)
+        expected -= np.log(critic[0]) + np.log(1 - critic[1:]).sum()
+    loss = losses.crd_loss(
+        student, memory, places, normalizer=1 / samples, temperature=temperature
+    ).item()
+    assert loss == pytest.approx(expected / batch, rel=1e-7, abs=1e-9)
+
+
+def test_a_critic_that_is_sure_keeps_its_gradient():
+    """A sigmoid of 100 is 1 in float32, and the logarithm of what is left of it is -100."""
+    student = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    places = torch.tensor([[0, 1]])
+    loss = losses.crd_loss(student, torch.eye(2).flip(0), places, normalizer=1.0, temperature=0.01)
+    loss.backward()
+    assert loss.item() == pytest.approx(100 + np.log(2), rel=1e-5)
+    assert student.grad[0, 1].item() == pytest.approx(-50, rel=1e-5)
+
+
+CROSSED = torch.tensor([[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("student", "memory", "places", "error", "message"),
+    [
+        ((2, 3), (4, 5), CROSSED, ValueError, r"\(2, 3\), teacher \(4, 5\): .* of one width"),
+        ((3,), (4, 3), CROSSED, ValueError, r"give \(batch, width\) and \(memory, width\)"),
+        ((2, 3), (4, 3), CROSSED.int(), TypeError, r"torch.int64, got torch.int32"),
+        ((2, 3), (4, 3), [[0, 1]], TypeError, r"torch.int64, got list"),
+        ((2, 3), (4, 3), CROSSED[:, :1], ValueError, r"first and at least one other"),
+        ((2, 3), (4, 3), CROSSED[:1], ValueError, r"give \(batch, 1 \+ negatives\)"),
+        ((2, 3), (4, 3), 4 * CROSSED, ValueError, r"places go from 0 to 4: each must be a row"),
+        ((2, 3), (4, 3), -CROSSED, ValueError, r"places go from -1 to 0"),
+    ],
+)
+def test_crd_refuses_places_that_are_none(student, memory, places, error, message):
+    with pytest.raises(error, match=message):
+        losses.crd_loss(torch.ones(student), torch.ones(memory), places, normalizer=1.0)
+
+
+@pytest.mark.parametrize("normalizer", [0, -1.0, float("inf"), float("nan")])
+def test_crd_refuses_a_mean_of_exponentials_that_is_none(normalizer):
+    with pytest.raises(ValueError, match=r"normalizer is .* expected a positive finite number"):
+        losses.crd_loss(torch.eye(2), torch.eye(2), CROSSED, normalizer=normalizer)
+
+
 ALL = [
     "similarity_preserving_loss",
     "rkd_distance_loss",

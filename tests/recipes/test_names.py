@@ -22,6 +22,7 @@ NOT_IN_A_RECIPE = {
     "sampled_reverse_kl": "tokens",
     "sequence_reverse_kl": "tokens",
     "standardize_logits": "logits",
+    "crd_loss": "places",
     "top_k_kl": "teacher_log_probs, teacher_indices",
 }
 # A layer of the network below whose output has the shape that a loss wants.

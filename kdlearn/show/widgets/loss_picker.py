@@ -16,6 +16,7 @@ HAVE = {
     "features": "features of a layer, of both",
     "same shape": "layers of equal shape, or a projector",
     "factors": "a paraphraser, trained before",
+    "memory": "an embedding of every sample, in memory",
     "image gradients": "gradients of the loss by the image",
     "batch": "one vector a sample, and 2 samples or more",
     "scores": "attention scores, with equal heads",
@@ -59,6 +60,7 @@ NEEDS = {
     "pkt_loss": "batch",
     "correlation_congruence_loss": "batch, same shape",
     "contrastive_loss": "batch, same shape",
+    "crd_loss": "batch, memory, same shape",
     "attention_score_loss": "scores",
     "attention_distribution_loss": "scores",
     "vit_attention_loss": "scores",
@@ -99,7 +101,7 @@ def loss_picker() -> HTMLFigure:
 
     Example:
         >>> loss_picker()
-        46 losses to choose from by what you have. With the teacher's logits, for the same classes; labels: soft_target_loss, distillation_loss, dkd_loss, ...
+        47 losses to choose from by what you have. With the teacher's logits, for the same classes; labels: soft_target_loss, distillation_loss, dkd_loss, ...
     """  # noqa: E501
     rows = [
         {

@@ -23,6 +23,7 @@ PARAMETERS = {
     "student_head": "heads",
     "teacher_indices": "stored",
     "tokens": "own text",
+    "places": "memory",
     "student_factors": "factors",
     "student_states": "states",
 }
