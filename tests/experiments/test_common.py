@@ -57,6 +57,14 @@ SHORT = {
         "checkpoints": 4,
         "held_out": 100,
     },
+    "specialists": {
+        "pool": 200,
+        "images": 40,
+        "batch_size": 16,
+        "teacher": 2,
+        "teacher_steps": 2,
+        "student_steps": 2,
+    },
     "subclasses": {"pool": 120, "images": 40, "teacher_epochs": 1, "student_epochs": 1},
     "subliminal": {"pool": 120, "teacher_steps": 3, "student_steps": 3},
     "text-drafts": {
