@@ -44,6 +44,8 @@ def printed(page: Page, names: list[str], site: Path, target: Path) -> PdfWriter
         if not contents.in_api(Path(name)):
             book.append(file, outline_item=page.locator("h1").first.inner_text().rstrip("#"))
         print(file.relative_to(ROOT), flush=True)
+    # Each page brings its letters along, mostly the same ones: a third is left of the Chinese book.
+    book.compress_identical_objects()
     return book
 
 
