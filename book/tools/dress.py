@@ -126,13 +126,16 @@ class DrillCard(SphinxDirective):
         # Drills stand in English pages; Chinese ones are in a folder of their own.
         depth = self.env.docname.count("/")
         folder = "../" * (depth - 1) if english() else "../" * (depth + 1) + "book/"
+        language, mark = "", ""
+        if not english():
+            language, mark = ' hreflang="en"', f'<span class="in-english">{_("in English")}</span>'
         said = _(
             "A drill of {minutes} minutes, with a grader that names your mistake",
             minutes=link.minutes,
         )
         card = (
-            f'<a class="drill-card" href="{folder}{link.address}"><b>{escape(link.title)}</b>'
-            f"<span>{said}</span></a>"
+            f'<a class="drill-card" href="{folder}{link.address}"{language}>'
+            f'<b lang="en">{escape(link.title)}</b>{mark}<span>{said}</span></a>'
         )
         return [nodes.raw("", card, format="html")]
 
