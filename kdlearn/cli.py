@@ -128,7 +128,7 @@ def recipes() -> None:
 def experiment(
     name: Annotated[str, typer.Argument(help="one that --list shows")] = "",
     output: Annotated[
-        Path | None, typer.Option(help="CSV file; what it has is not run again")
+        Path | None, typer.Option(help="CSV file; seeds that it has are not run again")
     ] = None,
     seeds: Annotated[str, typer.Option(help="numbers with commas between them")] = "0,1,2,3,4",
     methods: Annotated[str, typer.Option(help="names with commas between them; all without")] = "",

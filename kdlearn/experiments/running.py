@@ -117,8 +117,8 @@ def run(
         methods: a part of the experiment's methods; by default all.
         on: the split to measure on; ``"validation"`` while choosing hyper-parameters.
         output: a CSV file that has each row as soon as it is there, and is whole at any moment.
-            Seeds and methods that it has already are not run again, so that a run that was killed
-            goes on.
+            Rows that it has stay, and seeds that it has with all methods are not run again, so that
+            a run that was killed goes on, to the table that it would have made.
         progress: show a bar that counts trained models.
 
     Returns:
@@ -147,12 +147,12 @@ def run(
     with tqdm(total=len(seeds) * (1 + len(chosen)), unit="model", disable=not progress) as bar:
         for seed in seeds:
             bar.set_description(f"seed {seed}")
-            missing = [method for method in chosen if (seed, method) not in done]
-            bar.update(len(chosen) - len(missing))
-            if not missing and (seed, "teacher") in done:
-                bar.update()
+            if done.issuperset((seed, method) for method in ("teacher", *chosen)):
+                bar.update(1 + len(chosen))
                 continue
-            for row in experiment.run_seed(seed, methods=missing, on=on):
+            # All of them: students that are trained side by side, or draw from one generator, come
+            # out otherwise without the others.
+            for row in experiment.run_seed(seed, methods=chosen, on=on):
                 if (seed, row["method"]) not in done:
                     rows.append(row if on == "test" else {**row, "split": on})
                     table = _table(rows, experiment)
