@@ -29,7 +29,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf epub release try editions colab test check unit notebooks drills results catalogs repository clean lint types sources browser
+.PHONY: help book serve pdf epub release try editions colab test again check unit notebooks drills results catalogs repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -74,6 +74,10 @@ test: $(STAMP) ## everything: checks, unit tests, doctests, notebooks, site, bro
 unit: $(STAMP) ## unit tests and doctests, in less than three minutes
 	$(call step,Unit tests,$(PYTEST) kdlearn tests $(SLOW:%=--ignore %),$(FAILED))
 
+# The brackets are those of the test's name, so that drafts is not text-drafts too.
+again: $(STAMP) ## train seed 0 of each stored table again and compare (ONLY=warped-digits); half an hour
+	$(call step,Tables,$(PYTEST) -m '' $(if $(ONLY),-k '[$(ONLY)]') tests/experiments/test_results.py,One table alone: make again ONLY=NAME.)
+
 check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses (a minute)
 
 lint: $(STAMP)
@@ -100,14 +104,14 @@ notebooks: $(STAMP) ## run every notebook and store it normalized (ONLY=book/...
 drills: $(STAMP) ## write the chapters of drills anew from kdlearn/drills
 	$(call step,Drills,$(BIN)/python book/tools/drills.py write,See above.)
 
-# Two at a time. A table grows in _build, where a run that was stopped goes on, and replaces the old one when it is whole.
+# Two at a time. Tables grow in _build, where a run that was stopped goes on, and replace the old ones when all are whole.
 results: $(STAMP) ## make the tables of kdlearn/results anew (SEEDS=0,1,2,3,4, ONLY=warped-digits); takes long
 	@mkdir -p _build/results
 	@names='$(ONLY)'; [ -n "$$names" ] || names=$$($(BIN)/kdlearn experiment --list | sed -n 's/^\([a-z][a-z-]*\).*/\1/p'); \
 	[ -n "$$names" ] && printf '%s\n' $$names | xargs -P 2 -I NAME sh -c \
-		'printf "\n== Experiment %s\n" NAME; file=$$(echo NAME | tr - _).csv; \
-		$(BIN)/kdlearn experiment NAME --seeds $(SEEDS) --no-progress --output "_build/results/$$file" && \
-		mv "_build/results/$$file" "kdlearn/results/$$file"'
+		'printf "\n== Experiment %s\n" NAME; exec $(BIN)/kdlearn experiment NAME --seeds $(SEEDS) --no-progress \
+		--output "_build/results/$$(echo NAME | tr - _).csv"' && \
+	for name in $$names; do mv "_build/results/$$(echo $$name | tr - _).csv" kdlearn/results; done
 
 repository: $(STAMP) ## write another address of the repository everywhere (URL=https://github.com/OWNER/REPO)
 	$(call step,Address,$(BIN)/python book/tools/repository.py set "$(URL)",Say: make repository URL=https://github.com/OWNER/REPO)

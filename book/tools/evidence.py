@@ -64,8 +64,6 @@ class Measured:
         unit: what stands behind the number.
         band: where the mean over the seeds has to lie.
         one_seed: where a single seed has to lie.
-        again: whether the tests train for it again, or read the stored seeds alone. The cheapest
-            numbers that show that the code still makes the table.
     """
 
     text: str
@@ -75,7 +73,6 @@ class Measured:
     unit: str
     band: tuple[float, float]
     one_seed: tuple[float, float]
-    again: bool
 
     def values(self, table: pd.DataFrame) -> list[float]:
         """Return the number for each seed, in the order of the seeds."""
@@ -158,10 +155,10 @@ def read(path: Path) -> Claim:
 
 def _measured(given: dict[str, Any], name: str) -> Measured:
     wanted = {"text", "method", "metric", "band", "one_seed"}
-    if not wanted <= set(given) <= wanted | {"minus", "unit", "again"}:
+    if not wanted <= set(given) <= wanted | {"minus", "unit"}:
         raise ValueError(
-            f"{name}: a number has {sorted(given)}: expected {sorted(wanted)}, and of minus, unit "
-            "and again those that it needs."
+            f"{name}: a number has {sorted(given)}: expected {sorted(wanted)}, and minus and unit "
+            "where it needs them."
         )
     return Measured(
         given["text"],
@@ -171,7 +168,6 @@ def _measured(given: dict[str, Any], name: str) -> Measured:
         given.get("unit", ""),
         (float(given["band"][0]), float(given["band"][1])),
         (float(given["one_seed"][0]), float(given["one_seed"][1])),
-        given.get("again", False),
     )
 
 

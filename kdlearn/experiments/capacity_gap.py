@@ -9,8 +9,9 @@ teacher of width 8 that learned from labels, and the mean of all checkpoints at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -81,15 +82,10 @@ def train_teacher(
     steps = len(images) // recipe.batch_size
     path: list[SmallCNN] = []
 
-    def keep() -> None:
-        copy = SmallCNN(width)
-        copy.load_state_dict(model.state_dict())
-        path.append(copy.eval())
-
     def losses() -> Iterator[Tensor]:
         for step in range(steps * recipe.teacher_epochs):
             if step and step % steps == 0:
-                keep()
+                path.append(deepcopy(model))
             batch = next(rows)
             logits = model(images.images[batch].contiguous(memory_format=torch.channels_last))
             if answers is None:
@@ -103,7 +99,9 @@ def train_teacher(
         rate=recipe.teacher_rate,
         steps=steps * recipe.teacher_epochs,
     )
-    keep()
+    path.append(model)
+    for each in path:
+        each.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return path
 
 
@@ -156,16 +154,17 @@ def run_seed(
     held_out = measured_on(data, on)
 
     path = train_teacher(WIDE, data.train, recipe, seed)
+    said = cache(predict)  # several students have the same teacher
     answer: dict[str, list[nn.Module]] = {"wide": [path[-1]], "in order": [*path], "mean": [*path]}
     needed = {method.taught for method in asked}
     if "middle" in needed:
         answer["middle"] = [train_teacher(MIDDLE, data.train, recipe, seed)[-1]]
     if "assistant" in needed:
-        said = predict(path[-1], data.train.images)
-        answer["assistant"] = [train_teacher(MIDDLE, data.train, recipe, seed, said)[-1]]
+        answers = said(path[-1], data.train.images)
+        answer["assistant"] = [train_teacher(MIDDLE, data.train, recipe, seed, answers)[-1]]
 
     def logits(taught: str, split: Split) -> list[Tensor]:
-        each = [predict(model, split.images) for model in answer[taught]]
+        each = [said(model, split.images) for model in answer[taught]]
         return [torch.stack(each).mean(0)] if taught == "mean" else each
 
     (wide,) = logits("wide", held_out)

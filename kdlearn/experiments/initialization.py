@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdlearn import recipes
-from kdlearn.data import Split, Splits
+from kdlearn.data import Split
 from kdlearn.distill import Distiller
 from kdlearn.experiments.common import MEASURED, Bench, Recipe, Row, seeded
 from kdlearn.measure import accuracy, predict
 from kdlearn.models import copy_matching_weights
-from kdlearn.training import fit
+from kdlearn.training import Checkpoints, fit
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,6 @@ EARLY = 3  # the pass after which the first number is taken; 24 steps
 COLUMNS = (*MEASURED, "accuracy_start", "accuracy_early")
 
 
-def train_teacher(data: Splits, *, recipe: Recipe = RECIPE, seed: int = 0) -> nn.Module:
-    """Train the teacher on the whole pool, from labels."""
-    return recipe.train_teacher(data, seed)
-
-
 def start_student(
     teacher: nn.Module, method: Method, *, recipe: Recipe = RECIPE, seed: int = 0
 ) -> nn.Module:
@@ -62,28 +58,25 @@ def start_student(
 
 
 def train_student(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Split,
-    method: Method,
-    *,
-    curve_on: Split,
-    recipe: Recipe = RECIPE,
-    seed: int = 0,
-) -> list[float]:
-    """Train the student in place, and return its accuracy (in [0, 1]) after each epoch."""
-    history = fit(
-        Distiller(student, teacher, KD) if method.soft_targets else student,
-        images,
-        validation=curve_on,
-        epochs=recipe.student_epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.student_rate,
-        augment=recipe.augment,
-        seed=seed,
-        progress=False,
-    )
-    return [epoch["validation_accuracy"] for epoch in history.epochs]
+    model: nn.Module, images: Split, *, recipe: Recipe = RECIPE, seed: int = 0
+) -> dict[str, Tensor]:
+    """Train a student or its distiller in place, and return the weights after `EARLY` passes."""
+    with TemporaryDirectory() as folder:
+        early = EARLY * -(-len(images) // recipe.batch_size)
+        checkpoints = Checkpoints(folder, every_steps=early, keep=recipe.student_epochs)
+        fit(
+            model,
+            images,
+            epochs=recipe.student_epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.student_rate,
+            augment=recipe.augment,
+            seed=seed,
+            progress=False,
+            checkpoints=checkpoints,
+        )
+        weights: dict[str, Tensor] = checkpoints.load(checkpoints.saved()[0])["model"]
+    return weights
 
 
 def run_seed(
@@ -96,27 +89,21 @@ def run_seed(
     """Yield a row for the teacher and one for each method, see `kdlearn.experiments.Experiment`.
 
     Of students, ``accuracy_start`` is taken before any step and ``accuracy_early`` after three
-    epochs. The curve is only recorded: nothing is chosen by it.
+    epochs. These are only recorded: nothing is chosen by them.
     """
     methods = list(methods)
     bench = Bench.prepare(METHODS, seed, recipe, methods, on)
-    held_out = bench.held_out
+
+    def right(student: nn.Module) -> float:
+        return 100 * accuracy(predict(student, bench.held_out.images), bench.held_out.labels)
+
     yield bench.row("teacher", bench.teacher_logits)
     for name in methods:
         method = METHODS[name]
         student = start_student(bench.teacher, method, recipe=recipe, seed=seed)
-        start = accuracy(predict(student, held_out.images), held_out.labels)
-        curve = train_student(
-            student,
-            bench.teacher,
-            bench.images,
-            method,
-            curve_on=held_out,
-            recipe=recipe,
-            seed=seed,
-        )
-        yield {
-            **bench.row(name, predict(student, held_out.images)),
-            "accuracy_start": 100 * start,
-            "accuracy_early": 100 * curve[EARLY - 1],
-        }
+        start = right(student)
+        model = Distiller(student, bench.teacher, KD) if method.soft_targets else student
+        early = train_student(model, bench.images, recipe=recipe, seed=seed)
+        row = bench.row(name, predict(student, bench.held_out.images))
+        model.load_state_dict(early)
+        yield {**row, "accuracy_start": start, "accuracy_early": right(student)}

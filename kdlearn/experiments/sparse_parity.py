@@ -11,6 +11,7 @@ always right in the end: one that is not tells something by its mistakes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -144,18 +145,13 @@ def train_teacher(recipe: Recipe, seed: int) -> list[Networks]:
     """Train the wide network on labels, and return it at each checkpoint, the finished one last."""
     teacher = Networks(1, recipe.signs, recipe.teacher, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    kept: list[Networks] = []
-
-    def keep() -> None:
-        copy = Networks(1, recipe.signs, recipe.teacher, seed=seed)
-        copy.load_state_dict(teacher.state_dict())
-        kept.append(copy)
+    path: list[Networks] = []
 
     def losses() -> Iterator[Tensor]:
         every = recipe.teacher_steps // recipe.checkpoints
         for step in range(recipe.teacher_steps):
             if step and step % every == 0:
-                keep()
+                path.append(deepcopy(teacher))
             x, y = draw(recipe.batch_size, recipe, generator)
             yield F.binary_cross_entropy_with_logits(teacher(x)[0], y)
 
@@ -166,8 +162,7 @@ def train_teacher(recipe: Recipe, seed: int) -> list[Networks]:
         steps=recipe.teacher_steps,
         weight_decay=recipe.weight_decay,
     )
-    keep()
-    return kept
+    return [*path, teacher]
 
 
 def run_seed(

@@ -1,33 +1,13 @@
-"""Every verdict of "Does it hold?" is borne by the stored seeds, and each table by a new run.
-
-Runs on other machines differ in the last bits of each step, which training makes larger: the band
-of a single seed is wide.
-"""
+"""Every verdict of "Does it hold?" is borne by the stored seeds."""
 
 import re
-from collections import defaultdict
 from pathlib import Path
 
 import evidence
-import pandas as pd
 import pytest
-
-from kdlearn.experiments import EXPERIMENTS
 
 CLAIMS = evidence.claims()
 TESTED = [claim for claim in CLAIMS if claim.table is not None]
-# Students of these take too long for a test: tests/experiments/test_results.py trains a part of the
-# first two, and the chapters of the others train some of their students.
-ELSEWHERE = {
-    "warped-digits",
-    "initialization",
-    "cluttered-digits",
-    "who-writes",
-    "shortcut",
-    "date-translation",
-    "bert-losses",
-    "vit-attention",
-}
 BIBLIOGRAPHY = evidence.BOOK / "references.bib"
 CLAIM = """
 title = "A title"
@@ -75,27 +55,6 @@ def test_the_stored_seeds_bear_the_verdict(claim: evidence.Claim) -> None:
         assert len(values) >= 5
         outside = [value for value in values if not each.one_seed[0] <= value <= each.one_seed[1]]
         assert not outside, f"{each.text}: {outside} are outside the band of one seed"
-
-
-def numbers_to_train_for() -> dict[str, list[evidence.Measured]]:
-    found = defaultdict(list)
-    for claim in TESTED:
-        assert claim.table is not None
-        found[claim.table] += [each for each in claim.measured if each.again]
-    return {table: numbers for table, numbers in found.items() if table not in ELSEWHERE}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("table", numbers_to_train_for())
-def test_a_seed_that_is_trained_again_comes_out_as_the_table_says(table: str) -> None:
-    numbers = numbers_to_train_for()[table]
-    assert numbers, f"no number of {table} is trained for again: give the cheapest again = true"
-    wanted = {method for each in numbers for method in (each.method, each.minus)}
-    methods = [method for method in EXPERIMENTS[table].METHODS if method in wanted]
-    rows = pd.DataFrame(list(EXPERIMENTS[table].run_seed(0, methods=methods)))
-    for each in numbers:
-        (value,) = each.values(rows)
-        assert each.one_seed[0] <= value <= each.one_seed[1], each.text
 
 
 def test_the_page_is_the_one_that_claims_and_tables_give() -> None:
