@@ -205,7 +205,10 @@ def heading_line(about: dict[str, Any], page: str) -> str:
     if about.get("say"):
         aims = _("; ").join(about["say"])
         facts.append(f"{_('You will be able to say')}{_(': ')}{aims}{_('.')}")
-    return "*" + " ".join([*facts, f"{_('The same on the site:')} [{page}]({page})."]) + "*"
+    # Chinese has no spaces between sentences.
+    gap = " " if english() else ""
+    facts.append(f"{_('The same on the site:')}{gap}[{page}]({page}){_('.')}")
+    return f"*{gap.join(facts)}*"
 
 
 def edition(path: Path, root: Path = ROOT) -> Any:
