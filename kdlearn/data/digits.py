@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import distribution
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 TRAIN, VALIDATION, TEST = 1000, 297, 500
@@ -29,9 +30,10 @@ class BaseDigits:
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[Tensor, Tensor]:
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-    return images, torch.tensor(labels, dtype=torch.int64)
+    # Not by load_digits: to import scikit-learn takes as long as to import torch.
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    rows = torch.from_numpy(np.loadtxt(str(file), delimiter=","))
+    return rows[:, :-1].float().view(-1, 1, 8, 8) / 16, rows[:, -1].long()
 
 
 def base_digits(part: str) -> BaseDigits:
