@@ -25,10 +25,10 @@ def count(inputs: Inputs) -> int:
         >>> count({"input_ids": torch.zeros(3, 8), "attention_mask": torch.ones(3, 8)})
         3
     """
-    if any(tensor.dim() == 0 for tensor in tensors_in(inputs)):
+    if any([tensor.dim() == 0 for tensor in tensors_in(inputs)]):
         raise ValueError("the inputs hold one number: expected a dimension of samples in front.")
     if isinstance(inputs, Tensor):
-        return len(inputs)
+        return inputs.shape[0]
     if not isinstance(inputs, Mapping):
         raise TypeError(
             f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with "
@@ -92,10 +92,20 @@ def take(inputs: Any, rows: Tensor | slice) -> Any:
         >>> take({"input_ids": torch.arange(6).view(3, 2)}, slice(0, 1))
         {'input_ids': tensor([[0, 1]])}
     """
+    return map_tensors(taking(rows), inputs)
+
+
+def taking(rows: Tensor | slice) -> Callable[[Tensor], Tensor]:
+    """Return what takes some of the rows of a tensor.
+
+    Example:
+        >>> taking(torch.tensor([1]))(torch.arange(6).view(3, 2))
+        tensor([[2, 3]])
+    """
     if isinstance(rows, slice):
-        return map_tensors(lambda tensor: tensor[rows], inputs)
+        return lambda tensor: tensor[rows]
     # Several times faster than tensor[rows], and the same.
-    return map_tensors(lambda tensor: tensor.index_select(0, rows), inputs)
+    return lambda tensor: tensor.index_select(0, rows)
 
 
 def place(inputs: Any, device: torch.device) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdlearn.core.inputs import Inputs, count, map_tensors, take, tensors_in
+from kdlearn.core.inputs import Inputs, count, map_tensors, taking, tensors_in
 
 LABELS = ("labels", "label")
 _PER_SAMPLE = ("labels", "rows", "mask", "weight")
@@ -50,21 +50,24 @@ class Batch:
 
     def __post_init__(self) -> None:
         samples = count(self.inputs)
-        for name in _PER_SAMPLE:
-            for tensor in tensors_in(getattr(self, name)):
+        for name, part in self._known().items():
+            for tensor in tensors_in(part):
                 _check_length(tensor, name, samples)
 
     def __len__(self) -> int:
         return count(self.inputs)
 
+    def _known(self) -> dict[str, Any]:
+        return {name: part for name in _PER_SAMPLE if (part := getattr(self, name)) is not None}
+
     def change(self, change: Any) -> Batch:
         """Return a batch with each tensor changed."""
-        parts = {name: map_tensors(change, getattr(self, name)) for name in _PER_SAMPLE}
+        parts = {name: map_tensors(change, part) for name, part in self._known().items()}
         return Batch(map_tensors(change, self.inputs), **parts, whole=self.whole)
 
     def take(self, rows: Tensor | slice) -> Batch:
         """Return some of the samples."""
-        return self.change(lambda tensor: take(tensor, rows))
+        return self.change(taking(rows))
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -137,7 +140,7 @@ def _check_labels(labels: Any, name: str) -> None:
 
 
 def _check_length(tensor: Tensor, name: str, samples: int) -> None:
-    if tensor.dim() == 0 or len(tensor) != samples:
+    if tensor.dim() == 0 or tensor.shape[0] != samples:
         raise ValueError(
             f"{samples} samples and {name} of shape {tuple(tensor.shape)}: expected one per sample."
         )

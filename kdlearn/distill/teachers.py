@@ -121,12 +121,13 @@ class LiveTeacher:
         if self.adapt is not None:
             with unchanged(inputs, "teacher_input"):
                 inputs = self.adapt(inputs)
-        like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        like = _a_parameter(self.model)
         if like is not None:
             inputs = map_tensors(lambda tensor: _for_model(tensor, like), inputs)
         shown = batch if inputs is batch.inputs else replace(batch, inputs=inputs)
         answers = run(self.model, self._taps, shown)
-        logits, taps = map_tensors(lambda t: _for_loss(t, home), (answers.logits, answers.taps))
+        logits = _for_loss(answers.logits, home)
+        taps = map_tensors(lambda tensor: _for_loss(tensor, home), answers.taps)
         kept = {
             want: want.keep.reduce(logits if want.layer == LOGITS else taps[want.layer])
             for want in self.wants
@@ -139,6 +140,15 @@ def _trains(module: nn.Module) -> bool:
     # Asked before each batch, and modules() takes twice as long.
     parts = module._modules.values()
     return module.training or any(part is not None and _trains(part) for part in parts)
+
+
+def _a_parameter(module: nn.Module) -> Tensor | None:
+    """Return the first parameter of floating point, as ``parameters()`` has it, only sooner."""
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.is_floating_point():
+            return parameter
+    inside = (_a_parameter(part) for part in module._modules.values() if part is not None)
+    return next((found for found in inside if found is not None), None)
 
 
 def _for_model(tensor: Tensor, like: Tensor) -> Tensor:

@@ -152,8 +152,11 @@ class Run:
         Raises:
             FloatingPointError: they are not; the message names the term and what ``at`` prints as.
         """
-        # One tensor, since reading each from a GPU would wait for it each time.
-        numbers = torch.stack([*loss.parts.values(), *norms]).tolist()
+        found = [*(part.detach() for part in loss.parts.values()), *norms]
+        if self.device.type == "cpu":
+            numbers = [one.item() for one in found]
+        else:  # as one tensor, since each reading of a GPU waits for it
+            numbers = torch.stack(found).tolist()
         parts = dict(zip(loss.parts, numbers, strict=False))
         if math.isfinite(sum(numbers)):
             return parts
