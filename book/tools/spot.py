@@ -10,6 +10,8 @@ of the grader, and keeps what is seen there. The page book/interview/spot-the-bu
 from __future__ import annotations
 
 import difflib
+import hashlib
+import inspect
 import json
 import math
 import re
@@ -41,6 +43,7 @@ WIDTH = 56  # columns, which fit a phone
 LONGEST = 40  # lines that one reads before one chooses
 SHORT = 150  # letters of a diagnosis among four
 SEED = 1
+WRITERS = ("written_out", "tidied", "spot")
 # Statements to judge are no program, and two programs are too long to be read before one chooses.
 LEFT_OUT = ("rapid-fire", "whole-process", "loss-grader")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|-?inf|nan")
@@ -57,7 +60,32 @@ def puzzles(drill: Drill) -> dict[str, Any]:
     Raises:
         ValueError: a program does not do what the drill's own function does.
     """
-    code = laid_out(written_out(drill))
+    return {"made_of": digest(drill)} | shown_by(drill, laid_out(written_out(drill)))
+
+
+def digest(drill: Drill) -> str:
+    """Return a text that changes with the drill's file and with the files that write programs."""
+    drills_own = Path(inspect.getsourcefile(drill.reference) or "")
+    files = (drills_own, *(Path(__file__).with_name(f"{x}.py") for x in WRITERS))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def programs(stored: dict[str, Any]) -> dict[str, str]:
+    """Return the programs of a stored drill by mistake; the right one has no name."""
+    code = {mistake["id"]: mistake["code"] for mistake in stored["mistakes"]}
+    first = stored["mistakes"][0]
+    lines = first["code"].splitlines()
+    for begin, end, better in reversed(first["mended"]):
+        lines[begin:end] = better
+    return {"": "\n".join(lines)} | code
+
+
+def shown_by(drill: Drill, code: dict[str, str]) -> dict[str, Any]:
+    """Run programs, the right one without a name, and return what is told of each.
+
+    Raises:
+        ValueError: a program does not do what the drill's own function does.
+    """
     inputs = Inputs.of(drill, SEED)
     right = Runs(drill, drill.reference, inputs)
     seen = {name: Runs(drill, made(drill, code[name]), inputs, right) for name in code}
@@ -73,7 +101,7 @@ def puzzles(drill: Drill) -> dict[str, Any]:
             )
     says = diagnoses(drill)
     # Some effects are of ways to write it that the family does not have.
-    written = [name for name in drill.faults if code[name] != code[""]]
+    written = [name for name in drill.faults if code.get(name, code[""]) != code[""]]
     kept = [name for name in written if len(code[name].splitlines()) <= LONGEST]
     return {
         "id": drill.id,
