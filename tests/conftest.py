@@ -34,8 +34,13 @@ def browser() -> Iterator[Browser]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that two processes, each with one half, end together."""
+    """Begin with what takes long, so that all processes, each with a part, end together."""
     long = [item for item in items if item.get_closest_marker("long")]
     short = [item for item in items if not item.get_closest_marker("long")]
-    half = len(short) // 2
-    items[:] = long[::2] + short[:half] + long[1::2] + short[half:]
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ends = [len(short) * number // parts for number in range(parts + 1)]
+    items[:] = [
+        item
+        for number in range(parts)
+        for item in long[number::parts] + short[ends[number] : ends[number + 1]]
+    ]

@@ -186,7 +186,9 @@ def test_the_typefaces_are_small_and_free() -> None:
     assert "SIL OPEN FONT LICENSE Version 1.1" in (fonts / "OFL.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", [name for name in pages() if name.startswith("book/")])
+@pytest.mark.parametrize(
+    "page", [name for name in pages() if name.startswith("book/")], scope="module"
+)
 def test_a_page_says_what_it_is_to_those_who_share_and_cite_it(page: str) -> None:
     soup = parsed(page)
     image = str(soup.find("meta", property="og:image")["content"])

@@ -15,20 +15,12 @@ from kdlearn.experiments import EXPERIMENTS, run
 from kdlearn.measure import load_results
 
 QUICK = {
-    "divergences",
     "drafts",
     "dropped-term",
     "kl-estimators",
-    "linear-recall",
-    "same-crop",
-    "smooth-teachers",
     "subclasses",
-    "subliminal",
-    "text-drafts",
     "truncated-kl",
     "two-tokenizers",
-    "unlabeled",
-    "wrong-labels",
 }
 # Four standard deviations of the difference of two draws.
 FARTHEST = 4 * 2**0.5
