@@ -12,10 +12,12 @@ import base64
 import hashlib
 import io
 import itertools
+import posixpath
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ import notebooks
 import offline
 import pages
 import playground
+import pybtex.plugin
 import questions
 import repository
 import search_index
@@ -42,6 +45,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.environment.adapters.toctree import global_toctree_for_doc
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 from sphinx.writers.html5 import HTML5Translator
@@ -57,6 +61,7 @@ SECTIONS = ["Convention", "Shape", "Source", "Taught in"]
 # Scripts of parts of the book that have their own: loaded where the page has the mark.
 HOME = "book/index"
 SVG_IMAGE = re.compile(r'<img [^>]*src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
+LINK = re.compile(r'<a class="reference internal" href="(?P<target>[^"]*)">')
 CARD = re.compile(r'<a [^>]*href="(?P<page>[^"#]+)\.html"[^>]*>(?=(?:<span[^>]*>)?<strong>)')
 SCRIPTS = {
     "data-playground": "playground/playground.js",
@@ -193,10 +198,32 @@ def link_by_name(
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
 
 
-def chapters(toctree: Callable[..., str]) -> str:
-    """Return the list of all chapters, with their numbers."""
-    listed = toctree(maxdepth=1, collapse=False, includehidden=True, titles_only=True)
+@cache
+def all_chapters(app: Sphinx) -> str:
+    """Return the list of all chapters, with their numbers, as the first page would show it."""
+    home = app.config.root_doc
+    options: dict[str, Any] = {"maxdepth": 1, "includehidden": True, "titles_only": True}
+    tree = global_toctree_for_doc(app.env, home, app.builder, collapse=False, **options)
+    listed = app.builder.render_partial(tree)["fragment"]  # type: ignore[attr-defined]
     return re.sub(r'<p class="caption"[^>]*>', '<p class="caption">', listed)
+
+
+def chapters(app: Sphinx, page: str) -> str:
+    """Return the list of all chapters as a page shows it.
+
+    Sphinx's own ``toctree()`` makes it anew for each page, which is a sixth of the whole build.
+    """
+    base = posixpath.dirname(app.builder.get_target_uri(app.config.root_doc))
+    here = app.builder.get_target_uri(page)
+
+    def link(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(base, match["target"]))
+        if target == here:
+            return '<a class="current reference internal" href="#">'
+        way = posixpath.relpath(target, posixpath.dirname(here) or ".")
+        return f'<a class="reference internal" href="{way}">'
+
+    return LINK.sub(link, all_chapters(app))
 
 
 def finish_page(
@@ -209,7 +236,7 @@ def finish_page(
     context["site"] = app.kdlearn_site  # type: ignore[attr-defined]
     context["_"] = interface._
     context["page_contents"] = pages.page_contents
-    context["chapters"] = chapters
+    context["chapters"] = chapters(app, page)
 
 
 def with_figures(app: Sphinx, body: str) -> str:
@@ -290,6 +317,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything above."""
+    # Asked for each citation, and it reads the metadata of every installed package each time.
+    pybtex.plugin.find_plugin = cache(pybtex.plugin.find_plugin)
     register_plugin("sphinxcontrib.bibtex.style.referencing", "author_year_round", RoundBrackets)
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
