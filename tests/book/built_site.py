@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ PREFIX = f"/{repository.read_address().name}/"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
+@cache
 def pages() -> list[str]:
     """Return every page of the site, but not the templates among its static files."""
     found = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"))

@@ -3,12 +3,16 @@ from pathlib import Path
 import nbformat
 import notebooks
 import pytest
+from jupyter_client.provisioning import local_provisioner
+
+from tests.book.forked_kernels import ForkedKernel
 
 v4 = nbformat.v4
 
 
 @pytest.fixture
-def chapter(tmp_path: Path) -> Path:
+def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
     cells = [
         v4.new_markdown_cell("# A chapter"),
         v4.new_code_cell(notebooks.install_cell()),
@@ -125,10 +129,13 @@ def test_what_a_chapter_says_of_itself_outlives_a_run(chapter: Path) -> None:
     assert notebooks.read(chapter).metadata["kdlearn"]["minutes"] == 25
 
 
-def test_a_figure_is_stored_as_svg_that_a_second_run_does_not_change(chapter: Path) -> None:
+def test_a_figure_is_stored_as_svg_that_a_second_run_does_not_change(
+    chapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # its matplotlib must read the settings that run_all names
     notebook = notebooks.read(chapter)
-    lines = ["from kdlearn.show.style import drawing"]
-    lines += ["with drawing(height=2) as (figure, _):", "    pass", "figure"]
+    lines = ["import matplotlib.pyplot as plt", "figure, _ = plt.subplots()", "plt.close()"]
+    lines += ["figure"]
     cell = v4.new_code_cell("\n".join(lines))
     cell.metadata["mystnb"] = {"image": {"alt": "An empty panel."}}
     notebook.cells.append(cell)

@@ -18,7 +18,6 @@ QUICK = {
     "drafts",
     "dropped-term",
     "kl-estimators",
-    "subclasses",
     "truncated-kl",
     "two-tokenizers",
 }
