@@ -21,8 +21,7 @@ SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
 # Notebooks, a browser on the whole site, trainings of the experiments, every mistake of every drill, kill -9.
 SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py tests/test_kills.py
-# Three processes for two cores, since one that has opened a page waits for the browser.
-PYTEST = $(BIN)/python -m pytest -q -n 3 --dist worksteal
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
 FAILED = Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.
 SEEDS ?= 0,1,2,3,4
 

@@ -30,7 +30,7 @@ class BaseDigits:
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[Tensor, Tensor]:
-    # Not by load_digits: to import scikit-learn takes as long as to import torch.
+    # Not by load_digits: to import scikit-learn takes nearly as long as to import torch.
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     rows = torch.from_numpy(np.loadtxt(str(file), delimiter=","))
     return rows[:, :-1].float().view(-1, 1, 8, 8) / 16, rows[:, -1].long()

@@ -63,7 +63,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str) -> None
     os.chdir(folder)
     ours = {ROOT, ROOT / "book" / "tools"}
     others = [path for path in sys.path if path and Path(path).resolve() not in ours]
-    sys.path[:] = [*environment.get("PYTHONPATH", str(ROOT)).split(os.pathsep), *others]
+    sys.path[:] = [*environment["PYTHONPATH"].split(os.pathsep), *others]
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)

@@ -13,6 +13,7 @@ v4 = nbformat.v4
 @pytest.fixture
 def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
+    monkeypatch.setenv("PYTHONPATH", str(notebooks.ROOT))
     cells = [
         v4.new_markdown_cell("# A chapter"),
         v4.new_code_cell(notebooks.install_cell()),
