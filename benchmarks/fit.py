@@ -16,15 +16,15 @@ from functools import partial
 
 import torch
 from common import measure, quartiles
-from torch import Tensor, nn
+from step import loss_by_hand, terms
+from torch import nn
 from torch.nn import functional as F
 
-from kdlearn.distill import Distiller, label_term, logit_term
-from kdlearn.losses import soft_target_loss
+from kdlearn.distill import Distiller
 from kdlearn.models import SmallCNN
 from kdlearn.training import fit
 
-BATCH, TEMPERATURE, HARD, SOFT, RATE = 64, 4.0, 0.1, 0.9, 3e-3
+BATCH, RATE = 64, 3e-3
 IMAGES, LABELS = torch.randn(4096, 1, 16, 16), torch.randint(10, (4096,))
 Make = Callable[[], nn.Module]
 
@@ -34,18 +34,12 @@ def mlp(hidden: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(256, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
-def soft_targets(student: Tensor, teacher: Tensor) -> Tensor:
-    """The soft term of `fit`."""
-    return soft_target_loss(student, teacher, temperature=TEMPERATURE)
-
-
 def with_fit(make: Make, teacher: nn.Module | None, epochs: int) -> None:
     """Train with `fit`."""
     torch.manual_seed(0)
     model = make()
     if teacher is not None:
-        terms = [label_term(HARD), logit_term("soft_targets", soft_targets, SOFT)]
-        model = Distiller(model, teacher, terms)
+        model = Distiller(model, teacher, terms(attention=False))
     data = (IMAGES, LABELS)
     fit(model, data, epochs=epochs, batch_size=BATCH, learning_rate=RATE, progress=False)
 
@@ -62,14 +56,12 @@ def by_hand(make: Make, teacher: nn.Module | None, epochs: int) -> float:
         for rows in torch.randperm(len(IMAGES)).split(BATCH):
             images, labels = IMAGES[rows], LABELS[rows]
             optimizer.zero_grad()
-            logits = student(images)
-            loss = F.cross_entropy(logits, labels)
-            if teacher is not None:
+            if teacher is None:
+                loss = F.cross_entropy(student(images), labels)
+            else:
                 with torch.no_grad():
-                    targets = (teacher(images) / TEMPERATURE).softmax(1)
-                own = (logits / TEMPERATURE).log_softmax(1)
-                soft = F.kl_div(own, targets, reduction="batchmean")
-                loss = HARD * loss + SOFT * TEMPERATURE**2 * soft
+                    taught = teacher(images)
+                loss = loss_by_hand(student(images), taught, labels)
             loss.backward()
             optimizer.step()
             schedule.step()

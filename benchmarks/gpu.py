@@ -19,12 +19,12 @@ from collections.abc import Callable
 
 import torch
 from common import write
-from step import network, sgd, soft_targets, terms
+from step import network, sgd, terms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.data import Batch
-from kdlearn.distill import Distiller, label_term, logit_term
+from kdlearn.distill import Distiller
 from kdlearn.losses import forward_kl, linear_distillation_loss
 from kdlearn.training.engine import Engine, Run
 
@@ -79,7 +79,7 @@ def step_jobs(batch: int) -> dict[str, Job]:
     images = torch.randn(batch, 3, 32, 32, device="cuda")
     labels = torch.randint(CLASSES, (batch,), device="cuda")
     teacher = network(6).cuda().eval()
-    kd = [label_term(0.1), logit_term("soft_targets", soft_targets, 0.9)]
+    kd = terms(attention=False)
     students = [network(2).cuda() for _ in range(5)]
     both = Distiller(students[4], teacher, terms(attention=True))
     return {

@@ -54,6 +54,13 @@ def soft_targets(student: Tensor, teacher: Tensor) -> Tensor:
     return soft_target_loss(student, teacher, temperature=TEMPERATURE)
 
 
+def loss_by_hand(logits: Tensor, taught: Tensor, labels: Tensor) -> Tensor:
+    """Labels and soft targets as people write them in plain PyTorch."""
+    targets = (taught / TEMPERATURE).softmax(1)
+    soft = F.kl_div((logits / TEMPERATURE).log_softmax(1), targets, reduction="batchmean")
+    return HARD * F.cross_entropy(logits, labels) + SOFT * TEMPERATURE**2 * soft
+
+
 def terms(*, attention: bool, stored: bool = False) -> list[Term]:
     """Labels and soft targets, and attention transfer between three groups where asked."""
     parts = [label_term(HARD), logit_term("soft_targets", soft_targets, SOFT)]
@@ -89,11 +96,9 @@ def hand_job(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Ten
 
     def step() -> float:
         with torch.no_grad():
-            targets = (teacher(images) / TEMPERATURE).softmax(1)
+            taught = teacher(images)
         optimizer.zero_grad()
-        logits = student(images)
-        soft = F.kl_div((logits / TEMPERATURE).log_softmax(1), targets, reduction="batchmean")
-        total = HARD * F.cross_entropy(logits, labels) + SOFT * TEMPERATURE**2 * soft
+        total = loss_by_hand(student(images), taught, labels)
         total.backward()
         optimizer.step()
         return total.item()

@@ -46,29 +46,13 @@ PASSES = frozenset(("student", "teacher"))
 
 def loads(tree: ast.AST | Sequence[ast.AST]) -> list[str]:
     """Return the names that are read in a tree, as often as they are."""
-    return _names(tree, ast.Load)
-
-
-def stores(tree: ast.AST) -> set[str]:
-    """Return the names that get a value in a tree."""
-    return set(_names(tree, ast.Store))
-
-
-def _names(tree: ast.AST | Sequence[ast.AST], context: type[ast.expr_context]) -> list[str]:
-    # Asked a hundred thousand times for a drill, and ast.walk takes three times as long.
-    found, left = [], [tree] if isinstance(tree, ast.AST) else list(tree)
-    while left:
-        node = left.pop()
-        if isinstance(node, ast.Name):
-            if isinstance(node.ctx, context):
-                found.append(node.id)
-            continue
-        for value in vars(node).values():
-            if isinstance(value, ast.AST):
-                left.append(value)
-            elif isinstance(value, list):
-                left += [one for one in value if isinstance(one, ast.AST)]
-    return found
+    trees: Sequence[ast.AST] = tree if isinstance(tree, Sequence) else [tree]
+    return [
+        node.id
+        for one in trees
+        for node in ast.walk(one)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    ]
 
 
 class Renamed(ast.NodeTransformer):
@@ -255,6 +239,15 @@ def _simple_assign(node: ast.stmt) -> tuple[str, ast.expr] | None:
     ):
         return node.targets[0].id, node.value
     return None
+
+
+def stores(node: ast.AST) -> set[str]:
+    """Return the names that get a value in a tree."""
+    return {
+        one.id
+        for one in ast.walk(node)
+        if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
+    }
 
 
 def _without_copies(body: list[ast.stmt], live: frozenset[str]) -> list[ast.stmt]:

@@ -25,7 +25,7 @@ def count(inputs: Inputs) -> int:
         >>> count({"input_ids": torch.zeros(3, 8), "attention_mask": torch.ones(3, 8)})
         3
     """
-    if any([tensor.dim() == 0 for tensor in tensors_in(inputs)]):
+    if any(tensor.dim() == 0 for tensor in tensors_in(inputs)):
         raise ValueError("the inputs hold one number: expected a dimension of samples in front.")
     if isinstance(inputs, Tensor):
         return inputs.shape[0]

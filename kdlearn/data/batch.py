@@ -71,7 +71,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        parts = (self.inputs, self.labels, self.rows, self.mask, self.weight)
+        parts = (self.inputs, *self._known().values())
         if all(tensor.device == device for part in parts for tensor in tensors_in(part)):
             return self
         return self.change(lambda tensor: tensor.to(device))

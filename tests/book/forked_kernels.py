@@ -18,8 +18,9 @@ from ipykernel.kernelapp import IPKernelApp
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = get_context("forkserver")
-# An optimizer imports torch._dynamo, whatever it is for.
-SERVER.set_forkserver_preload([__name__, "torch._dynamo", "pandas", "matplotlib"])
+# An optimizer imports torch._dynamo, whatever it is for. Not matplotlib, which reads the settings
+# of a process when it is imported.
+SERVER.set_forkserver_preload([__name__, "torch._dynamo", "pandas"])
 
 
 class ForkedKernel:

@@ -133,10 +133,10 @@ def test_what_a_chapter_says_of_itself_outlives_a_run(chapter: Path) -> None:
 def test_a_figure_is_stored_as_svg_that_a_second_run_does_not_change(
     chapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # its matplotlib must read the settings that run_all names
+    monkeypatch.undo()  # run_all has processes of its own, and copies are made for ours alone
     notebook = notebooks.read(chapter)
-    lines = ["import matplotlib.pyplot as plt", "figure, _ = plt.subplots()", "plt.close()"]
-    lines += ["figure"]
+    lines = ["from kdlearn.show.style import drawing"]
+    lines += ["with drawing(height=2) as (figure, _):", "    pass", "figure"]
     cell = v4.new_code_cell("\n".join(lines))
     cell.metadata["mystnb"] = {"image": {"alt": "An empty panel."}}
     notebook.cells.append(cell)

@@ -67,6 +67,7 @@ def run_alone(
     monkeypatch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST"):
         monkeypatch.delenv(name, raising=False)

@@ -32,14 +32,16 @@ def test_a_fault_is_named(drill):
 @each
 def test_two_faults_at_once_are_named_or_what_cannot_be_told_from_them(drill):
     wrong = random.Random(OTHER_SEED).choice(drill.settings(2))
-    fresh = Inputs.of(drill, OTHER_SEED + 1000)
-    right = Runs(drill, drill.reference, fresh)
     report = grade(drill, drill.member(wrong), seed=OTHER_SEED)
     named = {diagnosis.id for diagnosis in report.diagnoses} & set(drill.faults)
+    if named == wrong:
+        return
+    fresh = Inputs.of(drill, OTHER_SEED + 1000)
+    right = Runs(drill, drill.reference, fresh)
     mine = Runs(drill, drill.member(wrong), fresh, right)
     alike = mine.agrees(Runs(drill, drill.member(named), fresh, right), "ordinary", "fresh")
     broken = any(not one.numbers for one in mine.all("ordinary") + mine.all("fresh"))
-    assert named == wrong or alike or broken, f"{sorted(wrong)}: {sorted(named)}\n{report}"
+    assert alike or broken, f"{sorted(wrong)} was told as {sorted(named)}\n{report}"
 
 
 @each
