@@ -239,6 +239,20 @@ def test_the_list_of_chapters_opens_and_closes(
     context.close()
 
 
+def test_the_list_of_chapters_opens_where_the_reader_is(phone: Page, address: str) -> None:
+    phone.goto(f"{address}book/training/ship-it.html")
+    phone.get_by_role("button", name="Chapters", exact=True).tap()
+    here = phone.locator("#chapters a.current")
+    assert here.get_attribute("aria-current") == "page"
+    phone.wait_for_function(
+        """() => {
+          const here = document.querySelector("#chapters a.current").getBoundingClientRect();
+          return here.top >= 0 && here.bottom <= innerHeight;
+        }"""
+    )
+    assert phone.evaluate("scrollY") == 0
+
+
 def test_the_theme_switch_goes_round_and_is_remembered(reader: Page, address: str) -> None:
     reader.goto(f"{address}book/index.html")
     paper = "getComputedStyle(document.body).backgroundColor"

@@ -46,7 +46,9 @@
     sheet.addEventListener("click", (event) => {
       if (event.target.closest("a") && sheet.matches(":popover-open")) sheet.hidePopover();
     });
-    sheet.querySelector("a.current")?.scrollIntoView({ block: "nearest" });
+    const reveal = () => sheet.querySelector("a.current")?.scrollIntoView({ block: "nearest" });
+    reveal();
+    sheet.addEventListener("toggle", reveal);  // what is closed does not scroll
   }
   const current = document.querySelector(".chapters a.current");
   if (current) current.ariaCurrent = "page";
