@@ -11,6 +11,10 @@ export TORCH_INDEX
 # One thread: two on shared cores make small models up to a hundred times slower.
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
+# What a training step frees serves the next one. glibc hands it back, and has it cleared anew.
+export MALLOC_TRIM_THRESHOLD_ = 1073741824
+export MALLOC_MMAP_THRESHOLD_ = 33554432
+export MALLOC_TOP_PAD_ = 67108864
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 # What one process has compiled serves all that come after it, some hundred of them.
 unexport PYTHONDONTWRITEBYTECODE

@@ -6,7 +6,8 @@ Steps: teacher WRN-40-2, student WRN-16-2, batches of 128 (the recipes') and of 
 3x32x32 on the card, bfloat16 autocast, SGD; the loop by hand does the same without kdlearn and
 reads its loss once a step, as a progress bar does. A ratio is to the loop by hand with the same
 teacher. Losses: value and gradients from hidden states in bfloat16, a teacher's head of twice the
-width; memory is the peak above what stood before the call, a ratio is to both heads and `F.kl_div`.
+width; memory is the peak above what stood before the call, a ratio is to both heads and `F.kl_div`;
+"compiled" is the loss under `torch.compile`, or all of the call where there is no chunk.
 Jobs take turns in random order; times are medians of wall-clock seconds with the card synchronized.
 Every line names the card.
 """
@@ -31,6 +32,7 @@ from kdlearn.training.engine import Engine, Run
 BATCHES, STEPS, CLASSES = (128, 512), 20, 100
 COLUMNS = ["name", "size", "milliseconds", "ratio", "peak_gib", "rounds", "card"]
 Job = Callable[[], object]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def fit_steps(model: nn.Module, images: Tensor, labels: Tensor) -> Job:
@@ -92,7 +94,7 @@ def step_jobs(batch: int) -> dict[str, Job]:
 
 
 def head_jobs(tokens: int, vocabulary: int, width: int) -> dict[str, Job]:
-    """Forward KL from hidden states: whole by hand, whole, in chunks, fused."""
+    """Forward KL from hidden states: whole by hand, whole, in chunks, fused; and compiled."""
     make = {"device": "cuda", "dtype": torch.bfloat16}
     hidden = torch.randn(tokens, width, **make).requires_grad_()
     head = (torch.randn(vocabulary, width, **make) / width**0.5).requires_grad_()
@@ -111,18 +113,23 @@ def head_jobs(tokens: int, vocabulary: int, width: int) -> dict[str, Job]:
 
         return job
 
+    def fused(loss: Loss, chunk: int | None = None) -> Job:
+        return backward(
+            lambda: linear_distillation_loss(hidden, head, other, frozen, loss=loss, chunk=chunk)
+        )
+
+    compiled = torch.compile(forward_kl, dynamic=False)
     return {
         "heads, then F.kl_div": backward(by_hand),
+        "heads, then F.kl_div, compiled": backward(torch.compile(by_hand, dynamic=False)),
         "heads, then forward_kl": backward(lambda: forward_kl(hidden @ head.T, other @ frozen.T)),
         "heads, then forward_kl, chunk=512": backward(
             lambda: forward_kl(hidden @ head.T, other @ frozen.T, chunk=512)
         ),
-        "linear_distillation_loss": backward(
-            lambda: linear_distillation_loss(hidden, head, other, frozen)
-        ),
-        "linear_distillation_loss, chunk=512": backward(
-            lambda: linear_distillation_loss(hidden, head, other, frozen, chunk=512)
-        ),
+        "linear_distillation_loss": fused(forward_kl),
+        "linear_distillation_loss, chunk=1024": fused(forward_kl, 1024),
+        "linear_distillation_loss, compiled": fused(compiled),
+        "linear_distillation_loss, compiled, chunk=1024": fused(compiled, 1024),
     }
 
 
@@ -159,7 +166,7 @@ def main() -> None:
         times, peaks = measure(jobs, arguments.rounds)
         for name, own in times.items():
             ratio = own / times[reference(name)]
-            print(f"{name:38}{size:26}{own / per:10.2f} ms{ratio:8.3f}{peaks[name]:8.2f} GiB")
+            print(f"{name:48}{size:26}{own / per:10.2f} ms{ratio:8.3f}{peaks[name]:8.2f} GiB")
             numbers = [f"{own / per:.3f}", f"{ratio:.3f}", f"{peaks[name]:.3f}"]
             lines.append([name, size, *numbers, arguments.rounds, card])
 

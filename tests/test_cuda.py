@@ -10,7 +10,12 @@ from typer.testing import CliRunner
 
 from kdlearn.cli import app
 from kdlearn.distill import Distiller, attention_layers, label_term, layer_term, logit_term
-from kdlearn.losses import attention_transfer_loss, soft_target_loss
+from kdlearn.losses import (
+    attention_transfer_loss,
+    forward_kl,
+    linear_distillation_loss,
+    soft_target_loss,
+)
 from kdlearn.measure import evaluate, predict
 from kdlearn.models import SmallCNN
 from kdlearn.store import AttentionMap, cache_teacher, open_cache
@@ -240,3 +245,20 @@ def test_a_masked_loss_on_the_gpu_is_that_of_float64_on_the_cpu(name):
         [[3], [2]]
     )
     check_against_the_cpu(masked_call(name), name, student, teacher, mask)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_gradients_of_a_half_precision_head_do_not_suffer_from_chunks(autocast, compiled):
+    make = {"device": "cuda", "dtype": torch.bfloat16}
+    torch.manual_seed(0)
+    hidden = torch.randn(1024, 32, **make, requires_grad=True)
+    head, teacher = torch.randn(64, 32, **make, requires_grad=True), torch.randn(1024, 64, **make)
+    kl = torch.compile(forward_kl, dynamic=False) if compiled else forward_kl
+    with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+        fused = linear_distillation_loss(hidden, head, teacher, loss=kl, chunk=16)
+        whole = forward_kl(hidden @ head.T, teacher)
+    torch.testing.assert_close(fused, whole)
+    found, right = (torch.autograd.grad(loss, (hidden, head)) for loss in (fused, whole))
+    for ours, theirs in zip(found, right, strict=True):
+        assert (ours - theirs).float().norm() < 1e-3 * theirs.float().norm()

@@ -34,6 +34,8 @@ TYPES = re.compile(r'<span class="(?:w|n|p|o|pre|sig-paren)">((?:[^<]|<a [^>]*>[
 ITEM = re.compile(r"<li>\s*<p>((?:(?!</?(?:p|ul|ol|dl|div|pre|li)\b).)*)</p>\s*</li>", re.DOTALL)
 CITATION = re.compile(r'<span class="bibtex-citation"[^>]*>((?:(?!</?span).)*)</span>', re.DOTALL)
 NUMBER = re.compile(r"^[+\-−]?[\d.,]+(?: ?(?:%|±.*|x|×|MB|kB|ms|s))?$")
+# What surrounds it takes as long to parse.
+ARTICLE = re.compile(r"<article\b.*</article>", re.DOTALL)
 
 
 class Entry(NamedTuple):

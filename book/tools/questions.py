@@ -20,6 +20,7 @@ import cards
 import messages
 from bs4 import BeautifulSoup, Tag
 from interface import _, english
+from pages import ARTICLE
 from sphinx.application import Sphinx
 
 from kdlearn.interview import (
@@ -286,8 +287,9 @@ def entry(question: Question, html: str) -> dict[str, Any]:
         question: as its file has it.
         html: its built page, from which everything but the head is taken.
     """
-    article = BeautifulSoup(html, "html.parser").article
-    assert article is not None
+    whole = ARTICLE.search(html)
+    assert whole is not None
+    article = BeautifulSoup(whole[0], "html.parser")
     for left_out in article.select(".headerlink, .clock, .callout-title"):
         left_out.decompose()
     for link in article.select("a[href]"):

@@ -12,11 +12,23 @@ from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 from interface import _
+from pages import ARTICLE
 
-LEFT_OUT = (
-    ".headerlink, .section-number, .chapter-head, .clock, .fold, .set-up, .drill-card, "
-    ".kd-controls, details[data-bug], .kd-verdicts, script, style, nav, svg"
-)
+# A selector that names all of them takes ten times as long.
+LEFT_OUT = {"script", "style", "nav"}
+CLASSES_LEFT_OUT = {
+    "headerlink",
+    "section-number",
+    "chapter-head",
+    "clock",
+    "fold",
+    "set-up",
+    "drill-card",
+    "kd-controls",
+    "kd-verdicts",
+}
+# Most of the tags of some pages.
+DRAWING = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 # Pages that list what other pages say.
 LISTS = ("/interview/bank.html", "/interview/ledger.html")
 # Other words under which an interview question is asked, Chinese ones too.
@@ -43,12 +55,14 @@ def sections(page: str, html: str) -> list[Section]:
         >>> sections("x.html", html)
         [{'p': 'x.html', 'a': '', 't': 'One', 'h': '', 'x': 'Two.', 'c': ''}]
     """
-    article = BeautifulSoup(html, "html.parser").article
-    if article is None:
+    whole = ARTICLE.search(html)
+    if whole is None:
         return []
-    wordings = [" ".join(words.get_text().split()) for words in article.select(WORDINGS)]
-    for left_out in article.select(LEFT_OUT):
-        left_out.decompose()
+    article = BeautifulSoup(DRAWING.sub("", whole[0]), "html.parser")
+    asked = article.select(WORDINGS) if "/questions/" in page else []
+    wordings = [" ".join(words.get_text().split()) for words in asked]
+    for tag in article.find_all(_is_left_out):
+        tag.decompose()
     found: list[Section] = []
     heading = article.find("h1")
     title = " ".join(heading.get_text().split()) if heading else page
@@ -76,6 +90,14 @@ def sections(page: str, html: str) -> list[Section]:
     return found + _entries(page, title, article)
 
 
+def _is_left_out(tag: Tag) -> bool:
+    return (
+        tag.name in LEFT_OUT
+        or not CLASSES_LEFT_OUT.isdisjoint(tag.get_attribute_list("class"))
+        or (tag.name == "details" and tag.has_attr("data-bug"))
+    )
+
+
 def _question(found: list[Section], wordings: list[str]) -> list[Section]:
     """Return one entry for an interview question: a bank must not crowd out the chapters."""
     spoken = {*SPOKEN, *map(_, SPOKEN)}
@@ -89,7 +111,7 @@ def _own_text(section: Tag) -> tuple[str, str]:
     code: list[str] = []
     for child in section.children:
         if isinstance(child, Tag) and child.name not in ("section", "h1", "h2", "h3", "h4"):
-            code += [block.extract().get_text() for block in child.select("pre")]
+            code += [block.extract().get_text() for block in child.find_all("pre")]
             parts.append(child.get_text(" "))
     return _plain(parts), _plain(code)
 

@@ -157,9 +157,7 @@ def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
         >>> kl_terms(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log())
         tensor([0.6931, 0.0000])
     """
-    target = log_target.exp()
-    terms = target * (log_target - log_input)
-    return terms if _is_finite(terms) else target * _where_mass(target, log_target - log_input)
+    return _products(log_target.exp(), log_target - log_input)
 
 
 def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
@@ -171,23 +169,20 @@ def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
 
     Example:
         >>> cross_terms(torch.tensor([0.0, -torch.inf]), torch.tensor([-2.0, -torch.inf]))
-        tensor([2., -0.])
+        tensor([2., 0.])
     """
-    target = log_target.exp()
-    terms = -target * log_input
-    return terms if _is_finite(terms) else -target * _where_mass(target, log_input)
+    return _products(log_target.exp(), -log_input)
 
 
-def _is_finite(terms: Tensor) -> bool:
-    # Comparing each term with 0 takes a CPU longer than all the rest, so it is done where it must
-    # be.
-    if terms.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return math.isfinite(terms.detach().sum().item())
-
-
-def _where_mass(target: Tensor, logarithms: Tensor) -> Tensor:
-    return torch.where(target == 0, 0.0, logarithms)
+def _products(target: Tensor, logarithms: Tensor) -> Tensor:
+    """Target times logarithms; 0 where the target is, whatever the logarithm."""
+    # Comparing each number with 0 takes a CPU longer than all the rest. A GPU would wait for the
+    # answer.
+    if target.device.type == "cpu" and not torch.compiler.is_compiling():
+        terms = target * logarithms
+        if math.isfinite(terms.detach().sum().item()):
+            return terms
+    return target * torch.where(target == 0, 0.0, logarithms)
 
 
 def log_sum(logarithms: Tensor, origin: Tensor | float = 0.0) -> Tensor:

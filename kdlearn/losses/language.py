@@ -25,8 +25,10 @@ from kdlearn.core.checks import (
 from kdlearn.core.numerics import kl_terms, log_sum, widen
 from kdlearn.losses.rows import Head, kept, labels_kept, log_softmax, mean_of_rows, row_mean
 
-# Logits at a time: what a CPU's cache holds; a GPU would mostly wait for so few.
+# Logits at a time: what a CPU's cache holds; a GPU would mostly wait for so few. And rows at least:
+# each chunk reads and writes the gradient of the head, whose cost some hundred rows outweigh.
 CHUNK, CHUNK_ON_GPU = 2**20, 2**24
+ROWS, ROWS_ON_GPU = 8, 512
 
 
 def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
@@ -340,6 +342,7 @@ def linear_distillation_loss(
         Value and gradients, of hidden states and of the student's head, are those of ``loss`` on
             all logits at once. They are differentiable once.
         Memory: some seven times that of ``chunk`` rows of logits, and that of the gradients.
+            On a GPU ``loss=torch.compile(forward_kl)`` needs less than half of it, and less time.
         Reduction: mean over the N tokens kept of the whole batch.
 
     Args:
@@ -350,8 +353,8 @@ def linear_distillation_loss(
         loss: any that is a mean over rows of logits, such as :func:`forward_kl`,
             :func:`kdlearn.losses.soft_target_loss`, or a partial of one with options.
         mask: torch.bool, shape (...), True where a token counts.
-        chunk: rows of logits that are made at a time; by default what 4 MiB hold,
-            on a GPU 64 MiB.
+        chunk: rows of logits that are made at a time; by default what 4 MiB hold, at least 8;
+            on a GPU 64 MiB, at least 512.
 
     Raises:
         ValueError: a head does not fit its hidden states, or has another precision.
@@ -397,7 +400,8 @@ def linear_distillation_loss(
 
     if chunk is None:
         weight = student_head.weight if isinstance(student_head, nn.Linear) else student_head
-        chunk = max(8, (CHUNK_ON_GPU if weight.is_cuda else CHUNK) // len(weight))
+        logits, rows = (CHUNK_ON_GPU, ROWS_ON_GPU) if weight.is_cuda else (CHUNK, ROWS)
+        chunk = max(rows, logits // len(weight))
     return mean_of_rows(
         total,
         student_hidden,

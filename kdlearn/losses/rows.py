@@ -209,8 +209,12 @@ def _value_and_gradients(
 
 
 def _add_product(total: Tensor, slope: Tensor, rows: Tensor) -> None:
-    if rows.is_cuda and rows.dtype != total.dtype:
-        # What the plain form rounds too; a product in single precision takes several times as long.
-        total.add_(slope.to(rows.dtype).T @ rows)
-    else:
+    if not rows.is_cuda or rows.dtype == total.dtype:
         total.addmm_(widen(slope).T, widen(rows))
+        return
+    # What the plain form rounds too; a product in single precision takes several times as long.
+    slope = slope.to(rows.dtype).T
+    try:
+        torch.addmm(total, slope, rows, out_dtype=total.dtype, out=total)
+    except TypeError:  # PyTorch before 2.8 rounds each chunk's sum as well
+        total.add_(slope @ rows)

@@ -183,18 +183,11 @@ def test_a_page_is_whole_light_readable_and_quiet(
     page, watch = visit
     watch.clear()
     page.set_viewport_size(PHONE)
-    page.goto(watch.address + name, wait_until="networkidle")
+    page.goto(watch.address + name)
     # A color on its way from one theme to the other has any contrast.
     page.add_style_tag(
         content="* { transition: none !important; scroll-behavior: auto !important }"
     )
-    weight = sum(packed_size(SITE / file) for file in set(watch.fetched))
-    heavy = page.locator("math").count() or name in WITH_THE_BANK
-    limit = WITH_FORMULAS if heavy else LIGHT
-    assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
-    assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
-    nodes = page.evaluate("document.querySelectorAll('*').length")
-    assert nodes <= MOST_NODES, f"{nodes} nodes"
     page.evaluate("document.querySelectorAll('details').forEach(x => { x.open = true; })")
     # Themes differ by colors alone, so that one narrow and one wide view see all places and colors.
     for view, size, theme in (("narrow", PHONE, "light"), ("wide", DESK, "dark")):
@@ -202,10 +195,17 @@ def test_a_page_is_whole_light_readable_and_quiet(
         shoot(page, name, view)
         set_theme(page, theme)
         assert page.evaluate(OVERFLOW) == [], f"wider than the window, {view}, {theme}"
-        assert watch.faults == []
         # What only a wide view shows besides is the furniture, the same on every page.
         assert violations(page, known, everything=view == "narrow" or name == CHAPTER) == []
-        watch.clear()
+    page.wait_for_load_state("networkidle")
+    assert watch.faults == []
+    nodes = page.evaluate("document.querySelectorAll('*').length")
+    assert nodes <= MOST_NODES, f"{nodes} nodes"
+    weight = sum(packed_size(SITE / file) for file in set(watch.fetched))
+    heavy = page.locator("math").count() or name in WITH_THE_BANK
+    limit = WITH_FORMULAS if heavy else LIGHT
+    assert weight < limit, f"{weight:,} bytes: {watch.fetched}"
+    assert len(watch.fetched) <= MOST_REQUESTS, watch.fetched
 
 
 @pytest.mark.parametrize("width", [390, 768])

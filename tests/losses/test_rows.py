@@ -124,6 +124,20 @@ def test_fused_heads_have_the_numbers_of_logits(bias, mask, stored):
     assert theirs.weight.grad is None
 
 
+def test_the_loss_of_a_chunk_may_be_compiled():
+    hidden, ours, teacher, theirs = heads(bias=True)
+    leaves = (hidden, ours.weight, ours.bias)
+    torch.compiler.reset()
+    found, right = (
+        value_and_gradients(
+            losses.linear_distillation_loss(hidden, ours, teacher, theirs, loss=loss, chunk=3),
+            *leaves,
+        )
+        for loss in (torch.compile(losses.forward_kl, backend="aot_eager"), losses.forward_kl)
+    )
+    torch.testing.assert_close(found, right)
+
+
 def test_a_head_may_be_a_weight_or_frozen_and_half_precision():
     hidden, ours, teacher, theirs = heads(bias=False)
     layer = losses.linear_distillation_loss(hidden, ours, teacher, theirs)
