@@ -51,7 +51,6 @@ serve: book ## build the site and serve it on this machine (PORT=8000)
 	@printf 'Serving http://127.0.0.1:%s (stop with Ctrl-C)\n' '$(PORT)'
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-# What needs one core each goes side by side; the tests then have both.
 pdf: book browser ## every chapter and the whole book as PDF, in _build/pdf
 	$(call step,PDF,$(BIN)/python book/tools/pdf.py,It prints the pages of make book with Chromium.)
 
@@ -71,8 +70,9 @@ editions: $(STAMP)
 colab: $(STAMP) ## run the notebooks that Colab opens, with the versions that Colab has (ONLY=ship-it for some)
 	$(call step,Colab,$(BIN)/python book/tools/colab.py $(ONLY),The cell that failed is shown above.)
 
+# What needs one core each goes side by side, the longest first; the tests then have both.
 test: $(STAMP) ## everything: checks, unit tests, doctests, notebooks, site, browser
-	@$(MAKE) --no-print-directory -j 2 browser check book
+	@$(MAKE) --no-print-directory -j 4 book browser check
 	$(call step,Tests,$(PYTEST) -p tests.raises kdlearn tests,$(FAILED))
 
 unit: $(STAMP) ## unit tests and doctests, in less than three minutes

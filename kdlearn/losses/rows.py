@@ -216,5 +216,5 @@ def _add_product(total: Tensor, slope: Tensor, rows: Tensor) -> None:
     slope = slope.to(rows.dtype).T
     try:
         torch.addmm(total, slope, rows, out_dtype=total.dtype, out=total)
-    except TypeError:  # PyTorch before 2.8 rounds each chunk's sum as well
+    except (TypeError, RuntimeError):  # before PyTorch 2.8, or not on this card: rounded twice
         total.add_(slope @ rows)
