@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from kdlearn.core.inputs import map_tensors
+from kdlearn.core.inputs import map_tensors, tensors_in
 
 _NAME = re.compile(r"(?P<path>[^\[\]]*)(?P<picks>(\[[^\[\]]+\])*)")
 _COMPILED_PREFIX = "_orig_mod."
@@ -28,7 +29,9 @@ class Taps(Mapping[str, Any]):
         graph from it to the logits is whole: gradients of anything computed from either reach the
         layers below. Each forward pass of the model forgets the values of the one before. A module
         that runs twice in one pass keeps its last output. Nothing is detached: run the model under
-        ``torch.no_grad()`` for a teacher. The hooks exist inside the ``with`` block alone; the
+        ``torch.no_grad()`` for a teacher. Under `torch.utils.checkpoint` with
+        ``use_reentrant=True`` no layer inside the piece carries a gradient; the output of the piece
+        does, unless something wrote into it. The hooks exist inside the ``with`` block alone; the
         values stay readable after it, until `forget` or the next run, and it can be entered again.
         With ``torch.compile``, enter the block before the first call: later hooks are not seen by
         compiled code.
@@ -70,6 +73,8 @@ class Taps(Mapping[str, Any]):
         }
         self._modules = {path: _find(modules, path) for path, _ in self._picks.values()}
         self._outputs: dict[str, Any] = {}
+        self._handed_on: dict[str, Any] = {}
+        self._wants_graph = False
         self._handles: list[Any] = []
 
     def __enter__(self) -> Taps:
@@ -96,7 +101,7 @@ class Taps(Mapping[str, Any]):
                 "opened. Call the model inside the `with` block; a compiled model must meet its "
                 "taps before its first call."
             )
-        value = self._outputs[path]
+        value = self._value(path)
         for pick in picks:
             value = _pick(value, pick, name)
         if value is None:
@@ -116,9 +121,17 @@ class Taps(Mapping[str, Any]):
     def forget(self) -> None:
         """Let go of what was recorded, and of the graph behind it."""
         self._outputs.clear()
+        self._handed_on.clear()
 
     def _begin(self, module: nn.Module, arguments: Any) -> None:
         self.forget()
+        self._wants_graph = torch.is_grad_enabled()
+
+    def _value(self, path: str) -> Any:
+        handed_on = tensors_in(self._handed_on.get(path))
+        if any(t.requires_grad for t in handed_on) and not any(t._version for t in handed_on):
+            return self._handed_on[path]
+        return self._outputs[path]
 
     def _recorder(self, path: str) -> Callable[[nn.Module, Any, Any], Any]:
         def record(module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -127,7 +140,11 @@ class Taps(Mapping[str, Any]):
             self._outputs[path] = map_tensors(
                 lambda tensor: tensor.clone() if _is_shared(tensor, arguments) else tensor, output
             )
-            return map_tensors(lambda tensor: tensor.clone(), output)
+            handed_on = map_tensors(lambda tensor: tensor.clone(), output)
+            if self._wants_graph and not torch.is_grad_enabled():
+                # A checkpoint that re-enters gives its gradient to these very tensors, later.
+                self._handed_on[path] = handed_on
+            return handed_on
 
         return record
 

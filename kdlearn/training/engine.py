@@ -177,8 +177,11 @@ class Run:
         with self.autocast():
             parts = self.distiller.compute(batch.to(self.device)).parts
         for name, part in parts.items():
-            found = torch.autograd.grad(part, self._trained, retain_graph=True, allow_unused=True)
-            if not all(gradient is None or gradient.isfinite().all() for gradient in found):
+            for p in self._trained:
+                p.grad = None
+            # Not autograd.grad, which a checkpoint that re-enters forbids.
+            part.backward(retain_graph=True)
+            if not all(p.grad is None or p.grad.isfinite().all() for p in self._trained):
                 return f"term {name!r}"
         return "the sum of the terms"
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn.data import Batch
@@ -215,12 +216,21 @@ def test_pieces_count_once_in_statistics_and_draw_the_same_dropout():
     assert second[1].num_batches_tracked == 0
 
 
-def test_a_finite_loss_with_a_broken_gradient_is_told_and_not_stepped_on(tmp_path):
+class Again(nn.Sequential):
+    """Layers of which all but the first are computed again in the backward pass."""
+
+    def forward(self, x):
+        return checkpoint(nn.Sequential(*list(self)[1:]), self[0](x), use_reentrant=True)
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, Again])
+def test_a_finite_loss_with_a_broken_gradient_is_told_and_not_stepped_on(kind, tmp_path):
     def bad(student, teacher):
         gap = (student - teacher).pow(2).sum(1)
         return torch.where(gap > 1e9, (gap * 0).sqrt(), gap).mean()  # NaN behind where
 
-    model = Distiller(network(0), network(0), [label_term(), logit_term("bad", bad)])
+    student = kind(*network(0))
+    model = Distiller(student, network(0), [label_term(), logit_term("bad", bad)])
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(FloatingPointError, match="epoch 1, step 1: term 'bad' has a finite loss"):
         fit(model, task(), progress=False, checkpoints=Checkpoints(tmp_path, every_steps=1))
