@@ -29,8 +29,8 @@ import interface
 import repository
 import svg
 import yaml
-from bs4 import BeautifulSoup
 from interface import _
+from pages import DRAWING, article_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build/html"
@@ -42,7 +42,6 @@ LEFT_OUT = (
 )
 # What is English on every page: code and what it printed, sources, the names of terms.
 IN_ENGLISH = "pre, .output, .citation, .glossary dt"
-FIGURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 MATHML = "http://www.w3.org/1998/Math/MathML"
 COLORS = {variable: color for color, variable in svg.VARIABLES.items()}
 VARIABLE = re.compile(r"var\(--[\w-]+\)")
@@ -199,7 +198,7 @@ def article(html: str, name: str, language: str, inside: set[str], site: str) ->
         figures.append(figure(match[0]))
         return f'<i data-figure="{len(figures) - 1}"></i>'
 
-    body = BeautifulSoup(FIGURE.sub(cut, html), "html.parser").article
+    body = article_of(DRAWING.sub(cut, html))
     assert body is not None and body.h1 is not None, f"{name} has no article with a heading"
     for left_out in body.select(LEFT_OUT):
         left_out.decompose()

@@ -34,7 +34,7 @@ TYPES = re.compile(r'<span class="(?:w|n|p|o|pre|sig-paren)">((?:[^<]|<a [^>]*>[
 ITEM = re.compile(r"<li>\s*<p>((?:(?!</?(?:p|ul|ol|dl|div|pre|li)\b).)*)</p>\s*</li>", re.DOTALL)
 CITATION = re.compile(r'<span class="bibtex-citation"[^>]*>((?:(?!</?span).)*)</span>', re.DOTALL)
 NUMBER = re.compile(r"^[+\-−]?[\d.,]+(?: ?(?:%|±.*|x|×|MB|kB|ms|s))?$")
-# What surrounds it takes as long to parse.
+DRAWING = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 ARTICLE = re.compile(r"<article\b.*</article>", re.DOTALL)
 
 
@@ -44,6 +44,12 @@ class Entry(NamedTuple):
     anchor: str
     level: int
     title: str
+
+
+def article_of(html: str) -> Tag | None:
+    """Return the text of a page; what surrounds it, which takes as long to parse, is not read."""
+    found = ARTICLE.search(html)
+    return BeautifulSoup(found[0], "html.parser").article if found else None
 
 
 def page_contents(body: str) -> list[Entry]:

@@ -18,9 +18,9 @@ from typing import Any
 
 import cards
 import messages
-from bs4 import BeautifulSoup, Tag
+from bs4 import Tag
 from interface import _, english
-from pages import ARTICLE
+from pages import article_of
 from sphinx.application import Sphinx
 
 from kdlearn.interview import (
@@ -287,9 +287,8 @@ def entry(question: Question, html: str) -> dict[str, Any]:
         question: as its file has it.
         html: its built page, from which everything but the head is taken.
     """
-    whole = ARTICLE.search(html)
-    assert whole is not None
-    article = BeautifulSoup(whole[0], "html.parser")
+    article = article_of(html)
+    assert article is not None
     for left_out in article.select(".headerlink, .clock, .callout-title"):
         left_out.decompose()
     for link in article.select("a[href]"):

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import Tag
 from interface import _
-from pages import ARTICLE
+from pages import DRAWING, article_of
 
 # A selector that names all of them takes ten times as long.
 LEFT_OUT = {"script", "style", "nav"}
@@ -27,8 +27,6 @@ CLASSES_LEFT_OUT = {
     "kd-controls",
     "kd-verdicts",
 }
-# Most of the tags of some pages.
-DRAWING = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 # Pages that list what other pages say.
 LISTS = ("/interview/bank.html", "/interview/ledger.html")
 # Other words under which an interview question is asked, Chinese ones too.
@@ -55,10 +53,9 @@ def sections(page: str, html: str) -> list[Section]:
         >>> sections("x.html", html)
         [{'p': 'x.html', 'a': '', 't': 'One', 'h': '', 'x': 'Two.', 'c': ''}]
     """
-    whole = ARTICLE.search(html)
-    if whole is None:
+    article = article_of(DRAWING.sub("", html))  # most of the tags of some pages
+    if article is None:
         return []
-    article = BeautifulSoup(DRAWING.sub("", whole[0]), "html.parser")
     asked = article.select(WORDINGS) if "/questions/" in page else []
     wordings = [" ".join(words.get_text().split()) for words in asked]
     for tag in article.find_all(_is_left_out):

@@ -27,8 +27,8 @@ from kdlearn.losses.rows import Head, kept, labels_kept, log_softmax, mean_of_ro
 
 # Logits at a time: what a CPU's cache holds; a GPU would mostly wait for so few. And rows at least:
 # each chunk reads and writes the gradient of the head, whose cost so many rows outweigh.
-CHUNK, CHUNK_ON_GPU = 2**20, 2**24
-ROWS, ROWS_ON_GPU = 64, 512
+CHUNK, CHUNK_ON_GPU = 3 * 2**19, 2**24
+ROWS, ROWS_ON_GPU = 8, 512
 
 
 def _log_mixture(log_left: Tensor, log_right: Tensor, weight: float) -> Tensor:
@@ -353,7 +353,7 @@ def linear_distillation_loss(
         loss: any that is a mean over rows of logits, such as :func:`forward_kl`,
             :func:`kdlearn.losses.soft_target_loss`, or a partial of one with options.
         mask: torch.bool, shape (...), True where a token counts.
-        chunk: rows of logits that are made at a time; by default what 4 MiB hold, at least 64;
+        chunk: rows of logits that are made at a time; by default what 6 MiB hold, at least 8;
             on a GPU 64 MiB, at least 512.
 
     Raises:

@@ -208,10 +208,10 @@ def test_fused_heads_never_hold_the_logits():
 
 
 def test_a_large_vocabulary_comes_in_small_chunks_unasked():
-    hidden, teacher = torch.randn(2048, 2, requires_grad=True), torch.randn(2048, 2)
+    hidden, teacher = torch.randn(512, 2, requires_grad=True), torch.randn(512, 2)
     ours, theirs = nn.Linear(2, 2**16), nn.Linear(2, 2**16)
     loss = partial(losses.linear_distillation_loss, hidden, ours, teacher, theirs)
-    assert peak(loss, hidden) < 0.5 * (2048 * 2**16 * 4)
+    assert peak(loss, hidden) < 0.5 * (512 * 2**16 * 4)
 
 
 def test_the_sum_of_a_chunk_is_what_is_averaged():
