@@ -26,6 +26,7 @@ NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
 # Notebooks, a browser on the whole site, trainings of the experiments, every mistake of every drill, kill -9.
 SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py tests/test_kills.py
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
+ELSEWHERE = $(PYTEST) tests/book/test_notebooks.py $(filter-out tests/book/ tests/__pycache__/,$(wildcard tests/*/))
 FAILED = Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.
 SEEDS ?= 0,1,2,3,4
 
@@ -33,7 +34,7 @@ SEEDS ?= 0,1,2,3,4
 step = @printf '\n== %s\n' '$(1)'; { $(2); } || { printf '\nFAILED: %s. %s\n' '$(1)' '$(3)' >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve pdf epub release try editions colab test again check unit notebooks drills results catalogs repository clean lint types sources browser
+.PHONY: help book serve pdf epub release try editions colab test again elsewhere check unit notebooks drills results catalogs repository clean lint types sources browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -81,6 +82,11 @@ unit: $(STAMP) ## unit tests and doctests, in less than three minutes
 # The brackets are those of the test's name, so that drafts is not text-drafts too.
 again: $(STAMP) ## train seed 0 of each stored table again and compare (ONLY=warped-digits); half an hour
 	$(call step,Tables,$(PYTEST) -m '' $(if $(ONLY),-k '[$(ONLY)]') tests/experiments/test_results.py,One table alone: make again ONLY=NAME.)
+
+# Vectors of another length add in another order, and a training that hangs on a bit ends elsewhere.
+elsewhere: $(STAMP) ## run notebooks and unit tests with the arithmetic of older processors; half an hour
+	$(call step,AVX2,ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(ELSEWHERE),$(FAILED))
+	$(call step,SSE,ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(ELSEWHERE),$(FAILED))
 
 check: lint types sources ## lint, types, notebooks normalized and current, drills, addresses (a minute)
 

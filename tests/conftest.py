@@ -1,11 +1,13 @@
 """One thread for all tests, since several small models train at a time; one seed each; an order.
 
+Ctrl-C does what Python makes of it, also in tests that run in the background, where it is ignored.
 Tests that open a page have a browser for each file.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ from tests.browser import launched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

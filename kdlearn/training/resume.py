@@ -160,6 +160,8 @@ class Keeper:
             self._open.enter_context(self.checkpoints.held())
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) == signal.SIG_IGN:  # Ctrl-C, of a job in the background
+                    continue
                 before = signal.signal(number, self._noted)
                 self._open.callback(signal.signal, number, before)
         return self

@@ -251,6 +251,23 @@ def test_a_signal_lets_the_step_end_saves_and_stops(tmp_path, number, monkeypatc
     assert Checkpoints(tmp_path).latest().name == "step-00000004"
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch):
+    forward = Run.forward
+
+    def interrupted(self, batch):
+        signal.raise_signal(signal.SIGINT)
+        return forward(self, batch)
+
+    monkeypatch.setattr(Run, "forward", interrupted)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        fit(network(), task(), epochs=2, progress=False, checkpoints=Checkpoints(tmp_path))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(Checkpoints(tmp_path).saved()) == 1
+
+
 def test_two_runs_in_one_folder_are_told_apart(tmp_path):
     with locked(tmp_path), pytest.raises(CheckpointError, match="another run is at work"):
         fit(network(), task(), progress=False, checkpoints=Checkpoints(tmp_path))
