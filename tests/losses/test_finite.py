@@ -80,7 +80,8 @@ def assert_right(found: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> 
     loose = 20 * torch.finfo(found[1].dtype).eps
     torch.testing.assert_close(found[0].double(), right[0], rtol=2e-5, atol=2e-6)
     scale = right[1].abs().max().item()
-    torch.testing.assert_close(found[1].double(), right[1], rtol=loose, atol=loose * scale + 3e-7)
+    # A rounding in single precision is 1.2e-7, and a weight such as DKD's 8 multiplies it.
+    torch.testing.assert_close(found[1].double(), right[1], rtol=loose, atol=loose * scale + 2e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
