@@ -199,7 +199,7 @@ def test_a_stopped_run_says_how_it_goes_on(number, code, tmp_path):
                 time.sleep(0.05)
             time.sleep(0.5)
             process.send_signal(number)
-            said = process.communicate(timeout=60)[1]
+            said = process.communicate(timeout=600)[1]
         finally:
             process.kill()
     assert process.returncode == code, said

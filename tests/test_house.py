@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -435,5 +436,56 @@ def test_no_program_of_the_environment_is_sought_on_a_path_that_may_lack_it() ->
         f"{path.relative_to(ROOT)}: {command}: begin with sys.executable, or a path beside it"
         for path in files
         for command in called_by_name(path.read_text(encoding="utf-8"))
+    ]
+    assert not faults, lines(faults)
+
+
+CLOCKS = {
+    *("time", "monotonic", "perf_counter", "process_time", "thread_time"),
+    *("time_ns", "monotonic_ns", "perf_counter_ns", "process_time_ns", "thread_time_ns"),
+}
+
+
+def times_asserted(source: str) -> list[str]:
+    """Return the assertions on what a clock said, or on what was computed from that."""
+    read: set[str] = set()
+
+    def is_time(tree: ast.AST) -> bool:
+        for node in ast.walk(tree):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in CLOCKS:
+                return isinstance(called.value, ast.Name) and called.value.id == "time"
+            if isinstance(called, ast.Name) and called.id in CLOCKS:
+                return True
+            if isinstance(node, ast.Name) and node.id in read:
+                return True
+        return False
+
+    found = []
+    statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    for node in sorted(statements, key=lambda one: one.lineno):
+        if isinstance(node, ast.Assign | ast.AugAssign) and is_time(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            read |= {one.id for one in targets if isinstance(one, ast.Name)}
+        if isinstance(node, ast.Assert) and is_time(node.test):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_nothing_asserts_a_time() -> None:
+    late = "start = time.monotonic()\nrun()\ntook = time.monotonic() - start\nassert took < 5"
+    assert times_asserted(late) == ["assert took < 5"]
+    assert times_asserted("assert time.time() < 9") and not times_asserted("assert clock() < 9")
+    sources = {}
+    for name in committed():
+        text = (ROOT / name).read_text(encoding="utf-8") if name.endswith((".py", ".ipynb")) else ""
+        if name.endswith(".ipynb"):
+            cells = [one for one in json.loads(text)["cells"] if one["cell_type"] == "code"]
+            text = "\n".join("".join(one["source"]) for one in cells)
+        sources[name] = text
+    faults = [
+        f"{name}: {said}: a busy machine takes longer"
+        for name, text in sources.items()
+        for said in times_asserted(text)
     ]
     assert not faults, lines(faults)

@@ -253,7 +253,7 @@ def main(arguments: list[str]) -> int:
         faults = notebooks.run_all([path for path, _ in made])
     elif arguments == ["check"]:
         faults = [
-            f"{path} differs from its drills: python book/tools/drills.py write"
+            f"{path} differs from its drills: make drills"
             for path, notebook in all_chapters()
             if not path.exists() or _sources(notebooks.read(path)) != _sources(notebook)
         ]

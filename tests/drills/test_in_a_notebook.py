@@ -25,7 +25,7 @@ def outputs(tmp_path_factory):
     ]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
     return ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,12 +12,6 @@ from torch import Generator
 from kdlearn.drills.grader.compare import numbers_of, same
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Solution, Wrong
 from kdlearn.drills.grader.observe import Bench, Observation, alike, observe
-
-SECONDS = 8.0
-"""A search ends after so much computing, and what was not found is said to be unexplained.
-
-The longest takes 2 seconds, and 4 where many processes share a core: a name must not hang on that.
-"""
 
 
 @dataclass(frozen=True)
@@ -161,17 +154,14 @@ def explained(mine: Runs, right: Runs, seen: Iterable[str]) -> Found | None:
         return None  # one NaN is like any other
     switches = {fault.id for faults in drill.knobs.values() for fault in faults}
     start = frozenset(seen) & switches
-    ends = time.process_time() + SECONDS
     found: list[Found] = []
     for base in dict.fromkeys((start, frozenset[str]())):
         for number in (0, 1, 2):
             for wrong in drill.settings(number, base):
-                if time.process_time() > ends:
-                    return None
                 if _fits(mine, wrong) and mine.does(wrong, "ordinary", "fresh"):
                     found.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))
             if found:
-                return _at_the_edges(mine, right, found, ends)
+                return _at_the_edges(mine, right, found)
     return _part_by_part(mine, right)
 
 
@@ -202,12 +192,10 @@ def _has_numbers(numbers: Mapping[str, Any]) -> bool:
 
 def misfit_explained(mine: Runs, right: Runs) -> Found | None:
     """Return the setting whose results are a solution's, where these are of a wrong kind."""
-    drill, ends = mine.drill, time.process_time() + SECONDS
+    drill = mine.drill
     for number in (1, 2):
         for wrong in drill.settings(number):
             member = drill.member(wrong)
-            if time.process_time() > ends:
-                return None
             if all(
                 alike(mine.inputs.bench(drill, group, n).result(member), one.result)
                 for group in ("ordinary", "fresh")
@@ -217,7 +205,7 @@ def misfit_explained(mine: Runs, right: Runs) -> Found | None:
     return None
 
 
-def _at_the_edges(mine: Runs, right: Runs, found: list[Found], ends: float) -> Found:
+def _at_the_edges(mine: Runs, right: Runs, found: list[Found]) -> Found:
     """Choose among settings that agree on ordinary inputs, adding faults where edges need them."""
     drill = mine.drill
 
@@ -230,8 +218,6 @@ def _at_the_edges(mine: Runs, right: Runs, found: list[Found], ends: float) -> F
     for number in (1, 2) if good[best.wrong] < len(mine.inputs.edges) else ():
         more = []
         for wrong in drill.settings(number, best.wrong):
-            if time.process_time() > ends:
-                return best
             fits = _fits(mine, wrong) and all(agreeing(wrong))
             if fits and mine.does(wrong, "ordinary", "fresh"):
                 more.append(Found(wrong, Runs(drill, drill.member(wrong), mine.inputs, right)))

@@ -54,11 +54,9 @@ def test_an_endless_loop_is_stopped():
         while True:
             pass
 
-    start = time.monotonic()
     (diagnosis,) = graded(solution, seconds=2).diagnoses
     assert diagnosis.id == "too-slow"
     assert diagnosis.message.startswith("no answer after 2 seconds")
-    assert time.monotonic() - start < 100
 
 
 @pytest.mark.parametrize(
@@ -104,13 +102,12 @@ def test_what_cannot_be_sent_is_told(tmp_path):
     assert "cannot be sent" in report.diagnoses[0].message
 
 
-def test_an_empty_function_needs_no_process():
+def test_an_empty_function_needs_no_process(monkeypatch):
     def solution(s, t, *, temperature):
         "Later."
 
-    start = time.monotonic()
+    monkeypatch.setattr(WORKER, "ask", None)
     assert not graded(solution).written
-    assert time.monotonic() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -173,13 +170,11 @@ def test_the_worker_stays_and_nothing_is_left_of_a_check():
         return right(s, t, temperature=temperature)
 
     before = WORKER._started().pid
-    start = time.monotonic()
     assert graded(starts_others).passed
     assert graded(lambda s, t, *, temperature: os._exit(1)).diagnoses[0].id == "process-ended"
     assert WORKER._started().pid == before
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(b"600.25" in command for command in commands)
-    assert time.monotonic() - start < 300
 
 
 def test_a_forged_report_is_no_report():
