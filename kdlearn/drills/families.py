@@ -117,8 +117,8 @@ TOKENS: Knobs = switches(
       short answer weighs more than one of a long answer. Sum over all tokens that count, then
       divide by their number.
     - divided-by-all: the sum goes over the N = {N} tokens that count, but you divide by all B · L
-      positions: the more padding a batch has, the smaller its loss. Divide by their number.instead
-      of calling .mean().
+      positions: the more padding a batch has, the smaller its loss. Divide by their number
+      instead of calling .mean().
     - divided-by-length: the sum is divided by L, the length of the batch: divide by the N = {N}
       tokens that count.
     - summed: the tokens are summed, not averaged: divide by their number N = {N}.

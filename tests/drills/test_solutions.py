@@ -54,6 +54,14 @@ def test_a_drill_is_complete(drill):
 
 
 @each
+def test_a_sentence_ends_before_the_next_one_begins(drill):
+    faults = [one.text for knob in drill.knobs.values() for one in knob]
+    for text in (drill.task, *drill.hints, drill.explanation, *faults):
+        plain = re.sub(r"`[^`]*`|\(\S*\)|\b(torch|nn|F)\.\w+", "", text)
+        assert not re.findall(r"[a-z]{2}[.?!][A-Z]\w* ", plain)
+
+
+@each
 def test_no_hint_holds_a_line_of_the_solution(drill):
     function = ast.parse(drill.source()).body[0]
     values = [getattr(part, "value", None) for part in ast.walk(function)]

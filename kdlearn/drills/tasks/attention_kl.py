@@ -160,8 +160,9 @@ drill = Drill(
         "O(B h L²) time, the size of the maps. The maps are distributions already: no softmax "
         "here. Zeros at padded keys need care, since 0 · log 0 is NaN in floating point and NaN · "
         "0 stays NaN, so masking afterwards does not help. Averaging heads throws away what single "
-        "heads do; with equal numbers of heads one would compare head with head, and MiniLM "
-        "compares relations of values instead, which need no equal widths. The interviewer listens "
+        "heads do; with equal numbers of heads one would compare head with head, MiniLM "
+        "adds relations of values, which need no equal widths, and its second version compares "
+        "relations alone, which need no equal heads. The interviewer listens "
         "for: dimension of the sum, padded queries, zeros, and that flash kernels never form these "
         "maps."
     ),

@@ -194,7 +194,8 @@ drill = Drill(
         "teacher's p_y: where the teacher is sure, 1 - p_y is near 0 and the dark knowledge has no "
         "weight. DKD replaces that factor by beta. Keep everything in logarithms: 1 - p_y rounds "
         "to 0, logsumexp of the others does not. Masking by adding -1000 to the label's logit, as "
-        "published code does, is the same up to rounding. The interviewer listens for the identity "
+        "published code does, is the same up to rounding while no logit leads by about a thousand "
+        "after the division by T. The interviewer listens for the identity "
         "and for which factor was removed. Source: [Zhao et al., CVPR "
         "2022](cite:zhao2022decoupled), section 3."
     ),

@@ -157,16 +157,16 @@ drill = Drill(
     explanation=(
         "O(MBC). The mean of probabilities is a mixture: it is what you get if you draw a teacher "
         "by its weight and ask it, so a class that one teacher believes in keeps a share. The mean "
-        "of logits is, after a softmax, the normalized product of the teachers' probabilities: a "
-        "class that one of them rules out is ruled out by all, and a teacher with logits of larger "
-        "scale has more say, without being better. Exponentials of mean logarithms without the "
-        "softmax even sum to less than 1. Published methods take either; say which, as the two "
-        "give different targets. Training on the mean is also what M separate losses come to: "
-        "their weighted sum of cross-entropies has the same gradient, and the mean is computed "
-        "once. T softens each teacher before the mean, and the student uses the same T. The "
-        "interviewer listens for: probabilities, the dimension, weights that sum to 1, T. Source: "
-        "[Hinton et al., 2015](cite:hinton2015distilling), who name the arithmetic and the "
-        "geometric mean."
+        "of logits is, after a softmax, the normalized geometric mean of the teachers' "
+        "probabilities: a class that one of them rules out is ruled out by all, and a teacher with "
+        "logits of larger scale has more say, without being better. Exponentials of mean "
+        "logarithms without the softmax even sum to less than 1. Published methods take either; "
+        "say which, as the two give different targets. Training on the mean is also what M "
+        "separate losses come to: their weighted sum of cross-entropies has the same gradient, and "
+        "the mean is computed once. T softens each teacher before the mean, and the student uses "
+        "the same T. The interviewer listens for: probabilities, the dimension, weights that sum "
+        "to 1, T. Source: [Hinton et al., 2015](cite:hinton2015distilling), who name the "
+        "arithmetic and the geometric mean."
     ),
     reference=ensemble_targets,
     example=example,

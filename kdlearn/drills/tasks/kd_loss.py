@@ -46,9 +46,8 @@ drill = Drill(
     id="kd-loss",
     title="The distillation loss",
     task=(
-        "Write the soft-target loss of knowledge distillation: the KL divergence from the "
-        "student's to the teacher's softened distribution, scaled so that its gradient keeps its "
-        "size when T changes."
+        "Write the soft-target loss of knowledge distillation: KL(teacher || student) of the "
+        "softened distributions, scaled so that its gradient keeps its size when T changes."
     ),
     minutes=8,
     level="core",

@@ -19,10 +19,10 @@ def is_kd_loss(
 ) -> bool:
     """Say whether a loss is right.
 
-    It is if its value and the student's gradient are the reference's, and the teacher gets none.
-    candidate, reference: called with (student_logits, teacher_logits, temperature). Try several
-    shapes and temperatures with logits drawn from the generator in float64; relative tolerance
-    1e-6.
+    It is if its value and the student's gradient are the reference's, and the teacher gets none;
+    one without any gradient is wrong, and no reason to raise. candidate, reference: called with
+    (student_logits, teacher_logits, temperature). Try several shapes and temperatures with logits
+    drawn from the generator in float64; relative tolerance 1e-6.
     """
     for batch, classes, temperature in ((4, 3, 1.0), (2, 7, 4.0), (33, 5, 2.5)):
         shape = (batch, classes)
@@ -31,6 +31,8 @@ def is_kd_loss(
         answers = []
         for loss in (candidate, reference):
             value = loss(student, teacher, temperature)
+            if not value.requires_grad:
+                return False
             grads = torch.autograd.grad(value, (student, teacher), allow_unused=True)
             answers.append((value.detach(), *grads))
         (value, gradient, leak), (right, right_gradient, _) = answers
@@ -99,6 +101,7 @@ CANDIDATES: dict[str, tuple[bool, Loss]] = {
     "a gradient to the teacher": (False, live_teacher),
     "a gradient that is twice too large": (False, other_gradient(2.0)),
     "a gradient that points the other way": (False, other_gradient(-1.0)),
+    "a loss that reaches no weight": (False, lambda s, t, T: right(s.detach(), t, T)),
     "a loss that looks at 32 rows at most": (False, lambda s, t, T: right(s[:32], t[:32], T)),
     "a loss that looks at 6 classes at most": (
         False,

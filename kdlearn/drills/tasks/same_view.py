@@ -153,7 +153,7 @@ drill = Drill(
         "it is told to be sure about pixels that it does not see. Stored targets have the same "
         "trap: they are right only for the views they were computed on. [Beyer et al. (CVPR "
         "2022)](cite:beyer2022knowledge) call the same view for both the consistent teacher, and "
-        "find that it needs long training to pay."
+        "find that it needs long training to pay. "
         'The cost is one forward pass of the teacher a step. The interviewer listens for "one '
         'draw" and for the '
         "consequence for caching."

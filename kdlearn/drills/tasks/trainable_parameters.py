@@ -138,8 +138,9 @@ drill = Drill(
     explanation=(
         "Linear in the number of parameters. A projector that is left out stays a random map: the "
         "loss has a gradient, the student learns to please it, and nothing fails. A teacher that "
-        "is let in learns to be easy to follow. Frozen parameters get no gradient, but weight "
-        "decay in some optimizers would still need them left out for clarity. A generator would be "
+        "is let in learns to be easy to follow. Frozen parameters have no gradient, so "
+        "that PyTorch's optimizers skip them, weight decay included; leave them out all the same, "
+        "so that the list says what trains. A generator would be "
         "used up by the first reader. The interviewer listens for the projectors; it is the error "
         "that published code has."
     ),

@@ -13,6 +13,8 @@ def with_backward(candidate, reference, generator):
         for loss in (candidate, reference):
             s, t = (side.clone().requires_grad_() for side in logits)
             value = loss(s, t, temperature)
+            if not value.requires_grad:
+                return False
             value.backward()
             seen.append((value.item(), s.grad, t.grad))
         if seen[0][2] is not None or abs(seen[0][0] - seen[1][0]) > 1e-06 * abs(seen[1][0]):
@@ -27,6 +29,8 @@ def parts(candidate, reference, generator):
     for batch, classes, temperature in ((64, 4, 6.0), (3, 9, 1.0), (2, 2, 2.0)):
         s, t = (draws.normal(generator, batch, classes).requires_grad_() for _ in range(2))
         one, other = candidate(s, t, temperature), reference(s, t, temperature)
+        if not one.requires_grad:
+            return False
         mine, leak = torch.autograd.grad(one, (s, t), allow_unused=True)
         theirs, _ = torch.autograd.grad(other, (s, t), allow_unused=True)
         if leak is not None or (mine - theirs).square().sum() > 1e-12 * theirs.square().sum():
