@@ -36,7 +36,7 @@ from tests.book.built_site import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.skipif(not pages(), reason=NO_SITE)
 
@@ -328,9 +328,14 @@ def test_the_search_shows_places_as_one_types_and_none_of_the_furniture(
     reader: Page, address: str
 ) -> None:
     reader.goto(address + CHAPTER)
-    reader.keyboard.press("/")
+    late: list[Route] = []
+    reader.route("**/search.js*", lambda route: late.append(route))
+    with reader.expect_request("**/search.js*"):
+        reader.keyboard.press("/")
+    reader.keyboard.type("dark knowl")
     dialog = reader.get_by_role("dialog", name="Search")
-    dialog.get_by_role("searchbox").type("dark knowl")
+    assert dialog.get_by_role("searchbox").input_value() == "dark knowl"
+    late[0].continue_()
     dialog.locator("li a").first.wait_for()
     shown = dialog.locator(".search-results").inner_text()
     for furniture in ("Colab", "Download", "Copy", "Set-up", "\\", "Say it aloud"):

@@ -369,6 +369,25 @@ def test_a_link_opens_trained_students_in_its_settings(page: Page, address: str)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_classes_have_colors_though_the_style_is_late(page: Page, address: str) -> None:
+    held: list[Any] = []
+    page.route("**/playground.css*", lambda route: held.append(route))
+    page.goto(address, wait_until="commit")
+    trained(page)
+    colored = """() => {
+      const canvas = document.querySelector(".pg-panel canvas");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      for (let i = 0; i < data.length; i += 4) {
+        const [low, , high] = [...data.slice(i, i + 3)].sort((a, b) => a - b);
+        if (high - low > 40) return true;
+      }
+      return false;
+    }"""
+    assert not page.evaluate(colored)
+    held[0].continue_()
+    page.wait_for_function(colored)
+
+
 def test_a_control_trains_anew_and_changes_the_link(page: Page, address: str) -> None:
     page.goto(address)
     trained(page)

@@ -96,6 +96,7 @@ def test_no_markup_is_left_over(page: str) -> None:
     text = "".join(part for part in article.strings if part.find_parent(code) is None)
     assert "{cite" not in text and "{term" not in text and ":::" not in text
     assert "```" not in text
+    assert not [str(formula) for formula in article("math") if "\\" in formula.get_text()]
 
 
 def test_every_notebook_is_a_page_that_leads_to_its_edition() -> None:

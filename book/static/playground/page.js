@@ -70,7 +70,9 @@
     return canvas;
   }
 
+  // The colors of classes stand in the style, which may come after the first picture.
   function onTheme(redraw) {
+    kdPlayground.styled.then(redraw);
     const seen = new MutationObserver(redraw);
     seen.observe(document.documentElement, { attributeFilter: ["data-theme", "data-mode"] });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

@@ -19,8 +19,9 @@
     return loaded.get(name);
   }
 
-  globalThis.kdPlayground = { load };
   const style = document.createElement("link");
+  const styled = new Promise((done) => { style.onload = done; });
   Object.assign(style, { rel: "stylesheet", href: folder + "playground.css" + stamp });
+  globalThis.kdPlayground = { load, styled };
   document.head.append(style);
 })();

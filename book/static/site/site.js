@@ -59,7 +59,7 @@
   const only = field?.dataset.search;
   if (field) search().then(({ attach }) => attach(field.closest("section"), base, { inAddress: !only, waits: true, only }));
   let dialog;
-  const openSearch = async () => {
+  const openSearch = () => {
     if (!dialog) {
       dialog = make("dialog", { className: "search-dialog", ariaLabel: _("Search") });
       dialog.innerHTML =
@@ -67,8 +67,15 @@
         'autocomplete="off" spellcheck="false"></label></form><p class="search-status" role="status"></p>' +
         '<ol class="search-results"></ol>';
       dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+      const close = make("button", { type: "button", className: "search-close", textContent: _("Close") });
+      close.addEventListener("click", () => dialog.close());
+      dialog.prepend(close);
       document.body.append(dialog);
-      (await search()).attach(dialog, base, {});
+      // What is typed meanwhile stands in the field when the search has come.
+      search().then(({ attach }) => attach(dialog, base, {})).catch(() => {
+        dialog.querySelector(".search-status").textContent =
+          _("The search did not load. It needs a server: a page that was opened from a folder has none.");
+      });
     }
     if (!dialog.open) dialog.showModal();
     dialog.querySelector("input").focus();
