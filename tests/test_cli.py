@@ -88,7 +88,7 @@ def test_a_store_of_other_images_is_refused(trained, tmp_path):
     words = ("--method", "KD+AT", "--folder", trained / "runs", "--no-progress")
     result = kd("cache", tmp_path / "recipe.toml", *words)
     assert result.exit_code == 2
-    assert re.search("store-KD.* was made with .*data: use another folder", shown(result))
+    assert re.search("store-KD.* was made with .*data.*: use another folder", shown(result))
 
 
 def test_runs_lie_in_a_folder_of_the_recipes_name(tmp_path, monkeypatch):

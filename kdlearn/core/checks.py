@@ -11,12 +11,13 @@ what to do.
 """
 
 import functools
+import inspect
 import math
 import numbers
 import operator
 import os
 from collections.abc import Callable
-from typing import Literal, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import Tensor
@@ -134,17 +135,28 @@ def check_logit_values(logits: Tensor, name: str, *, probabilities: bool = False
 
 def check_no_probabilities(scores: Tensor, name: str) -> None:
     """Refuse rows that are all at least 0 and sum to 1, which a softmax has gone over already."""
-    if not checks_values() or scores.shape[-1] == 1 or scores.detach().amin().item() < 0:
+    if not checks_values() or scores.shape[-1] == 1:
         return
-    sums = scores.detach().double().sum(dim=-1)
-    # Half precision is some thousandths off. Wider than need be, a few logits would fall inside.
-    off = 1e-2 if scores.element_size() == 2 else 1e-5
-    # Rows of padding are all 0.
-    if bool(((sums - 1).abs() < off).logical_or(sums == 0).all()) and bool(sums.any()):
+    if sum_to_one(scores) and bool(scores.any()):
         raise ValueError(
             f"{name} sum to 1 in each row, as probabilities do: give what stood before the "
             "softmax, or the logarithms."
         )
+
+
+def sum_to_one(scores: Tensor) -> bool:
+    """Whether all rows are at least 0 and sum to 1, or are 0 throughout as padding is.
+
+    Example:
+        >>> sum_to_one(torch.tensor([[0.25, 0.75], [0.0, 0.0]]))
+        True
+    """
+    if scores.detach().amin().item() < 0:
+        return False
+    sums = scores.detach().double().sum(dim=-1)
+    # Half precision is some thousandths off. Wider than need be, a few logits would fall inside.
+    off = 1e-2 if scores.element_size() == 2 else 1e-5
+    return bool(((sums - 1).abs() < off).logical_or(sums == 0).all())
 
 
 def check_overflow(lengths: Tensor, name: str) -> None:
@@ -165,7 +177,7 @@ def check_overflow(lengths: Tensor, name: str) -> None:
 
 
 def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
-    """Refuse the value of a loss that is infinite or NaN, and say what makes it so.
+    """Give a loss what autograd can save, on one device, and refuse a value that is not finite.
 
     Example:
         >>> loss = finite_or_refused(torch.nn.functional.mse_loss)
@@ -174,14 +186,30 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
         ...
         ValueError: mse_loss is inf: numbers are too large for torch.float32 or too far apart:
             look for a diverged model, scale them down, or give float64.
+        >>> loss(torch.ones(1), torch.ones(1, device="meta"))
+        Traceback (most recent call last):
+        ...
+        ValueError: input are on cpu and target on meta: move one of them.
     """
+    names = tuple(inspect.signature(loss).parameters)
 
     @functools.wraps(loss)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
-        value = loss(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return loss(*args, **kwargs)
+        # To look at each tensor ahead would take a small loss a fifth of its time.
+        try:
+            value = loss(*args, **kwargs)
+        except RuntimeError:
+            given = _tensors({**dict(zip(names, args, strict=False)), **kwargs})
+            for name, tensor in given[1:]:
+                check_device(given[0][1], tensor, given[0][0], name)
+            if not any(tensor.is_inference() for _, tensor in given):
+                raise
+            value = loss(*trackable(args), **trackable(kwargs))
         if checks_values() and not math.isfinite(value.item()):
-            given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-            if any(bool((x == -math.inf).any()) for x in given):
+            given = _tensors({**dict(zip(names, args, strict=False)), **kwargs})
+            if any(bool((tensor == -math.inf).any()) for _, tensor in given):
                 why = (
                     "what one side rules out by -inf has probability on the other: rule it out on "
                     "both, or write a finite number such as -1e4"
@@ -196,6 +224,41 @@ def finite_or_refused(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, 
         return value
 
     return checked
+
+
+def _tensors(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    """The tensors among arguments, and in sequences of them, each with its argument's name."""
+    return [
+        (name.replace("_", " "), tensor)
+        for name, given in arguments.items()
+        for tensor in (given if isinstance(given, tuple | list) else (given,))
+        if isinstance(tensor, Tensor)
+    ]
+
+
+def trackable(given: Any) -> Any:
+    """Copy tensors that were made under ``torch.inference_mode``, which autograd does not save.
+
+    Args:
+        given: anything; of tuples, lists and dicts the members.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     logits = torch.ones(2)
+        >>> logits.is_inference(), trackable((logits, 4.0))[0].is_inference()
+        (True, False)
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return given
+    if isinstance(given, Tensor):
+        return given.clone() if given.is_inference() else given
+    if isinstance(given, tuple):
+        return tuple(map(trackable, given))
+    if isinstance(given, list):
+        return list(map(trackable, given))
+    if isinstance(given, dict):
+        return {name: trackable(member) for name, member in given.items()}
+    return given
 
 
 def check_pair(student: Tensor, teacher: Tensor, what: str, values: Values = "finite") -> None:
@@ -277,19 +340,15 @@ def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") ->
 
 
 def check_class_dimension(*sides: Tensor) -> None:
-    """Refuse logits without a batch, and maps of logits whose classes may not come last.
-
-    Four dimensions or more are taken as the view that ``movedim(1, -1)`` makes, which its strides
-    tell from what a network for segmentation returns.
+    """Refuse logits without a batch, and maps of logits, whose classes no check can find.
 
     Example:
-        >>> check_class_dimension(torch.ones(2, 10, 8, 8).movedim(1, -1))
         >>> check_class_dimension(torch.ones(2, 10, 8, 8))
         Traceback (most recent call last):
         ...
-        ValueError: logits have shape (2, 10, 8, 8): classes must be the last dimension. Move them
-            there by logits.movedim(1, -1), or, where they are, make rows of the rest by
-            logits.flatten(0, -2).
+        ValueError: logits have shape (2, 10, 8, 8): make rows of them, by
+            logits.movedim(1, -1).flatten(0, -2) where classes are the second dimension, by
+            logits.flatten(0, -2) where they are the last; labels and mask by .flatten().
     """
     for logits in sides:
         if logits.dim() < 2:
@@ -297,13 +356,11 @@ def check_class_dimension(*sides: Tensor) -> None:
                 f"logits need shape (batch, ..., classes), got {tuple(logits.shape)}: "
                 "add a batch dimension with unsqueeze(0)."
             )
-        if logits.dim() < 4:
-            continue
-        if logits.is_contiguous() or not logits.movedim(-1, 1).is_contiguous():
+        if logits.dim() > 3:
             raise ValueError(
-                f"logits have shape {tuple(logits.shape)}: classes must be the last dimension. "
-                "Move them there by logits.movedim(1, -1), or, where they are, make rows of the "
-                "rest by logits.flatten(0, -2)."
+                f"logits have shape {tuple(logits.shape)}: make rows of them, by "
+                "logits.movedim(1, -1).flatten(0, -2) where classes are the second dimension, by "
+                "logits.flatten(0, -2) where they are the last; labels and mask by .flatten()."
             )
 
 
@@ -441,19 +498,33 @@ def check_mask(mask: Tensor, shape: torch.Size) -> None:
         )
 
 
-def check_number(value: float, name: str) -> None:
-    """Refuse what is not one number: a text, None, a truth value, a tensor of several.
+def check_number(value: float, name: str) -> float:
+    """Return one number as a float; refuse a text, None, a truth value, a tensor of several.
+
+    And a tensor that asks for a gradient, which it would not get.
 
     Example:
         >>> check_number("4", "temperature")
         Traceback (most recent call last):
         ...
         TypeError: temperature is '4', a str: expected one number.
+        >>> check_number(torch.tensor(4.0, requires_grad=True), "temperature")
+        Traceback (most recent call last):
+        ...
+        TypeError: temperature is tensor(4., requires_grad=True), a Tensor: expected one number.
+            It is not learned: take .item().
     """
-    if isinstance(value, Tensor) and value.numel() == 1 and value.dtype != torch.bool:
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected one number.")
+    if isinstance(value, Tensor):
+        number = value.dim() == 0 and not value.requires_grad and value.dtype != torch.bool
+    else:
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number:
+        learned = isinstance(value, Tensor) and value.requires_grad
+        raise TypeError(
+            f"{name} is {value!r}, a {type(value).__name__}: expected one number."
+            + learned * " It is not learned: take .item()."
+        )
+    return float(value)
 
 
 def check_whole(value: int, name: str, least: int = 1) -> int:
@@ -494,8 +565,8 @@ def check_sizes(**sizes: int) -> list[int]:
     return [check_whole(size, name) for name, size in sizes.items()]
 
 
-def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is not a positive, finite number.
+def check_temperature(temperature: float) -> float:
+    """Return a temperature as a float; refuse what is not a positive, finite number.
 
     Example:
         >>> check_temperature(0)
@@ -503,38 +574,17 @@ def check_temperature(temperature: float) -> None:
         ...
         ValueError: temperature is 0, expected a positive finite number: 1 leaves logits unchanged.
     """
-    check_number(temperature, "temperature")
-    if not 0 < temperature < math.inf:
+    number = check_number(temperature, "temperature")
+    if not 0 < number < math.inf:
         raise ValueError(
             f"temperature is {temperature}, expected a positive finite number: "
             "1 leaves logits unchanged."
         )
+    return number
 
 
-def check_softening(temperature: float, logits: Tensor) -> None:
-    """Refuse a temperature that leaves less of the logits than their precision can tell apart.
-
-    A divergence of softened probabilities shrinks as 1/T² and its rounding does not, so from some
-    100 on in float32, some 2 million in float64, a factor T² would return rounding.
-
-    Example:
-        >>> check_softening(1000, torch.ones(2, 3))
-        Traceback (most recent call last):
-        ...
-        ValueError: temperature is 1000, where probabilities in torch.float32 are too equal to be
-            compared: use less, or give float64.
-    """
-    check_temperature(temperature)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    if temperature > 0.04 * torch.finfo(dtype).eps ** -0.5:
-        raise ValueError(
-            f"temperature is {temperature}, where probabilities in {dtype} are too equal to be "
-            "compared: use less, or give float64."
-        )
-
-
-def check_fraction(value: float, name: str) -> None:
-    """Refuse a mixing weight outside of [0, 1].
+def check_fraction(value: float, name: str) -> float:
+    """Return a mixing weight as a float; refuse one outside of [0, 1].
 
     Example:
         >>> check_fraction(9, "weight")
@@ -542,9 +592,10 @@ def check_fraction(value: float, name: str) -> None:
         ...
         ValueError: weight is 9, expected a number from 0 to 1: it mixes two terms.
     """
-    check_number(value, name)
-    if not 0 <= value <= 1:
+    number = check_number(value, name)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} is {value}, expected a number from 0 to 1: it mixes two terms.")
+    return number
 
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:

@@ -159,6 +159,41 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+class Buffers:
+    """A model's buffers (running statistics) with the numbers they have now, to go back to.
+
+    One that comes later goes again; one that takes another's place gives it back.
+
+    Example:
+        >>> model = nn.BatchNorm1d(1)
+        >>> before = Buffers(model)
+        >>> _ = model(torch.ones(2, 1))
+        >>> before.put_back()
+        >>> model.num_batches_tracked.item()
+        0
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = [(module, dict(module._buffers)) for module in model.modules()]
+        self._numbers = [(b, b.clone()) for b in model.buffers() if not _is_expanded(b)]
+
+    def put_back(self) -> None:
+        """Give the model the buffers it had, with the numbers they had."""
+        for module, held in self._held:
+            module._buffers.clear()
+            module._buffers.update(held)
+        with torch.no_grad():
+            for buffer, numbers in self._numbers:
+                buffer.copy_(numbers)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Return whether one number stands for several, so that nobody can write to them."""
+    return any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Put a model's buffers (running statistics) back as they were before a ``with`` block.
@@ -170,13 +205,11 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         >>> model.num_batches_tracked.item()
         0
     """
-    before = [buffer.clone() for buffer in model.buffers()]
+    before = Buffers(model)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), before, strict=True):
-                buffer.copy_(value)
+        before.put_back()
 
 
 def run(model: Callable[..., Any], inputs: Inputs) -> Any:

@@ -91,7 +91,7 @@ def peaks(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def lengths(vectors: Tensor) -> Tensor:
-    """L2 length of each flattened sample; of a sample of zeros it is 0, with gradient zero.
+    """L2 length of each flattened sample; of a sample of zeros it is 0, with derivatives zero.
 
     Args:
         vectors: shape (B, ...).
@@ -104,24 +104,33 @@ def lengths(vectors: Tensor) -> Tensor:
     norms = flat.norm(dim=1)
     if all_between(norms, 1e-15, 1e15):
         return norms
-    peak = flat.detach().abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
-    return peak * (flat / peak[:, None]).norm(dim=1)
+    peak = flat.detach().abs().amax(dim=1)
+    near = (norms > 1e-15) & (norms < 1e15)  # the bits of these do not depend on the others
+    scale = peak.clamp_min(torch.finfo(flat.dtype).tiny).masked_fill(near, 1)
+    # At 0 a norm has a first derivative of 0 in torch, but a second one of NaN.
+    zeros = peak == 0
+    scaled = torch.where(zeros[:, None], 1, flat / scale[:, None])
+    return scale * torch.where(zeros, 0, scaled.norm(dim=1))
 
 
-def in_scale(values: Tensor) -> Tensor:
+def in_scale(values: Tensor, dim: int | tuple[int, ...] = ()) -> Tensor:
     """Divide by the largest absolute value where products would leave the range of numbers.
 
-    For what does not depend on the scale of all of them.
+    For what does not depend on the scale.
 
     Args:
         values: any shape.
+        dim: where numbers have one scale, those beside them their own; everywhere by default.
 
     Example:
-        >>> in_scale(torch.tensor([1e-30, 2e-30])), in_scale(torch.tensor([1.0, 2.0]))
-        (tensor([0.5000, 1.0000]), tensor([1., 2.]))
+        >>> in_scale(torch.tensor([[1e-30, 2e-30], [1.0, 2.0]]), dim=1)
+        tensor([[0.5000, 1.0000],
+                [1.0000, 2.0000]])
     """
-    peak = peaks(torch.stack(torch.aminmax(values.detach())), dim=0)
-    return values if all_between(peak, 1e-6, 1e6) else values / peak
+    peak = peaks(values, dim)
+    if all_between(peak, 1e-6, 1e6):
+        return values
+    return values / peak.masked_fill((peak > 1e-6) & (peak < 1e6), 1)
 
 
 def all_between(values: Tensor, low: float, high: float) -> bool:
@@ -141,6 +150,30 @@ def all_between(values: Tensor, low: float, high: float) -> bool:
         return False
     lowest, highest = torch.aminmax(values.detach())
     return low < lowest.item() and highest.item() < high
+
+
+def check_batch(samples: Tensor, what: str) -> None:
+    """Refuse numbers that do not lie in samples.
+
+    Args:
+        samples: shape (B, ...).
+        what: what to call them in a message, in the plural.
+
+    Raises:
+        ValueError: there are fewer than two dimensions.
+
+    Example:
+        >>> check_batch(torch.ones(3), "gradients")
+        Traceback (most recent call last):
+        ...
+        ValueError: gradients need shape (batch, ...), got (3,): add a batch dimension with
+            unsqueeze(0).
+    """
+    if samples.dim() < 2:
+        raise ValueError(
+            f"{what} need shape (batch, ...), got {tuple(samples.shape)}: add a batch dimension "
+            "with unsqueeze(0)."
+        )
 
 
 def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:

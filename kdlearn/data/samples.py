@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from copy import copy
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from kdlearn.core.identity import digest_of
 from kdlearn.core.inputs import Inputs, count
@@ -35,9 +45,11 @@ class Samples(ABC):
 
     Convention
         An epoch is a list of steps, and a step is a tensor of row numbers. The order follows from
-        a generator alone. What a data set draws while it loads a batch (random crops, say) follows
-        from the seed, the epoch and the first row of that batch, with any number of workers. So an
-        epoch can be entered at any step, and no loader has to be replayed.
+        a generator alone. What a data set or a ``collate_fn`` draws while it loads a batch (random
+        crops, say) follows from the seed, the epoch and the first row of that batch, with any
+        number of workers. So an epoch can be entered at any step, and no loader has to be replayed.
+        Rows are those of the data set. Where a loader's sampler leaves some out, these are neither
+        trained on nor measured; of what it draws at random, always the same draw is measured.
         What may stand as labels, and what then works without further words. "own loss" is
         ``label_term(loss=...)``, "own metric" is ``fit(metric=...)``: without them the data are
         refused before the first step. "loss with labels" is one such as
@@ -79,7 +91,8 @@ class Samples(ABC):
 
         Raises:
             TypeError: it is none of these.
-            ValueError: it is empty, has no length, or its parts have different lengths.
+            ValueError: it is empty, has no length, its parts have different lengths, or its sampler
+                is made for one of several processes.
 
         Example:
             >>> samples = Samples.of((torch.zeros(5, 2), torch.arange(5)), "train")
@@ -94,6 +107,7 @@ class Samples(ABC):
         held = isinstance(data, Batch | Mapping | Tensor) or isinstance(images, Tensor | Mapping)
         if held or (isinstance(data, tuple) and len(data) == 2):
             return InMemory(as_batch(data, name), name)
+        _check_form(data, name)
         rows = isinstance(data, Sized) and hasattr(data, "__getitem__")
         if rows and not isinstance(data, tuple | list | str | IterableDataset):
             return OnDisk(data, name)
@@ -111,29 +125,50 @@ class Samples(ABC):
         """Return how many batches an epoch has."""
         return math.ceil(len(self) / batch_size)
 
-    def order(self, batch_size: int, generator: Generator) -> Sequence[Tensor]:
+    def order(self, batch_size: int, generator: Generator, epoch: int = 1) -> Sequence[Tensor]:
         """Return the rows of each step of an epoch, shuffled.
 
         The batches differ in size by one at most: no batch of one sample is left over, on which
-        batch normalization would fail.
+        batch normalization would fail. ``epoch`` is for samplers that want to be told.
         """
         return torch.randperm(len(self), generator=generator).tensor_split(self.steps(batch_size))
 
     def in_order(self, batch_size: int = 512) -> Iterator[Batch]:
-        """Load all samples in their own order, as evaluation wants them."""
-        return self.load(torch.arange(len(self)).split(batch_size), ALONE, (0,))
+        """Load all samples that count in their own order, as evaluation wants them."""
+        return self.load(self._rows().split(batch_size), ALONE, (0,))
 
-    def few(self, samples: int) -> Batch:
+    def few(self, samples: int, seed: int = 0) -> Batch:
         """Load some samples from all over the data, always the same ones."""
-        rows = torch.linspace(0, len(self) - 1, min(samples, len(self))).long()
-        return next(iter(self.load([rows], ALONE, (0,))))
+        rows = self._rows().unique_consecutive()
+        some = torch.linspace(0, len(rows) - 1, min(samples, len(rows))).long()
+        return next(iter(self.load([rows[some]], ALONE, (seed,))))
+
+    def whole(self) -> Samples:
+        """Return all samples that have numbers, also those that a loader's sampler leaves out."""
+        return self
+
+    def changes(self) -> bool:
+        """Return whether a few samples are others when they are loaded again: drawn, that is.
+
+        Loaded often, since a change may be rare, such as a flip of every tenth image.
+        """
+        return len({digest_of(self.few(8, seed).inputs) for seed in range(8)}) > 1
+
+    def _rows(self) -> Tensor:
+        """Return the rows that count, sorted."""
+        return torch.arange(len(self))
 
     @abstractmethod
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Load the batches of these rows; ``seed`` fixes what is drawn while loading."""
 
     def digest(self, inputs_alone: bool = False) -> str:
-        """Return a text that is equal for equal data: of what is not in memory, a few samples."""
+        """Return a text that is equal for equal data: of what is not in memory, a few samples.
+
+        Raises:
+            ValueError: the order of a loader is another one each time, so that no second run could
+                have the same.
+        """
         few = self.few(8)
         return f"{digest_of(few.inputs, None if inputs_alone else few.labels)} of {len(self)}"
 
@@ -179,44 +214,118 @@ class OnDisk(Samples):
         super().__init__(name)
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: expected at least one sample.")
-        if loader is not None and len(loader) == 0:
-            raise ValueError(f"{name} has no batch: its loader drops the last one, the only one.")
         self.dataset, self.loader = dataset, loader
+        self._length = 0 if loader is None else _length(loader, name)
+        self._samplers = [] if loader is None else _samplers(loader)
+        self._named: Tensor | None = None
+        if any(isinstance(part, DistributedSampler) for part in self._samplers):
+            raise ValueError(
+                f"{name} has a DistributedSampler: pass shuffle=True instead, fit itself gives "
+                "each process its share of every batch."
+            )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def steps(self, batch_size: int) -> int:
         """Return how many batches an epoch has; those of the loader, where one was given."""
-        return super().steps(batch_size) if self.loader is None else len(self.loader)
+        return super().steps(batch_size) if self.loader is None else self._length
 
-    def order(self, batch_size: int, generator: Generator) -> Sequence[Tensor]:
-        """Return the rows of each step: those that the loader's sampler gives, or shuffled ones."""
+    def order(self, batch_size: int, generator: Generator, epoch: int = 1) -> Sequence[Tensor]:
+        """Return the rows of each step: those that the loader's sampler gives, or shuffled ones.
+
+        Raises:
+            TypeError: the sampler gives something else than row numbers.
+            ValueError: it gives more or fewer batches than its length says.
+        """
         if self.loader is None:
             return super().order(batch_size, generator)
-        seed = int(torch.randint(2**31, (), generator=generator))
-        for owner in (self.loader, self.loader.sampler, self.loader.batch_sampler):
-            own = getattr(owner, "generator", None)
-            if isinstance(own, Generator):
-                own.manual_seed(seed)
+        return self._drawn(int(torch.randint(2**31, (), generator=generator)), epoch)
+
+    def _drawn(self, seed: int, epoch: int = 1) -> list[Tensor]:
+        """Let the loader's samplers draw from a seed; what they draw from is as it was then."""
+        assert self.loader is not None
+        own = [part for part in self._samplers if isinstance(part, Generator)]
+        before = [generator.get_state() for generator in own]
+        for part in self._samplers:
+            if isinstance(part, Generator):
+                part.manual_seed(seed)
+            elif hasattr(part, "set_epoch"):
+                part.set_epoch(epoch - 1)
         with separate_randomness(seed):
-            return [torch.as_tensor(rows) for rows in self.loader.batch_sampler or ()]
+            batches = list(islice(iter(self.loader.batch_sampler or ()), self._length + 1))
+        for generator, state in zip(own, before, strict=True):
+            generator.set_state(state)
+        _check_given(len(batches), self._length, self.name)
+        return [_row_numbers(rows, self.name) for rows in batches]
+
+    def _rows(self) -> Tensor:
+        if self.loader is None:
+            return super()._rows()
+        if self._named is None:
+            self._named = torch.cat(self._drawn(0)).sort().values
+        return self._named
+
+    def whole(self) -> Samples:
+        """Return the samples of the whole data set, loaded as the loader does."""
+        whole = copy(self)
+        whole._named = super()._rows()
+        return whole
 
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Load this process's share of each batch."""
         rank, processes = share
         own = [rows.tensor_split(processes)[rank] for rows in order]
-        options: dict[str, Any] = {"collate_fn": getattr(self.loader, "collate_fn", None)}
-        if self.loader is not None and len(order) > 1:  # one batch is not worth starting workers
-            options |= {name: getattr(self.loader, name) for name in _KEPT}
-        dataset: Any = _Seeded(self.dataset, seed)
+        options: dict[str, Any] = {}
+        # One batch is not worth starting workers, unless they make the data ready.
+        if self.loader is not None and (len(order) > 1 or self.loader.worker_init_fn is not None):
+            options = {name: getattr(self.loader, name) for name in _KEPT}
+            options["num_workers"] = min(self.loader.num_workers, len(order))
+        own_collate = default_collate if self.loader is None else self.loader.collate_fn
+        collated = _collated if own_collate is default_collate else own_collate
+        dataset: Any = _Seeded(self.dataset, seed, collated)
         steps = [rows.tolist() for rows in own]
-        loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=steps, **options)
+        loader: DataLoader[Any] = DataLoader(
+            dataset, batch_sampler=steps, collate_fn=_as_it_is, **options
+        )
         with separate_randomness(*seed):  # a loader draws a number when it begins
             loaded = iter(loader)
         for all_rows, rows, batch in zip(order, own, loaded, strict=True):
             whole = len(all_rows) if processes > 1 else None
             yield replace(as_batch(batch, f"a batch of {self.name}"), rows=rows, whole=whole)
+
+    def digest(self, inputs_alone: bool = False) -> str:
+        """Return the digest of a few samples, of tensors that a data set holds, and of the order.
+
+        Raises:
+            ValueError: the order of a loader is another one each time, so that no second run could
+                have the same.
+        """
+        parts = [super().digest(inputs_alone)]
+        # Of several tensors, the last are the labels.
+        held = [digest_of(some[:-1] or some if inputs_alone else some) for some in self._held()]
+        if held:
+            parts.append(digest_of(*held))
+        if self.loader is not None and not inputs_alone:
+            first, again = digest_of(self._drawn(0)), digest_of(self._drawn(0))
+            if first != again:
+                raise ValueError(
+                    f"the sampler of {self.name} gives another order each time it is asked, which "
+                    "a run that goes on could not repeat: let it draw from torch, random or numpy, "
+                    "or from a torch.Generator that it keeps as an attribute."
+                )
+            parts.append(first)
+        return ", ".join(parts)
+
+    def _held(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield in pieces the rows of a data set that is tensors, or a subset of such a one."""
+        dataset: Any = self.dataset
+        rows = self._rows().unique_consecutive()
+        while isinstance(dataset, Subset):
+            dataset, rows = dataset.dataset, torch.as_tensor(dataset.indices)[rows]
+        if isinstance(dataset, TensorDataset):
+            for some in rows.split(1024):  # a copy of all would double the memory of a data set
+                yield tuple(tensor[some] for tensor in dataset.tensors)
 
 
 class Stream(Samples):
@@ -226,22 +335,13 @@ class Stream(Samples):
 
     def __init__(self, batches: Any, name: str) -> None:
         super().__init__(name)
-        try:
-            self.length = len(batches)
-        except TypeError:
-            raise ValueError(
-                f"{name} is a {type(batches).__name__} without a length, which the schedule needs: "
-                "give it a __len__ that says how many batches an epoch has."
-            ) from None
-        if self.length == 0:
-            raise ValueError(f"{name} has no batch: expected at least one.")
-        self.batches = batches
+        self.batches, self.length = batches, _length(batches, name)
 
     def steps(self, batch_size: int) -> int:
         """Return the stream's own number of batches."""
         return self.length
 
-    def order(self, batch_size: int, generator: Generator) -> Sequence[Tensor]:
+    def order(self, batch_size: int, generator: Generator, epoch: int = 1) -> Sequence[Tensor]:
         """Return a step without rows for each batch."""
         return [torch.empty(0, dtype=torch.int64)] * self.length
 
@@ -250,9 +350,9 @@ class Stream(Samples):
         for batch in self.batches:
             yield as_batch(batch, f"a batch of {self.name}")
 
-    def few(self, samples: int) -> Batch:
+    def few(self, samples: int, seed: int = 0) -> Batch:
         """Take the beginning of a first batch."""
-        with separate_randomness(0):
+        with separate_randomness(seed):
             return next(self.in_order()).take(slice(samples))
 
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
@@ -266,35 +366,127 @@ class Stream(Samples):
             if number > len(order):
                 break
             yield batch
-        if number != self.length:
-            more = "more" if number > self.length else f"{number}"
-            raise ValueError(
-                f"{self.name} has a length of {self.length} batches and gave {more}: the schedule "
-                "would be wrong; mend its __len__."
-            )
+        _check_given(number, self.length, self.name)
 
 
 class _Seeded:
-    """A data set whose draws follow from a seed and the first row that is asked for."""
+    """A data set whose draws follow from a seed and the first row that is asked for.
 
-    def __init__(self, dataset: Any, seed: tuple[int, ...]) -> None:
-        self.dataset, self.seed = dataset, seed
+    In all else it is the data set, which a ``worker_init_fn`` finds in its place.
+    """
+
+    _dataset: Any
+    _seed: tuple[int, ...]
+    _collate: Callable[[list[Any]], Any]
+
+    def __init__(
+        self, dataset: Any, seed: tuple[int, ...], collate: Callable[[list[Any]], Any]
+    ) -> None:
+        vars(self).update(_dataset=dataset, _seed=seed, _collate=collate)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._dataset)
 
-    def __getitems__(self, rows: list[int]) -> list[Any]:
-        with separate_randomness(*self.seed, rows[0]):
-            several = getattr(self.dataset, "__getitems__", None)
-            return several(rows) if several else [self.dataset[row] for row in rows]
+    def __getitems__(self, rows: list[int]) -> Any:
+        with separate_randomness(*self._seed, rows[0]):
+            several = getattr(self._dataset, "__getitems__", None)
+            return self._collate(several(rows) if several else [self._dataset[r] for r in rows])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._dataset, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to a worker that is spawned
+        return _Seeded, (self._dataset, self._seed, self._collate)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _collated(samples: list[Any]) -> Any:
+    """Put samples together as torch does; labels may be None."""
+    return collate(samples, collate_fn_map={**default_collate_fn_map, type(None): _nothing})
+
+
+def _nothing(values: list[Any], *, collate_fn_map: Any = None) -> None:
+    if any(value is not None for value in values):
+        raise TypeError(
+            "one sample has None where another of its batch has a value: give labels to all "
+            "samples or to none; tokens without one are labeled -100."
+        )
 
 
 def _of_loader(loader: DataLoader, name: str) -> Samples:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return Stream(loader, name)
-    if isinstance(loader.sampler, DistributedSampler):
-        raise ValueError(
-            f"{name} has a DistributedSampler: pass shuffle=True instead, fit itself gives each "
-            "process its share of every batch."
-        )
     return OnDisk(loader.dataset, name, loader)
+
+
+def _samplers(loader: DataLoader) -> list[Any]:
+    """Return a loader's samplers, those inside them, and the generators that they draw from."""
+    found: list[Any] = []
+    left: list[Any] = [loader.batch_sampler, loader.sampler, loader.generator]
+    while left:
+        part = left.pop()
+        # What gives samples by number is the data set: what that draws is not the order.
+        inside = hasattr(part, "__iter__") and not hasattr(part, "__getitem__")
+        if (inside or isinstance(part, Generator)) and not any(part is one for one in found):
+            found.append(part)
+            left += vars(part).values() if hasattr(part, "__dict__") else ()
+    return found
+
+
+def _length(batches: Any, name: str) -> int:
+    try:
+        length = len(batches)
+    except TypeError:
+        raise ValueError(
+            f"{name} is a {type(batches).__name__} without a length, which the schedule needs: "
+            "give it a __len__ (a loader: its sampler) that says how many batches an epoch has."
+        ) from None
+    if length == 0:
+        dropped = isinstance(batches, DataLoader) and batches.drop_last
+        why = "its loader drops the last one, the only one" if dropped else "expected at least one"
+        raise ValueError(f"{name} has no batch: {why}.")
+    return length
+
+
+def _check_given(batches: int, length: int, name: str) -> None:
+    if batches != length:
+        more = "more" if batches > length else f"{batches}"
+        raise ValueError(
+            f"{name} has a length of {length} batches and gave {more}: the schedule would be "
+            "wrong; mend its __len__."
+        )
+
+
+def _row_numbers(rows: Any, name: str) -> Tensor:
+    try:
+        numbers = torch.as_tensor(rows)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.empty(0)
+    if numbers.dim() != 1 or len(numbers) == 0 or numbers.is_floating_point():
+        raise TypeError(
+            f"the sampler of {name} gives {rows!r:.60} as a batch: expected a list of row "
+            "numbers, at least one."
+        )
+    return numbers
+
+
+def _check_form(data: Any, name: str) -> None:
+    """Refuse what would be read as something else than it is meant for."""
+    if hasattr(data, "iloc"):
+        raise TypeError(
+            f"{name} is a {type(data).__name__} of pandas: expected (inputs, labels), convert its "
+            "columns with torch.as_tensor(frame[columns].to_numpy())."
+        )
+    parts = data if isinstance(data, tuple | list) else []
+    kinds = {(part.dim(), part.dtype) if isinstance(part, Tensor) else None for part in parts}
+    if len(kinds) > 1 and None not in kinds:
+        raise TypeError(
+            f"{name} is a {type(data).__name__} of {len(parts)} tensors of different kinds, which "
+            "are no batches of inputs: expected (inputs, labels), a tuple of two."
+        )

@@ -154,7 +154,7 @@ class FixedCopies:
         if not isinstance(samples, InMemory):
             raise ValueError(
                 f"fixed copies are made of tensors and {samples.name} is loaded: pass (images, "
-                "labels), or let the data set augment."
+                "labels), or let the data set augment, with a teacher that runs live."
             )
         number = (epoch - 1) % len(self)
         copy = self.copy(samples.batch.inputs, number)

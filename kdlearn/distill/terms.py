@@ -78,7 +78,8 @@ class Term:
                 f"term {self.name!r} has the loss {self.loss!r}: expected a function, such as "
                 "losses.soft_target_loss, neither its name nor its value."
             )
-        check_number(self.weight, f"the weight of term {self.name!r}")
+        weight = check_number(self.weight, f"the weight of term {self.name!r}")
+        object.__setattr__(self, "weight", weight)
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(
                 f"term {self.name!r} has weight {self.weight}: expected a finite number >= 0."

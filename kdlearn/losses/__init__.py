@@ -8,6 +8,10 @@ What every loss keeps, and its own page does not repeat:
 
 * **Order.** Student, teacher, then labels or tokens. The teacher's side is detached: no gradient
   reaches it. The student's side has first and second derivatives, unless its page says otherwise.
+* **Numbers** such as a temperature or a weight are Python's, NumPy's or a tensor's without
+  dimensions. No gradient reaches them: one that asks for it is refused.
+* **Inference.** What was made under ``torch.inference_mode`` is welcome, on the teacher's side and
+  as mask or labels: it is copied where autograd has to keep it.
 * **One number.** A scalar comes back, 0 at agreement unless its page says otherwise. Half precision
   is computed in float32, under autocast too; float64 stays float64. A gradient goes back in the
   student's own precision: float16 ends at 65,504, and what is beyond is infinite there, which a
@@ -22,14 +26,17 @@ What every loss keeps, and its own page does not repeat:
   :func:`deit_soft_loss`, sigmoids), the loss refuses.
 * **Not twice.** Rows that are nowhere below 0 and sum to 1 have been through a softmax already:
   refused where logits or scores are expected. Rows of zeros with a one are taken for logits.
-* **Softened, not dissolved.** A temperature from some 100 on in float32, some 2 million in float64,
-  leaves only rounding to be compared: refused.
+* **Softened, not dissolved.** A divergence of softened probabilities shrinks as 1/T² and its
+  rounding does not. Where T² log C is above 2,000, as with 10 classes from T = 30 on and 32,000
+  from T = 14 on, it is computed in float64, and comes back in the usual precision; where it is
+  above some 10¹², with T of half a million, that rounds too, and the loss refuses.
 * **Not alone.** A relation is between samples: the losses of ``relations``, and the correlation
   over the batch in :func:`dist_loss`, refuse a batch of one. :func:`crd_loss` has others in memory.
 * **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
   too, and their gradient is 0.
-* **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,
-  (B, C, H, W), come as ``logits.movedim(1, -1)``.
+* **Classes last.** A softmax goes over the last dimension, all others are rows. No check can tell
+  where the classes of four dimensions are, so these are refused: logits of images, (B, C, H, W),
+  come as ``logits.movedim(1, -1).flatten(0, -2)``, their labels (B, H, W) as ``labels.flatten()``.
 * **Channels second.** Features are (B, C, *spatial). Tokens (B, N, C) and images (B, H, W, C) come
   by :func:`kdlearn.losses.maps.channels_first`, on both sides. Where student and teacher differ in
   size, the other layouts are seen and refused; where their shapes are equal, no check can tell.

@@ -4,8 +4,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from kdlearn.core.checks import check_choice, check_features, check_same_shape, finite_or_refused
-from kdlearn.core.numerics import lengths, match_sizes, widen
+from kdlearn.core.checks import (
+    check_choice,
+    check_features,
+    check_same_shape,
+    check_tensor,
+    finite_or_refused,
+)
+from kdlearn.core.numerics import check_batch, lengths, match_sizes, widen
 from kdlearn.losses.maps import activation_map
 
 
@@ -103,6 +109,7 @@ def gradient_attention_loss(student_gradients: Tensor, teacher_gradients: Tensor
         "gradients",
         "take both with respect to the same images",
     )
+    check_batch(student_gradients, "gradients")
     gap = widen(student_gradients) - widen(teacher_gradients.detach())
     return lengths(gap).mean()
 
@@ -133,8 +140,13 @@ def flip_symmetry_loss(gradients: Tensor, flipped_gradients: Tensor) -> Tensor:
         >>> flip_symmetry_loss(gradients, gradients.flip(-1)).item()
         0.0
     """
-    check_same_shape(
-        gradients, flipped_gradients, "gradients", "take them at the images and at images.flip(-1)"
-    )
+    check_tensor(gradients, "gradients")
+    check_tensor(flipped_gradients, "flipped gradients")
+    if gradients.shape != flipped_gradients.shape:
+        raise ValueError(
+            f"gradients have shape {tuple(gradients.shape)} and flipped gradients "
+            f"{tuple(flipped_gradients.shape)}: take them at the images and at images.flip(-1)."
+        )
+    check_batch(gradients, "gradients")
     gap = widen(gradients) - widen(flipped_gradients).flip(-1)
     return lengths(gap).mean()

@@ -14,7 +14,7 @@ from kdlearn.core.checks import (
     check_sizes,
     finite_or_refused,
 )
-from kdlearn.core.numerics import in_scale, match_sizes, matmul, pool, unit, widen
+from kdlearn.core.numerics import check_batch, in_scale, match_sizes, matmul, pool, unit, widen
 
 Pair = tuple[Tensor, Tensor]
 
@@ -81,7 +81,7 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """
     check_features(student_features, teacher_features)
     sides = match_sizes(widen(student_features), widen(teacher_features.detach()))
-    student, teacher = (in_scale(side.flatten(2)) for side in sides)
+    student, teacher = (in_scale(side.flatten(2), dim=2) for side in sides)
     own_s, own_t = matmul(student, student.mT), matmul(teacher, teacher.mT)
     across = matmul(student, teacher.mT)
     # Patterns become unit vectors after the products, in C x C numbers instead of C x positions.
@@ -173,9 +173,11 @@ def fsp_loss(student_pair: Pair, teacher_pair: Pair) -> Tensor:
     for side, name in ((student_pair, "student_pair"), (teacher_pair, "teacher_pair")):
         if not isinstance(side, tuple | list) or len(side) != 2:
             raise TypeError(f"{name} must be (features of the first, of the last layer).")
-        check_features(*side)
     for student, teacher in zip(student_pair, teacher_pair, strict=True):
         check_features(student, teacher, same_channels=True)
+    # Two layers of one side, so only after each was looked at by its own name.
+    check_features(*student_pair)
+    check_features(*teacher_pair)
     return F.mse_loss(_flow(*student_pair), _flow(*teacher_pair).detach())
 
 
@@ -219,7 +221,8 @@ def activation_boundary_loss(
         "features",
         "bring the student's to the teacher's shape with a projector",
     )
-    check_number(margin, "margin")
+    check_batch(student_features, "features")
+    margin = check_number(margin, "margin")
     if not 0 < margin < math.inf:
         raise ValueError(f"margin is {margin}, expected a positive finite number: the paper has 1.")
     student = widen(student_features)
@@ -266,6 +269,7 @@ def factor_transfer_loss(student_factors: Tensor, teacher_factors: Tensor) -> Te
     check_same_shape(
         student_factors, teacher_factors, "factors", "give translator and paraphraser one size"
     )
+    check_batch(student_factors, "factors")
     student = unit(widen(student_factors).flatten(1), dim=1)
     teacher = unit(widen(teacher_factors.detach()).flatten(1), dim=1)
     return F.l1_loss(student, teacher)
@@ -323,14 +327,19 @@ class VIDLoss(nn.Module):
         initial_variance: float = 5.0,
     ) -> None:
         super().__init__()
-        check_sizes(student_channels=student_channels, teacher_channels=teacher_channels)
-        check_number(initial_variance, "initial_variance")
-        if not 1e-5 < initial_variance < math.inf:
+        middle = teacher_channels if middle_channels is None else middle_channels
+        check_sizes(
+            student_channels=student_channels,
+            teacher_channels=teacher_channels,
+            middle_channels=middle,
+        )
+        initial_variance = check_number(initial_variance, "initial_variance")
+        if not 1e-5 < initial_variance < torch.finfo(torch.float32).max:
             raise ValueError(
-                f"initial_variance is {initial_variance}, expected a finite number above 1e-5."
+                f"initial_variance is {initial_variance}, expected a finite number above 1e-5, "
+                "in float32."
             )
         self.channels = student_channels, teacher_channels
-        middle = teacher_channels if middle_channels is None else middle_channels
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, middle, 1, bias=False),
             nn.ReLU(),
@@ -338,8 +347,9 @@ class VIDLoss(nn.Module):
             nn.ReLU(),
             nn.Conv2d(middle, teacher_channels, 1, bias=False),
         )
-        # softplus(alpha) + 1e-5 is the initial variance.
-        alpha = math.log(math.expm1(initial_variance - 1e-5))
+        # softplus(alpha) + 1e-5 is the initial variance, of which the exponential may overflow.
+        softened = initial_variance - 1e-5
+        alpha = softened + math.log(-math.expm1(-softened))
         self.alpha = nn.Parameter(torch.full((teacher_channels,), alpha))
 
     @finite_or_refused
@@ -385,7 +395,7 @@ class MGDLoss(nn.Module):
         self, student_channels: int, teacher_channels: int, *, masked: float = 0.65
     ) -> None:
         super().__init__()
-        check_fraction(masked, "masked")
+        masked = check_fraction(masked, "masked")
         check_sizes(student_channels=student_channels, teacher_channels=teacher_channels)
         self.masked, self.channels = masked, (student_channels, teacher_channels)
         self.align = (

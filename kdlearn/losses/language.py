@@ -21,9 +21,18 @@ from kdlearn.core.checks import (
     check_values,
     checks_values,
     finite_or_refused,
+    trackable,
 )
 from kdlearn.core.numerics import kl_terms, log_sum, widen
-from kdlearn.losses.rows import Head, kept, labels_kept, log_softmax, mean_of_rows, row_mean
+from kdlearn.losses.rows import (
+    Head,
+    check_chunks,
+    kept,
+    labels_kept,
+    log_softmax,
+    mean_of_rows,
+    row_mean,
+)
 
 # Logits at a time: what a CPU's cache holds; a GPU would mostly wait for so few. And rows at least:
 # each chunk reads and writes the gradient of the head, whose cost so many rows outweigh.
@@ -203,7 +212,7 @@ def skew_kl(
         >>> round(skew_kl(student, teacher).item(), 4)
         2.3026
     """
-    check_fraction(skew, "skew")
+    skew = check_fraction(skew, "skew")
     return row_mean(
         lambda student, teacher: kl_terms(teacher, _log_mixture(teacher, student, skew)).sum(),
         student_logits,
@@ -255,7 +264,7 @@ def generalized_jsd(
         >>> round(generalized_jsd(student, teacher).item(), 4)
         0.6931
     """
-    check_fraction(beta, "beta")
+    beta = check_fraction(beta, "beta")
 
     def divergence(student: Tensor, teacher: Tensor) -> Tensor:
         if beta == 0:
@@ -315,9 +324,10 @@ def cross_entropy(
     check_tensor(student_logits, "student logits", "any")
     check_class_dimension(student_logits)
     wanted = labels_kept(labels, student_logits, mask)[..., None]
+    check_chunks(student_logits, "student logits", mask, chunk)
 
     def total(student: Tensor, wanted: Tensor) -> Tensor:
-        check_logit_values(student, "student logits")
+        check_logit_values(student, "student logits", probabilities=chunk is not None)
         return F.cross_entropy(widen(student), wanted.squeeze(-1), reduction="sum")
 
     return mean_of_rows(total, student_logits, wanted, mask=mask, chunk=chunk)
@@ -414,7 +424,9 @@ def linear_distillation_loss(
 
 
 def _weights(head: Tensor | nn.Linear | None) -> Head:
-    return (head.weight, head.bias) if isinstance(head, nn.Linear) else (head, None)
+    if not isinstance(head, nn.Linear):
+        return head, None
+    return trackable(head.weight), trackable(head.bias)
 
 
 def _sparse_rows(
@@ -521,11 +533,11 @@ def top_k_kl(
     elif stored.shape[-1] < student.shape[-1]:
         # All the others are one more event, of no mass where they are ignored: a softmax over the
         # events has the denominator of the whole.
-        left = _log_left(teacher)
-        if tail == "ignore":
-            left = torch.full_like(left, -torch.inf)
         origin = student.detach().amax(dim=-1, keepdim=True)
         others = log_sum(student.scatter(-1, indices, -torch.inf), origin)
+        left = _log_left(teacher, others, torch.finfo(teacher_log_probs.dtype).eps)
+        if tail == "ignore":
+            left = torch.full_like(left, -torch.inf)
         teacher, stored = torch.cat([teacher, left], -1), torch.cat([stored - origin, others], -1)
     return kl_terms(teacher, F.log_softmax(stored, dim=-1)).sum() / len(stored)
 
@@ -543,11 +555,16 @@ def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
         raise ValueError("teacher indices name a token twice in a row: each may appear once.")
 
 
-def _log_left(log_probs: Tensor) -> Tensor:
-    """Logarithm of what the probabilities (N, k) leave to all other tokens, (N, 1)."""
+def _log_left(log_probs: Tensor, others: Tensor, rounding: float) -> Tensor:
+    """Logarithm of what the probabilities (N, k) leave to all other tokens, (N, 1).
+
+    Where the student rules these out, and what is left is within the rounding of so many
+    logarithms, the teacher rules them out too.
+    """
     # Rounding can bring the sum to 1 or above, then nothing is left.
-    total = log_probs.logsumexp(dim=-1, keepdim=True).clamp_max(0)
-    return torch.log(-torch.expm1(total))
+    total = log_sum(log_probs).clamp_max(0)
+    nothing = (others == -torch.inf) & (-total < 4 * rounding * (1 + math.log(log_probs.shape[-1])))
+    return torch.log(-torch.expm1(total)).masked_fill(nothing, -torch.inf)
 
 
 @finite_or_refused

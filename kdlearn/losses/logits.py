@@ -9,13 +9,14 @@ from kdlearn.core.checks import (
     check_fraction,
     check_labels,
     check_logits,
+    check_number,
     check_overflow,
     check_same_shape,
-    check_softening,
+    check_temperature,
     finite_or_refused,
 )
-from kdlearn.core.numerics import cross_terms, kl_terms, log_sum, widen
-from kdlearn.losses.rows import log_softmax, row_mean
+from kdlearn.core.numerics import cross_terms, kl_terms, lengths, log_sum, widen
+from kdlearn.losses.rows import as_usual, check_softening, log_softmax, row_mean, soften
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def soft_target_loss(
         teacher_logits,
         temperature=temperature,
     )
-    return temperature**2 * mean
+    return check_temperature(temperature) ** 2 * mean
 
 
 @finite_or_refused
@@ -103,10 +104,15 @@ def distillation_loss(
         >>> round(distillation_loss(student, student, labels, weight=0.5).item(), 4)
         0.6931
     """
-    check_fraction(weight, "weight")
+    weight = check_fraction(weight, "weight")
     soft = soft_target_loss(student_logits, teacher_logits, temperature=temperature)
     check_labels(labels, student_logits)
-    return weight * soft + (1 - weight) * _cross_entropy(student_logits, labels)
+    return _weighed(weight, soft) + _weighed(1 - weight, _cross_entropy(student_logits, labels))
+
+
+def _weighed(weight: float, term: Tensor) -> Tensor:
+    """Weight times term; what weighs nothing may be infinite, where a label is ruled out."""
+    return weight * (term if weight else term.nan_to_num(posinf=0.0))
 
 
 @finite_or_refused
@@ -208,10 +214,11 @@ def target_class_loss(
         >>> target_class_loss(logits, swapped, labels).item()
         0.0
     """
-    student, teacher = _decoupling_inputs(student_logits, teacher_logits, labels, temperature)
-    label = _label_mask(labels, student)
+    label, student, teacher, square = _decoupled(
+        student_logits, teacher_logits, labels, temperature
+    )
     terms = kl_terms(_two_events(teacher, label), _two_events(student, label))
-    return temperature**2 * terms.sum(dim=-1).mean()
+    return as_usual(square * terms.sum(dim=-1).mean(), student_logits, teacher_logits)
 
 
 @finite_or_refused
@@ -243,10 +250,12 @@ def nontarget_class_loss(
         >>> nontarget_class_loss(student, teacher, torch.tensor([0])).item()
         0.0
     """
-    student, teacher = _decoupling_inputs(student_logits, teacher_logits, labels, temperature)
-    label = _label_mask(labels, student)
+    label, student, teacher, square = _decoupled(
+        student_logits, teacher_logits, labels, temperature
+    )
     others = (F.log_softmax(side.masked_fill(label, -torch.inf), -1) for side in (teacher, student))
-    return temperature**2 * kl_terms(*others).sum(dim=-1).mean()
+    terms = kl_terms(*others)
+    return as_usual(square * terms.sum(dim=-1).mean(), student_logits, teacher_logits)
 
 
 @finite_or_refused
@@ -287,22 +296,26 @@ def dkd_loss(
         >>> dkd_loss(logits, logits, labels).item()
         0.0
     """
+    alpha, beta = check_number(alpha, "alpha"), check_number(beta, "beta")
     target = target_class_loss(student_logits, teacher_logits, labels, temperature=temperature)
     others = nontarget_class_loss(student_logits, teacher_logits, labels, temperature=temperature)
     return alpha * target + beta * others
 
 
-def _decoupling_inputs(
+def _decoupled(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Where the label is, logits divided by the temperature, the student's first, and T²."""
     check_logits(student_logits, teacher_logits)
     check_labels(labels, student_logits)
-    check_softening(temperature, student_logits)
-    return widen(student_logits) / temperature, widen(teacher_logits.detach()) / temperature
-
-
-def _label_mask(labels: Tensor, logits: Tensor) -> Tensor:
-    return F.one_hot(labels, logits.shape[-1]).bool()
+    classes = student_logits.shape[-1]
+    temperature = check_softening(temperature, classes)
+    return (
+        F.one_hot(labels, classes).bool(),
+        soften(student_logits, temperature, classes),
+        soften(teacher_logits.detach(), temperature, classes),
+        temperature**2,
+    )
 
 
 def _two_events(logits: Tensor, label: Tensor) -> Tensor:
@@ -338,6 +351,9 @@ def dist_loss(
         T²: included, and 1 at the default temperature. The correlation hardly shrinks with T:
             divide by T² for its own scale.
         Range [0, 2 (beta + gamma) T²].
+        Minimum: the 1e-8 keeps it from 0. At agreement a row or column of norm n has correlation
+            n² / (n² + 1e-8): the loss is some 1e-7 for 10 classes, 1e-6 to 1e-5 for 100, but up to
+            gamma T² where most columns have a norm below 1e-4, as with thousands of classes.
 
     Args:
         student_logits: shape (..., C).
@@ -348,7 +364,8 @@ def dist_loss(
 
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, section
         3. The authors' DIST_KD has no temperature; torchdistill adds it as here, and clamps
-        each norm to 1e-8 instead, a relative difference of 1e-7.
+        each norm to 1e-8 instead: the same number for 10 classes, to some 1e-6, and a smaller one
+        where columns have norms below 1e-4; with thousands of classes, near agreement, a fraction.
 
     Example:
         >>> logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 5.0]])
@@ -356,7 +373,8 @@ def dist_loss(
         0.0
     """
     check_logits(student_logits, teacher_logits, "finite")
-    check_softening(temperature, student_logits)
+    temperature = check_softening(temperature, student_logits.shape[-1])
+    beta, gamma = check_number(beta, "beta"), check_number(gamma, "gamma")
     if gamma and student_logits[..., 0].numel() == 1:
         raise ValueError(
             "one row has no correlation over the batch: give two or more, or pass gamma=0."
@@ -367,13 +385,14 @@ def dist_loss(
     )
     within_samples = 1 - _correlation(student, teacher).mean()
     within_classes = 1 - _correlation(student.T, teacher.T).mean()
-    return temperature**2 * (beta * within_samples + gamma * within_classes)
+    value = temperature**2 * (beta * within_samples + gamma * within_classes)
+    return as_usual(value, student_logits, teacher_logits)
 
 
 def _correlation(left: Tensor, right: Tensor) -> Tensor:
     left = left - left.mean(dim=1, keepdim=True)
     right = right - right.mean(dim=1, keepdim=True)
-    return (left * right).sum(dim=1) / (left.norm(dim=1) * right.norm(dim=1) + 1e-8)
+    return (left * right).sum(dim=1) / (lengths(left) * lengths(right) + 1e-8)
 
 
 def standardize_logits(logits: Tensor) -> Tensor:
@@ -442,20 +461,22 @@ def deit_soft_loss(
 
     Source: Touvron et al., "Training data-efficient image transformers & distillation through
         attention", ICML 2021, equation 2; ``losses.py`` of the authors divides by ``numel``.
-        vit-pytorch divides by rows alone: multiply its w by C to use it here.
+        vit-pytorch divides by rows alone: give w C / k here, and multiply by k, with
+        k = 1 - w + w C.
 
     Example:
         >>> heads, labels = torch.zeros(1, 4), torch.tensor([1])
         >>> round(deit_soft_loss(heads, heads, heads, labels, weight=0.5).item(), 4)
         0.6931
     """
-    check_fraction(weight, "weight")
+    weight = check_fraction(weight, "weight")
     _check_heads(class_logits, distillation_logits)
     check_logits(distillation_logits, teacher_logits, "finite")
     soft = soft_target_loss(distillation_logits, teacher_logits, temperature=temperature)
     check_labels(labels, class_logits)
     soft = soft / class_logits.shape[-1]
-    return (1 - weight) * _cross_entropy(class_logits, labels) + weight * soft
+    hard = _cross_entropy(class_logits, labels)
+    return _weighed(1 - weight, hard) + _weighed(weight, soft)
 
 
 @finite_or_refused
@@ -490,13 +511,14 @@ def deit_hard_loss(
         >>> round(deit_hard_loss(heads, heads, teacher, torch.tensor([1])).item(), 4)
         1.3863
     """
-    check_fraction(weight, "weight")
+    weight = check_fraction(weight, "weight")
     _check_heads(class_logits, distillation_logits)
     check_logits(distillation_logits, teacher_logits)
     check_labels(labels, class_logits)
     decision = teacher_logits.argmax(dim=-1)
     from_labels = _cross_entropy(class_logits, labels)
-    return (1 - weight) * from_labels + weight * _cross_entropy(distillation_logits, decision)
+    from_teacher = _cross_entropy(distillation_logits, decision)
+    return _weighed(1 - weight, from_labels) + _weighed(weight, from_teacher)
 
 
 def _check_heads(class_logits: Tensor, distillation_logits: Tensor) -> None:
@@ -569,9 +591,10 @@ def multi_label_distillation_loss(
 
 def _bernoulli_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     check_same_shape(student_logits, teacher_logits, "logits", "give both the same outputs")
-    check_softening(temperature, student_logits)
-    student = widen(student_logits) / temperature
-    teacher = widen(teacher_logits.detach()) / temperature
+    temperature = check_softening(temperature, 2)
+    student = soften(student_logits, temperature, 2)
+    teacher = soften(teacher_logits.detach(), temperature, 2)
     log_student = torch.stack([F.logsigmoid(student), F.logsigmoid(-student)], dim=-1)
     log_teacher = torch.stack([F.logsigmoid(teacher), F.logsigmoid(-teacher)], dim=-1)
-    return temperature**2 * kl_terms(log_teacher, log_student).sum(dim=-1)
+    terms = kl_terms(log_teacher, log_student).sum(dim=-1)
+    return as_usual(temperature**2 * terms, student_logits, teacher_logits)

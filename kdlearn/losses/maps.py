@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import check_labels, check_number, check_tensor
-from kdlearn.core.numerics import all_between, peaks, unit, widen
+from kdlearn.core.numerics import all_between, check_batch, peaks, unit, widen
 
 
 def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
@@ -49,7 +49,7 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
             f"features need shape (batch, channels, *spatial), got {tuple(features.shape)}: "
             "take a layer before the global pooling."
         )
-    check_number(p, "p")
+    p = check_number(p, "p")
     if not 1 <= p < math.inf:
         raise ValueError(f"p is {p}, expected a finite number from 1: the paper uses 1, 2 and 4.")
     features = widen(features)
@@ -62,7 +62,14 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
 
 
 def _energy(features: Tensor, p: float) -> Tensor:
-    return _SumOfSquares.apply(features) if p == 2 else features.abs().pow(p).sum(dim=1)
+    if p == 2:
+        return _SumOfSquares.apply(features)
+    sizes = features.abs()
+    if not 1 < p < 2:
+        return sizes.pow(p).sum(dim=1)
+    # The slope of such a power has an infinite slope at 0, which no zero behind it would stop.
+    zeros = sizes == 0
+    return sizes.masked_fill(zeros, 1).pow(p).masked_fill(zeros, 0).sum(dim=1)
 
 
 class _SumOfSquares(torch.autograd.Function):
@@ -99,6 +106,7 @@ def channels_first(features: Tensor) -> Tensor:
         torch.Size([2, 384, 49])
     """
     check_tensor(features, "features", "any")
+    check_batch(features, "features")
     return features.movedim(-1, 1)
 
 
@@ -137,12 +145,24 @@ def input_gradients(
         tensor([[-0.0360,  0.0360]])
     """
     check_tensor(logits, "logits", "logits")
+    if logits.dim() != 2:
+        raise ValueError(
+            f"logits need shape (batch, classes), got {tuple(logits.shape)}: make rows of tokens "
+            "or pixels by logits.flatten(0, -2), and flatten their labels."
+        )
     check_labels(labels, logits)
     check_tensor(images, "images")
     if not images.requires_grad:
         raise ValueError("images need requires_grad_() before the model sees them.")
     loss = F.cross_entropy(widen(logits), labels, reduction="sum")
-    (gradients,) = torch.autograd.grad(loss, images, create_graph=create_graph, allow_unused=True)
+    gradients = None
+    if loss.requires_grad:
+        (gradients,) = torch.autograd.grad(
+            loss, images, create_graph=create_graph, allow_unused=True
+        )
     if gradients is None:
-        raise ValueError("the logits do not depend on these images: pass the model's own input.")
+        raise ValueError(
+            "the logits do not depend on these images: pass the model's own input, and run both "
+            "outside of torch.no_grad."
+        )
     return gradients

@@ -16,7 +16,7 @@ from kdlearn.core.checks import (
     checks_values,
     finite_or_refused,
 )
-from kdlearn.core.numerics import in_scale, matmul, unit, widen
+from kdlearn.core.numerics import in_scale, lengths, matmul, unit, widen
 
 
 def _rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
@@ -98,15 +98,28 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
 
 
 def _relative_distances(embeddings: Tensor) -> Tensor:
-    # Distances are small differences of products, which a mean far from 0 would drown.
-    embeddings = embeddings - embeddings.mean(dim=0)
-    products = matmul(embeddings, embeddings.T)
-    lengths = embeddings.square().sum(dim=1)
-    squares = (lengths[:, None] + lengths - 2 * products).clamp(min=1e-12)
+    squares = _squared_distances(embeddings).clamp(min=1e-12)
     diagonal = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     distances = squares.sqrt().masked_fill(diagonal, 0)
     # Off the diagonal every distance is positive.
     return distances * (len(embeddings) * (len(embeddings) - 1)) / distances.sum()
+
+
+def _squared_distances(embeddings: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiler need not store the (B, B, D) differences
+        return (embeddings[:, None] - embeddings).square().sum(dim=2)
+    # Distances are small differences of products, which a mean far from 0 would drown.
+    centered = embeddings - embeddings.mean(dim=0)
+    products = matmul(centered, centered.T)
+    norms = centered.square().sum(dim=1)
+    both = norms[:, None] + norms
+    squares = both - 2 * products
+    # Of samples that nearly coincide rounding is what the products leave.
+    near = (squares < 1e-3 * both).fill_diagonal_(False).nonzero(as_tuple=True)
+    if len(near[0]) == 0:
+        return squares
+    apart = embeddings[near[0]] - embeddings[near[1]]
+    return squares.index_put(near, apart.square().sum(dim=1))
 
 
 @finite_or_refused
@@ -160,6 +173,8 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
             to sum 1; so scaling a sample changes nothing, shifting does.
         Reduction: mean over B² entries, so B times smaller than the mean KL of a row.
             epsilon is 1e-7.
+        Precision: in float32, 1 + cos is rounded by as much as epsilon, so where cosines come
+            within some 1e-4 of -1 the gradient is off by up to some per cent: give float64.
 
     Args:
         student_embeddings: shape (B, ...).
@@ -180,9 +195,9 @@ def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
 
 
 def _neighbors(embeddings: Tensor) -> Tensor:
-    lengths = embeddings.norm(dim=1, keepdim=True)
-    check_overflow(lengths, "embeddings")
-    directions = embeddings / (lengths + 1e-7)
+    norms = lengths(embeddings)[:, None]
+    check_overflow(norms, "embeddings")
+    directions = embeddings / (norms + 1e-7)
     closeness = (matmul(directions, directions.T) + 1) / 2
     return closeness / closeness.sum(dim=1, keepdim=True)
 
@@ -259,7 +274,7 @@ def contrastive_loss(
         "embeddings",
         "bring both to one width with projectors.LinearProjector",
     )
-    check_temperature(temperature)
+    temperature = check_temperature(temperature)
     student, teacher = _rows(student_embeddings, teacher_embeddings, "embeddings")
     cosines = matmul(unit(student, dim=1), unit(teacher, dim=1).T) / temperature
     own = torch.arange(len(cosines), device=cosines.device)
@@ -310,8 +325,8 @@ def crd_loss(
         >>> round(loss.item(), 4)  # -log(e / (e + 2)) - 2 log(2 / (1 + 2))
         1.3624
     """
-    check_temperature(temperature)
-    check_number(normalizer, "normalizer")
+    temperature = check_temperature(temperature)
+    normalizer = check_number(normalizer, "normalizer")
     if not 0 < normalizer < math.inf:
         raise ValueError(
             f"normalizer is {normalizer}: expected a positive finite number, the mean of "

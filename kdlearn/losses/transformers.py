@@ -13,6 +13,7 @@ from kdlearn.core.checks import (
     check_no_probabilities,
     check_pair,
     check_same_shape,
+    check_tensor,
     check_values,
     check_whole,
     checks_values,
@@ -211,7 +212,13 @@ def relation_loss(
 
 def _as_pair(side: Side, name: str, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     first, second = (side, side) if isinstance(side, Tensor) else _checked_pair(side, name)
-    check_same_shape(first, second, f"{name} states", "give queries and keys of one layer", "any")
+    for states in (first, second):
+        check_tensor(states, f"{name} states", "any")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{name} queries have shape {tuple(first.shape)} and keys {tuple(second.shape)}: "
+            "give queries and keys of one layer."
+        )
     if first.dim() != 3:
         raise ValueError(
             f"{name} states need shape (batch, length, width), got {tuple(first.shape)}: "
@@ -379,12 +386,16 @@ def layer_map(
 
 
 def _custom_map(pairs: dict[int, int], student_layers: int, teacher_layers: int) -> dict[int, int]:
+    pairs = {
+        check_whole(student, "a student layer", 0): check_whole(teacher, "a teacher layer", 0)
+        for student, teacher in pairs.items()
+    }
     for student, teacher in pairs.items():
-        if not (0 <= student < student_layers and 0 <= teacher < teacher_layers):
+        if student >= student_layers or teacher >= teacher_layers:
             raise ValueError(
                 f"layer pair {student} to {teacher} does not exist: student layers are 0 to "
                 f"{student_layers - 1}, teacher layers 0 to {teacher_layers - 1}."
             )
     if not pairs:
         raise ValueError("the layer map is empty: pair at least one student layer.")
-    return dict(pairs)
+    return pairs

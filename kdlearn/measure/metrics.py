@@ -5,6 +5,7 @@ Pure functions of tensors; each returns a Python number. Shares are in [0, 1], n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.core.checks import (
+    check_device,
     check_labels,
     check_logit_values,
     check_same_shape,
@@ -19,7 +21,17 @@ from kdlearn.core.checks import (
     check_tensor,
     check_whole,
 )
-from kdlearn.core.inputs import Inputs, call, count, device_of, evaluating, join, place, take
+from kdlearn.core.inputs import (
+    Inputs,
+    call,
+    count,
+    device_of,
+    evaluating,
+    join,
+    map_tensors,
+    place,
+    take,
+)
 from kdlearn.core.numerics import kl_terms
 from kdlearn.data.samples import Samples
 
@@ -85,6 +97,7 @@ def evaluate(
 
     Raises:
         TypeError: the metric returned no number.
+        ValueError: outputs or labels of a sample have another shape in another batch.
 
     Example:
         >>> evaluate(nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 1])))
@@ -96,11 +109,20 @@ def evaluate(
         for batch in Samples.of(data, "data").in_order():
             logits.append(call(model, place(batch.inputs, device)))
             labels.append(place(batch.labels, device))
-    value = metric(torch.cat(logits), join(labels))
-    if isinstance(value, Tensor) and value.numel() != 1 or not hasattr(value, "__float__"):
-        given = f"numbers of shape {_shape(value)}" if isinstance(value, Tensor) else repr(value)
+    pairs = zip(logits, labels, strict=True)
+    shapes = [map_tensors(lambda tensor: tuple(tensor.shape[1:]), pair) for pair in pairs]
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"outputs and labels of a sample have the shapes {shapes[0]} in one batch and {other} "
+            "in another, and the metric gets all samples in one tensor: pad them to one length."
+        )
+    value: Any = metric(torch.cat(logits), join(labels))
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1 or not hasattr(value, "__float__"):
+        given = f"numbers of shape {shape}" if shape else repr(value)
         raise TypeError(f"the metric returned {given}: expected one number.")
-    return float(value)
+    return float(value.item() if shape else value)
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
@@ -154,7 +176,7 @@ def kl_to_teacher(
         0.0
     """
     _check_pair(student_logits, teacher_logits)
-    check_temperature(temperature)
+    temperature = check_temperature(temperature)
     student = (student_logits.double() / temperature).log_softmax(dim=1)
     teacher = (teacher_logits.double() / temperature).log_softmax(dim=1)
     return kl_terms(teacher, student).sum(dim=1).mean().item()
@@ -212,8 +234,9 @@ def pointing_game(maps: Tensor, boxes: Tensor) -> float:
         boxes: shape (B, 4): x0, y0, x1, y1 as fractions of width and height.
 
     Raises:
-        ValueError: the shapes do not fit, there are no maps, a map is not finite, or a box is
-            outside [0, 1] or empty.
+        TypeError: maps or boxes are no floating-point tensor.
+        ValueError: the shapes or devices do not fit, there are no maps, a map is not finite, or a
+            box is outside [0, 1] or empty.
 
     Source: J. Zhang et al., Top-Down Neural Attention by Excitation Backprop, ECCV 2016; they
         allow a tolerance of 15 pixels, which is 0 here.
@@ -225,8 +248,9 @@ def pointing_game(maps: Tensor, boxes: Tensor) -> float:
     """
     _check_maps(maps, boxes)
     height, width = maps.shape[1:]
-    x = (torch.arange(width, device=maps.device) + 0.5) / width
-    y = (torch.arange(height, device=maps.device) + 0.5) / height
+    # Rounded as the edges are, or an edge at a center would miss it.
+    x = ((torch.arange(width, device=maps.device) + 0.5).double() / width).to(boxes.dtype)
+    y = ((torch.arange(height, device=maps.device) + 0.5).double() / height).to(boxes.dtype)
     x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
     inside = ((y >= y0) & (y <= y1))[:, :, None] & ((x >= x0) & (x <= x1))[:, None, :]
     at_maximum = maps == maps.amax(dim=(1, 2), keepdim=True)
@@ -249,7 +273,7 @@ def energy_in_box(maps: Tensor, boxes: Tensor) -> float:
         boxes: shape (B, 4): x0, y0, x1, y1 as fractions of width and height.
 
     Raises:
-        ValueError: as for :func:`pointing_game`; also a value below 0.
+        TypeError, ValueError: as for :func:`pointing_game`; also a value below 0.
 
     Source: H. Wang et al., Score-CAM, CVPR Workshops 2020 ("energy-based pointing game"), which
         counts pixels; the cells that a box cuts are our addition.
@@ -300,7 +324,10 @@ def _check_pair(
 
 
 def _check_maps(maps: Tensor, boxes: Tensor) -> None:
-    if maps.dim() != 3 or maps.numel() == 0:
+    for tensor, name in ((maps, "maps"), (boxes, "boxes")):
+        check_tensor(tensor, name, "any")
+    check_device(maps, boxes, "maps", "boxes")
+    if maps.dim() != 3:
         raise ValueError(
             f"expected maps of shape (B, H, W), got {_shape(maps)}: features (B, C, H, W) "
             "become maps by kdlearn.losses.maps.activation_map."

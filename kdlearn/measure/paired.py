@@ -73,6 +73,7 @@ def paired_difference(
 
     Raises:
         KeyError: no such method or column.
+        TypeError: the metric is no column of numbers.
         ValueError: the two methods have not the same seeds, a seed occurs twice, a value is
             missing or infinite, or there are fewer than 2 seeds.
 
@@ -90,9 +91,8 @@ def paired_difference(
         >>> paired_difference(table, "KD", "scratch").values
         (6.0, 7.0)
     """
-    for column in ("seed", "method", metric):
-        if column not in table:
-            raise KeyError(f"the table has no column {column!r}: it has {_columns(table)}.")
+    _check_columns(table, "seed", "method", metric)
+    _check_metrics(table, metric)
     first, second = (_by_seed(table, name, metric) for name in (method, baseline))
     if list(first.index) != list(second.index):
         raise ValueError(
@@ -163,8 +163,25 @@ def _p_value(difference: PairedDifference) -> float:
     return 2 * float(stdtr(difference.n - 1, -t))
 
 
-def _columns(table: pd.DataFrame) -> str:
-    return ", ".join(map(str, table))
+def _check_columns(table: pd.DataFrame, *names: str) -> None:
+    for name in names:
+        if name not in table:
+            columns = ", ".join(map(str, table))
+            raise KeyError(f"the table has no column {name!r}: it has {columns}.")
+
+
+def _metrics(table: pd.DataFrame) -> list[str]:
+    """Return the columns that hold numbers, but not those of the seeds."""
+    return [str(column) for column in table.select_dtypes("number") if column != "seed"]
+
+
+def _check_metrics(table: pd.DataFrame, *names: str) -> None:
+    for name in names:
+        if name not in (known := _metrics(table)):
+            raise TypeError(
+                f"the column {name!r} is no metric: expected one of numbers, of which the table "
+                f"has {', '.join(known) or 'none'}."
+            )
 
 
 def _by_seed(table: pd.DataFrame, method: str, metric: str) -> pd.Series:
@@ -194,18 +211,16 @@ def summary(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFra
 
     Raises:
         KeyError: no such column.
+        TypeError: a metric is no column of numbers.
 
     Example:
         >>> table = pd.DataFrame({"seed": [0, 1], "method": ["KD", "KD"], "accuracy": [82.0, 84.0]})
         >>> summary(table).loc["KD"].to_dict()
         {'n': 2, 'accuracy': '83.0 ± 1.4'}
     """
-    columns = [str(column) for column in table]
-    numeric = [str(c) for c in table.select_dtypes("number") if c != "seed"]
-    shown = numeric if metrics is None else metrics
-    unknown = [column for column in shown if column not in columns]
-    if unknown:
-        raise KeyError(f"the table has no column {unknown}: it has {_columns(table)}.")
+    shown = _metrics(table) if metrics is None else metrics
+    _check_columns(table, *shown)
+    _check_metrics(table, *shown)
     groups = table.groupby("method", sort=False)
     result = pd.DataFrame({"n": groups["seed"].nunique()})
     for column in shown:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from kdlearn.core.errors import in_full
 from kdlearn.core.files import whole
@@ -218,6 +218,13 @@ class Job:
         """Try a step of each training on two images; nothing is changed by it."""
         data, teacher = self.built.data, self.built.teacher
         method = f"method {self.method!r}"
+        for network in (teacher, self.built.student):
+            odd = [name for name, v in network.state_dict().items() if not isinstance(v, Tensor)]
+            if odd:
+                raise RecipeError(
+                    f"{type(network).__name__} has {odd[0]!r} in its state_dict(), which is no "
+                    "tensor and cannot be kept with the weights: make it a buffer."
+                )
         tried = [(method, self.recipe.training, self._distiller(teacher), data.train)]
         if self.recipe.teacher_training is not None:
             alone = (self.recipe.teacher_training, Distiller(teacher), self.built.pool)
@@ -279,7 +286,11 @@ def _save(model: nn.Module, path: Path, note: Mapping[str, Any]) -> None:
     if not _is_main():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    # Copies: safetensors refuses tensors that share memory, as those of a layer used twice do.
+    weights = {
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }
     with whole(path) as partial:
         save_file(weights, partial, metadata={"made by": json.dumps(note)})
 

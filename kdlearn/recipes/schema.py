@@ -27,7 +27,7 @@ class RecipeError(ValueError):
 
 class _Table(BaseModel):
     # Strict: true is no number of epochs, and "3" neither.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _Call(BaseModel):
@@ -230,6 +230,8 @@ def load(name: str | Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file} is not TOML: {error}.") from error
     pairs = content.pop("pairs", {})
+    if not isinstance(pairs, dict) or not all(isinstance(part, dict) for part in pairs.values()):
+        raise RecipeError(f"{file}: pairs: expected tables [pairs.NAME], one for each recipe.")
     if pairs or pair:
         if pair not in pairs:
             known = ", ".join(f"{file}:{known}" for known in pairs) or file
@@ -245,7 +247,7 @@ def load(name: str | Path) -> Recipe:
 def _text(file: str) -> str:
     if file.endswith(".toml"):
         try:
-            return Path(file).read_text(encoding="utf-8")
+            return Path(file).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is not text"
             raise RecipeError(f"{file} cannot be read: {why}.") from error

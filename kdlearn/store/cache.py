@@ -25,7 +25,7 @@ from kdlearn.data.batch import Batch
 from kdlearn.data.samples import ALONE, Samples
 from kdlearn.data.views import FixedCopies, PlainViews, Views
 from kdlearn.distill.outputs import LOGITS, Outputs, Want
-from kdlearn.distill.teachers import LiveTeacher, identity_of, same_teacher
+from kdlearn.distill.teachers import LiveTeacher, identity_of, same_teacher, some_of
 from kdlearn.distill.terms import Term
 
 FORMAT = "kdlearn teacher cache 2"
@@ -122,10 +122,16 @@ class CachedTeacher:
                 f"the stored teacher saw {self.samples} samples and {samples.name} has "
                 f"{len(samples)}: pass the same data."
             )
-        if samples.digest(inputs_alone=True) != self._marks["data"]:
+        whole = _fixed(samples)
+        if whole.digest(inputs_alone=True) != self._marks["data"]:
             raise ValueError(
                 f"the stored teacher saw other samples than {samples.name} has, or in another "
                 "order: pass the same data, or make a cache of these."
+            )
+        if not _same_augmentation(self._marks["augmentation"], _augmentation(whole, self.copies)):
+            raise ValueError(
+                "augment changes the samples otherwise than when the teacher was stored: pass the "
+                "same function with the same settings, or make a cache with this one."
             )
 
     def identity(self, samples: Samples) -> dict[str, Any]:
@@ -196,14 +202,16 @@ def cache_teacher(
     Convention
         What is stored is what the terms read of the teacher: its logits, whole layers, or what a
         term keeps of them. Rows are in the order of ``inputs``; with K copies, row
-        ``c * samples + i`` is sample i of copy c. The teacher runs in ``eval()`` without gradient,
-        on its own device.
+        ``c * samples + i`` is sample i of copy c. All rows of a data set are stored, also those
+        that a loader's sampler leaves out. The teacher runs in ``eval()`` without gradient, on its
+        own device.
         The folder names its contents from the start, and a shard counts once its digest is listed.
         A run that was killed goes on at the first shard that is missing or damaged, and ends with
         the same bytes. One process writes; of several that were launched together the first one
         does, and the others wait.
         A cache belongs to the teacher (weights, layers, and its answers to a few samples), the
-        inputs, what the terms read, ``copies`` and ``dtype``; any other is refused.
+        inputs, what the terms read, ``copies`` (and what they make of a few samples) and ``dtype``;
+        any other is refused.
 
     Args:
         teacher: the trained model.
@@ -222,8 +230,9 @@ def cache_teacher(
         CacheError: the folder has a cache of another teacher, data or setting, another process
             works in it, or the disk is full.
         TypeError: the inputs are no data.
-        ValueError: no data, a number out of its range, nothing to store, or outputs that are NaN
-            or too large for ``dtype``.
+        ValueError: no data, data that are drawn anew each time they are loaded, a number out of its
+            range, nothing to store, or outputs that are NaN, too large for ``dtype``, or of another
+            shape in each batch.
         KeyError: the teacher has no such layer.
 
     Example:
@@ -238,7 +247,7 @@ def cache_teacher(
         check_whole(value, name)
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype is {dtype}: expected torch.float32, float16 or bfloat16.")
-    folder, wants = Path(folder), _wants(terms)
+    folder, wants = Path(folder).absolute(), _wants(terms)
     live = LiveTeacher(teacher, wants, teacher_input)
     marks = _marks(live, samples, copies, dtype)
     if int(os.environ.get("RANK", "0")) > 0:
@@ -267,7 +276,7 @@ def cache_teacher(
                 rows = range(start, min(start + shard_rows, total))
                 if name not in index["shards"]:
                     loaded = _batches(shown, len(samples), rows, batch_size)
-                    shard = _computed(live, loaded, rows.start, dtype)
+                    shard = _computed(live, loaded, rows, dtype, _shapes(folder, index))
                     index["shards"][name] = _write(folder / name, shard)
                     index["shards"] = dict(sorted(index["shards"].items()))
                     write_json(folder / _INDEX, index)
@@ -309,7 +318,7 @@ def open_cache(
     wants = _wants(terms)
     live = LiveTeacher(teacher, wants, teacher_input)
     marks = _marks(live, _samples(inputs), copies, dtype)
-    return _opened(Path(folder), marks, wants, copies)
+    return _opened(Path(folder).absolute(), marks, wants, copies)
 
 
 def _opened(
@@ -348,7 +357,20 @@ def _samples(inputs: Any) -> Samples:
     samples = Samples.of(inputs, "inputs")
     if not samples.has_rows:
         raise ValueError("inputs are a stream, and rows are stored: pass tensors or a data set.")
-    return samples
+    return _fixed(samples)
+
+
+def _fixed(samples: Samples) -> Samples:
+    """Return all rows of the samples, if they are the same each time they are loaded."""
+    whole = samples.whole()
+    if whole.changes():
+        raise ValueError(
+            f"{samples.name} changes each time it is loaded, so the student would see other "
+            "samples than the stored teacher saw: let the data set give plain samples and store "
+            "fixed copies, cache_teacher(..., copies=FixedCopies(augment, seeds)), or train with a "
+            "teacher that runs live."
+        )
+    return whole
 
 
 def _wants(terms: Sequence[Term] | None) -> tuple[Want, ...]:
@@ -371,13 +393,17 @@ def _entries(wants: Sequence[Want]) -> dict[Want, str]:
 
 
 def _computed(
-    live: LiveTeacher, batches: Iterable[Batch], first_row: int, dtype: torch.dtype
+    live: LiveTeacher,
+    batches: Iterable[Batch],
+    rows: range,
+    dtype: torch.dtype,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Tensor]:
-    """Let the teacher answer the rows of a shard."""
+    """Let the teacher answer the rows of a shard, each of the shape that those before have."""
     parts: dict[str, list[Tensor]] = {}
     seeds = [getattr(want.keep, "seed", 0) for want in live.wants]
     # Seeded by place, so that a run that goes on draws what it would have drawn.
-    with separate_randomness(*seeds, first_row):
+    with separate_randomness(*seeds, rows.start):
         for batch in batches:
             outputs = live.outputs(batch)
             for want, entry in _entries(live.wants).items():
@@ -389,7 +415,34 @@ def _computed(
                 for number, tensor in enumerate(several):
                     name = entry if len(several) == 1 else f"{entry}#{number}"
                     parts.setdefault(name, []).append(_storable(name, tensor, dtype))
+    for name, values in parts.items():
+        _check_rows(name, values, len(rows), shapes.get(name, tuple(values[0].shape[1:])))
     return {name: torch.cat(values).contiguous() for name, values in parts.items()}
+
+
+def _check_rows(name: str, values: list[Tensor], rows: int, shape: tuple[int, ...]) -> None:
+    found = sum(map(len, values))
+    if found != rows:
+        raise ValueError(
+            f"the teacher gives {found} rows of {name!r} for {rows} samples: expected one each, "
+            "the first dimension of what is stored must be the sample."
+        )
+    for value in values:
+        if tuple(value.shape[1:]) != shape:
+            raise ValueError(
+                f"the teacher gives {name!r} of shape {shape} for the samples of one batch and "
+                f"{tuple(value.shape[1:])} for those of another, and rows are stored in one shape: "
+                "pad all samples to one length."
+            )
+
+
+def _shapes(folder: Path, index: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of a row of each entry, as the first shard that is there has it."""
+    for shard in index["shards"]:
+        with safe_open(folder / shard, framework="pt") as file:
+            names = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()[1:]) for name in names}
+    return {}
 
 
 def _batches(
@@ -434,10 +487,28 @@ def _marks(
     return {
         "teacher": teacher,
         "data": samples.digest(inputs_alone=True),
-        "augmentation": described(copies),
+        "augmentation": _augmentation(samples, copies),
         "terms": [str(want) for want in live.wants],
         "dtype": str(dtype),
     }
+
+
+def _augmentation(samples: Samples, copies: FixedCopies | None) -> str | dict[str, Any]:
+    """Return what tells an augmentation from another, see `_same_augmentation`.
+
+    Its settings alone do not tell: what a function closes over shows in the images only.
+    """
+    if copies is None:
+        return described(copies)
+    with separate_randomness(0):
+        made = some_of(copies.copy(samples.few(8).inputs, 0)).tolist()
+    return {"settings": described(copies), "answers": [round(value, 6) for value in made]}
+
+
+def _same_augmentation(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return same_teacher(one, other)
+    return bool(one == other)
 
 
 def _check_free(folder: Path) -> None:
@@ -488,9 +559,10 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
 
 def _check_marks(folder: Path, index: Mapping[str, Any], marks: Mapping[str, Any]) -> None:
     there = index["marks"]
-    differs = [name for name in marks if name != "teacher" and there[name] != marks[name]]
-    if not same_teacher(there["teacher"], marks["teacher"]):
-        differs.insert(0, "teacher")
+    same = {name: there[name] == mark for name, mark in marks.items()}
+    same["teacher"] = same_teacher(there["teacher"], marks["teacher"])
+    same["augmentation"] = _same_augmentation(there["augmentation"], marks["augmentation"])
+    differs = [name for name in marks if not same[name]]
     if differs:
         raise CacheError(
             f"{folder} was made with another {', '.join(differs)}: use another folder, or remove "

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,7 +20,7 @@ from torch import Tensor
 from kdlearn.core.checks import check_number, check_whole
 from kdlearn.core.files import digest, flush, locked, read_json, reason, write_json
 
-FORMAT = "kdlearn checkpoint 2"
+FORMAT = "kdlearn checkpoint 3"
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _PARTIAL = ".partial-"
 
@@ -44,7 +46,8 @@ class Checkpoints:
         newer one stands. Nothing is pickled.
 
     Args:
-        folder: of one run; made when it does not exist.
+        folder: of one run; made when it does not exist. A relative one counts from where the
+            program is when this is made.
         every_steps: save after so many optimizer steps; None for never by steps.
         every_minutes: save when so many minutes passed since the last time; None for never by time.
         keep: how many of the newest checkpoints stay, at least 1.
@@ -72,6 +75,7 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder).absolute())
         if self.every_steps is not None:
             check_whole(self.every_steps, "every_steps")
         check_whole(self.keep, "keep")
@@ -130,13 +134,19 @@ class Checkpoints:
         by_steps = self.every_steps is not None and step % self.every_steps == 0
         return by_steps or (self.every_minutes is not None and seconds >= 60 * self.every_minutes)
 
+    def check(self, model: Mapping[str, Any], training: Any) -> None:
+        """Raise the TypeError that `save` would, without writing anything."""
+        _encode(dict(model), {}, "")
+        _encode(training, {}, "")
+
     def save(self, step: int, model: Mapping[str, Any], training: Any) -> Path:
         """Write one checkpoint, all of it or nothing, then remove those that are too old.
 
         Args:
             step: optimizer steps taken so far.
             model: a ``state_dict()``.
-            training: anything made of dicts, lists, tuples, numbers, texts, None and tensors.
+            training: anything made of dicts, lists, tuples, numbers, texts, None, tensors and
+                NumPy's numbers and arrays.
 
         Raises:
             CheckpointError: it could not be written; what was there before stays.
@@ -157,8 +167,8 @@ class Checkpoints:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file(weights, partial / _MODEL)
-            save_file(tensors, partial / _TRAINING)
+            save_file(_copied(weights), partial / _MODEL)
+            save_file(_copied(tensors), partial / _TRAINING)
             state["sha256"] = {name: digest(partial / name) for name in (_MODEL, _TRAINING)}
             write_json(partial / _STATE, state)
             for path in (partial / _MODEL, partial / _TRAINING, partial):
@@ -229,9 +239,11 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """Turn a tree into JSON, its tensors moved to ``tensors`` under their path."""
     if isinstance(value, Tensor):
         name = path if path not in tensors else f"{path}#{len(tensors)}"
-        # A copy: safetensors refuses tensors that share memory, as tied weights do.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = value.detach()
         return {"$tensor": name}
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufc":
+        # Also a float64, which is a float: beside numbers of NumPy it counts as 64 bits.
+        return {"$array": _encode(torch.from_numpy(np.array(value)), tensors, path)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -239,7 +251,10 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return items if isinstance(value, list) else {"$tuple": items}
     if isinstance(value, Mapping):
         pairs = [
-            [_encode(key, {}, path), _encode(item, tensors, f"{path}/{key}" if path else str(key))]
+            [
+                _encode(_plain(key), {}, path),
+                _encode(item, tensors, f"{path}/{key}" if path else str(key)),
+            ]
             for key, item in value.items()
         ]
         plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
@@ -247,8 +262,18 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     raise TypeError(
         f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: "
         "expected tensors, numbers, texts, None, or lists, tuples and dicts of them. Give the "
-        "optimizer or schedule a state_dict() of these."
+        "model, optimizer or schedule a state_dict() of these."
     )
+
+
+def _plain(key: Any) -> Any:
+    """Return a key of a dict as a number of Python's, which is equal and finds the same."""
+    return key.item() if isinstance(key, np.generic) else key
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses tensors that share memory, as tied weights do.
+    return {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
 
 
 def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -258,6 +283,8 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return value
     if "$tensor" in value:
         return tensors[value["$tensor"]]
+    if "$array" in value:
+        return _decode(value["$array"], tensors).numpy()[()]
     if "$tuple" in value:
         return tuple(_decode(value["$tuple"], tensors))
     if "$pairs" in value:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdlearn.core.checks import check_choice, check_number, check_whole
-from kdlearn.core.inputs import buffers_kept, join, map_tensors, tensors_in
+from kdlearn.core.inputs import Buffers, buffers_kept, join, map_tensors, tensors_in
 from kdlearn.core.randomness import random_states, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Share
@@ -35,8 +35,9 @@ class Engine:
         all pieces are put together, the loss is computed on them once, and its gradient goes back
         through the pieces one after the other. So the gradient is that of the whole batch for
         every loss: means over tokens that count, class weights, relations between samples. With
-        ``accumulate`` the student runs each piece twice, and the logits and tapped layers of the
-        batch are held. Statistics of batch normalization are those of the piece.
+        ``accumulate`` the student runs each piece twice, from the same random state and buffers,
+        and the logits and tapped layers of the batch are held. Statistics of batch normalization
+        are those of the piece.
         In one process the model stays on its device; of several, each takes the GPU of its local
         rank, or the CPU.
 
@@ -172,6 +173,20 @@ class Run:
             )
         return parts
 
+    def check_weights(self, at: object) -> None:
+        """Refuse weights that a step broke after its loss and gradient were finite.
+
+        Raises:
+            FloatingPointError: one is NaN or infinite; the message names it.
+        """
+        for name, p in self.distiller.named_parameters():
+            if p.requires_grad and not bool(p.isfinite().all()):
+                raise FloatingPointError(
+                    f"{name!r} is NaN or infinite at {at}, though loss and gradient were finite: "
+                    "the optimizer's step broke it, and nothing of it was saved. Lower the "
+                    "learning rate."
+                )
+
     def _culprit(self, batch: Batch) -> str:
         """Name the first term whose own gradient is not finite."""
         with self.autocast():
@@ -222,7 +237,9 @@ class Run:
         for number in range(len(cuts)):
             part = own.take(_slice(cuts, number))
             taught.append(self.distiller.teach(part))
-            piece = _Piece(part, random_states() if len(cuts) > 1 else {})
+            piece = _Piece(part)
+            if len(cuts) > 1:
+                piece.random, piece.buffers = random_states(), Buffers(self.distiller.student)
             with torch.set_grad_enabled(len(cuts) == 1):
                 said = self.distiller.study(part)
             piece.check(said)
@@ -245,6 +262,8 @@ class Run:
         """Run the student on a piece as it ran before, now with its graph."""
         now = random_states()
         set_random_states(piece.random)
+        if piece.buffers is not None:
+            piece.buffers.put_back()
         outputs = self.distiller.study(piece.batch)
         set_random_states(now)
         return outputs
@@ -297,8 +316,10 @@ class Run:
 class _Piece:
     """A part of a batch whose gradient is still to come."""
 
-    def __init__(self, batch: Batch, random: dict[str, Any]) -> None:
-        self.batch, self.random = batch, random
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.random: dict[str, Any] = {}
+        self.buffers: Buffers | None = None
         self.outputs: Outputs | None = None
         self.leaves: list[Tensor] = []
         self.rows = slice(0)

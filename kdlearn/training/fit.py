@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from kdlearn.core.checks import check_number, check_sizes, check_whole
 from kdlearn.core.errors import noting
+from kdlearn.core.inputs import buffers_kept, evaluating
+from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.samples import InMemory, Samples
 from kdlearn.data.views import Augment, LiveViews, Views, as_views
 from kdlearn.measure.metrics import accuracy, evaluate
@@ -59,7 +62,11 @@ def fit(
         (CPU, GPU) and batches are moved to it; afterwards it is in ``eval()``. How a step is
         computed is the `Engine`'s business.
         A resumed run gives the numbers of one that never stopped, bit for bit. It is refused with
-        another model, teacher, loss, optimizer setting, augmentation or data.
+        another model, teacher, loss, optimizer setting, schedule, augmentation, data or order of
+        them: functions and objects are told apart as `kdlearn.core.identity.described` says, and
+        the student also by what it answers to a few samples. What a loss, an augmentation or a
+        sampler counts in attributes of its own is not saved, buffers of modules are: keep a
+        temperature that falls during the run in one.
 
     Args:
         model: the student, or a `Distiller` that holds it.
@@ -76,7 +83,7 @@ def fit(
         learning_rate: of the default optimizer, > 0.
         augment: from (images, generator) to images; or `kdlearn.data.FixedCopies`, the only views
             that a stored teacher can serve.
-        seed: any whole number.
+        seed: a whole number from -2**63 to 2**63 - 1.
         progress: show a bar with the parts of the loss.
         engine: precision, pieces and clipping.
         checkpoints: where and how often to save; the finished run is saved too.
@@ -93,8 +100,8 @@ def fit(
             nothing, an optimizer that lacks parameters or holds the teacher's, a scheduler without
             its optimizer, a folder with checkpoints and no ``resume``, a stored teacher with other
             data or another augmentation than it was stored for.
-        FloatingPointError: a loss or its gradient is NaN or infinite; the message names the term,
-            the epoch and the step.
+        FloatingPointError: a loss, its gradient, or a weight that is to be saved is NaN or
+            infinite; the message names the term or the weight, the epoch and the step.
         CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
         An error in a loss, a model or the data has notes that name term, epoch and step.
 
@@ -110,6 +117,8 @@ def fit(
     """
     epochs, batch_size = check_sizes(epochs=epochs, batch_size=batch_size)
     seed = check_whole(seed, "seed", least=-(2**63))
+    if seed >= 2**63:
+        raise ValueError(f"seed is {seed}: expected a whole number < 2**63, as generators take.")
     _check(model, learning_rate, engine, checkpoints)
     samples, views = Samples.of(train, "train"), as_views(augment)
     held_out = None if validation is None else Samples.of(validation, "validation")
@@ -126,6 +135,7 @@ def fit(
     keeper = Keeper(checkpoints, run, at, model, optimizer, scheduler)
     bar = tqdm(total=epochs * steps, unit="step", disable=not progress or not run.is_main)
     with bar, keeper, torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+        keeper.look(views)
         with noting("in a trial on two samples, before the first step"):
             rehearse(run, samples, views, held_out, metric)
         torch.manual_seed(seed + run.rank)  # each process draws dropout masks of its own
@@ -145,6 +155,8 @@ def fit(
                     at.took_step(parts)
                     bar.update()
                     keeper.after_step()
+                if epoch == epochs:
+                    run.check_weights(at)
                 run.agree_on_buffers()
                 bar.set_postfix(at.ended_epoch(_measured(run, held_out, metric)))
                 keeper.after_epoch(last=epoch == epochs)
@@ -175,6 +187,13 @@ def _check(model: Any, learning_rate: Any, engine: Any, checkpoints: Any) -> Non
                 f"{option} is {value!r}: expected a {kind.__name__}, as in "
                 f"{option}={kind.__name__}(...)."
             )
+    lazy = [name for name, value in model.named_parameters() if is_lazy(value)]
+    lazy += [name for name, value in model.named_buffers() if is_lazy(value)]
+    if lazy:
+        raise ValueError(
+            f"the model's {lazy[0]!r} has no shape yet, being of a lazy layer: run the model on "
+            "one batch before, so that its first weights follow from your seed."
+        )
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no trainable parameter: nothing to fit.")
 
@@ -216,14 +235,14 @@ def _checked(optimizer: Any, scheduler: LRScheduler | None, model: nn.Module) ->
 def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -> None:
     """Refuse a teacher, views and processes that do not fit the samples."""
     run.distiller.source.check_run(samples, views)
-    if run.processes == 1:
-        return
     if not samples.has_rows:
+        if run.processes == 1:
+            return
         raise ValueError(
             f"{samples.name} is a stream and {run.processes} processes would each read all of it: "
             "pass a data set or a DataLoader of one."
         )
-    if isinstance(views, LiveViews) and not isinstance(samples, InMemory):
+    if run.processes > 1 and isinstance(views, LiveViews) and not isinstance(samples, InMemory):
         raise ValueError(
             "augment draws for whole batches, and each process loads only its share: let the data "
             "set augment."
@@ -234,3 +253,23 @@ def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -
             f"a batch of {samples.name} has {smallest} samples for {run.processes} processes: "
             "expected at least one each. Use larger batches, or drop_last=True in a loader."
         )
+    share = smallest // run.processes
+    if share // min(run.engine.accumulate, share) == 1:
+        _try_one(run, samples, views)
+
+
+def _try_one(run: Run, samples: Samples, views: Views) -> None:
+    """Refuse batches or pieces of one sample where batch normalization has to train on them."""
+    model = run.distiller
+    try:
+        with separate_randomness(0), evaluating(model), buffers_kept(model), run.autocast():
+            one = views.of_batch(samples.few(1), Generator().manual_seed(0)).to(run.device)
+            model.train().study(one)
+    except Exception as error:
+        # What else may fail is told by the trial on two samples, which comes next.
+        if "more than 1 value per channel" in str(error):
+            raise ValueError(
+                f"in some step {samples.name} gives the student one sample at a time, on which "
+                "batch normalization cannot train: use larger batches, drop_last=True in a "
+                "loader, or fewer pieces (accumulate)."
+            ) from error

@@ -11,16 +11,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdlearn.core.identity import described
-from kdlearn.core.randomness import random_states, set_random_states
+from kdlearn.core.inputs import buffers_kept, evaluating
+from kdlearn.core.randomness import random_states, separate_randomness, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
 from kdlearn.data.views import Views
-from kdlearn.distill.teachers import same_teacher
+from kdlearn.distill.teachers import LiveTeacher, same_teacher
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Run
 from kdlearn.training.history import History
@@ -86,10 +88,10 @@ class Position:
     def _order(self, samples: Samples, batch_size: int) -> Sequence[Tensor]:
         if self._began is None:
             self._began = self.generator.get_state()
-            return samples.order(batch_size, self.generator)
+            return samples.order(batch_size, self.generator, self.epoch)
         again = Generator()
         again.set_state(self._began)
-        return samples.order(batch_size, again)
+        return samples.order(batch_size, again, self.epoch)
 
     def took_step(self, parts: Mapping[str, float]) -> None:
         """Note a step and the parts of its loss."""
@@ -149,6 +151,8 @@ class Keeper:
         self.checkpoints, self.run, self.at = checkpoints, run, at
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._plan: dict[str, Any] = {}
+        self._before_the_trial: dict[str, str] = {}
+        self._few: Batch | None = None
         self._saved_at = time.monotonic()
         self._signal = 0
         self._open = ExitStack()
@@ -172,6 +176,11 @@ class Keeper:
     def _noted(self, number: int, frame: Any) -> None:
         self._signal = number
 
+    def look(self, views: Views) -> None:
+        """Note how losses and views are before the trial; what that changes is no setting."""
+        if self.checkpoints is not None:
+            self._before_the_trial = self._settings(views)
+
     def begin(
         self,
         start: os.PathLike[str] | None,
@@ -183,16 +192,25 @@ class Keeper:
 
         Raises:
             CheckpointError: it is damaged or belongs to another run.
+            TypeError: something of the run cannot be saved; told before the first step.
         """
         if self.checkpoints is None:
             return
+        self._few = samples.few(4)
         self._plan = {**settings, **self._described(samples, views)}
+        self.checkpoints.check(self.model.state_dict(), self._training([]))
         if start is None:
             return
         saved = self.checkpoints.load(start)
         training = saved["training"]
         _check_plan(training["plan"], self._plan, start)
         self.model.load_state_dict(saved["model"])
+        if not _alike(training["answers"], self._answers()):
+            raise CheckpointError(
+                f"{start} belongs to another run: its student has these weights and answers other "
+                "numbers. Make the model with the settings of the first time, or use another "
+                "folder."
+            )
         self.optimizer.load_state_dict(training["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(training["scheduler"])
@@ -203,33 +221,53 @@ class Keeper:
     def _described(self, samples: Samples, views: Views) -> dict[str, Any]:
         """Return in plain values which run this is; optimizer and schedule as they were made."""
         distiller = self.run.distiller
+        names = {id(p): name for name, p in distiller.named_parameters()}
+        groups = [
+            described({**group, "params": [names[id(p)] for p in group["params"]]})
+            for group in self.optimizer.param_groups
+        ]
         terms = {
             term.name: [
-                term.weight,
-                described(term.loss),
+                described(term.weight),
                 dict(term.layers),
                 [str(want) for want in term.wants or ()],
             ]
             for term in distiller.terms
         }
-        groups = [
-            {name: described(value) for name, value in group.items() if name != "params"}
-            for group in self.optimizer.param_groups
-        ]
-        schedule = None if self.scheduler is None else self.scheduler.state_dict()
+        now = self._settings(views)
+        # A list that a loss writes its values to, or a number that it counts, is no setting of it.
+        fixed = {n: text for n, text in now.items() if text == self._before_the_trial[n]}
         return {
             "engine": repr(self.run.engine),
             "processes": self.run.processes,
-            "model": repr(distiller),
-            "parameters": {name: list(v.shape) for name, v in distiller.state_dict().items()},
+            "parameters": {name: _kind(v) for name, v in self.model.state_dict().items()},
             "trained": [name for name, p in distiller.named_parameters() if p.requires_grad],
             "terms": terms,
             "optimizer": [type(self.optimizer).__name__, groups],
-            "schedule": f"{type(self.scheduler).__name__} {described(schedule)}",
-            "augmentation": described(views),
+            "schedule": _schedule(self.scheduler),
             "data": samples.digest(),
             "teacher": distiller.source.identity(samples),
+            "settings": fixed,
         }
+
+    def _settings(self, views: Views) -> dict[str, str]:
+        """Describe the objects of which anything may be a setting."""
+        distiller = self.run.distiller
+        return {"model": described(distiller.student), "augmentation": described(views)} | {
+            f"{part} of term {term.name!r}": described(getattr(term, part))
+            for term in distiller.terms
+            for part in ("loss", "arguments", "mask")
+        }
+
+    def _answers(self) -> Tensor:
+        """Return what the student says of a few samples; nothing of it is left."""
+        assert self._few is not None
+        student, before = self.run.distiller.student, random_states()
+        with separate_randomness(0), buffers_kept(student), evaluating(student):
+            torch.cuda.manual_seed_all(0)
+            answers = LiveTeacher(student).answers(self._few)
+        set_random_states(before)
+        return answers
 
     def after_step(self) -> None:
         """Save where it is time; after an epoch's last step, `after_epoch` does."""
@@ -241,20 +279,24 @@ class Keeper:
         if self.checkpoints is not None:
             self._save_if_due(self.checkpoints, end=last)
 
+    def _training(self, states: list[Any]) -> dict[str, Any]:
+        return {
+            "plan": self._plan,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler and self.scheduler.state_dict(),
+            "run": self.run.state(),
+            "random": states,
+            "at": self.at.state(),
+        }
+
     def _save_if_due(self, checkpoints: Checkpoints, end: bool = False) -> None:
         told = self.run.gather((time.monotonic() - self._saved_at, self._signal))
         seconds, noted = told[0][0], max(number for _, number in told)
         if end or noted or checkpoints.is_due(self.at.steps, seconds):
+            self.run.check_weights(self.at)
             states = self.run.gather(random_states())
             if self.run.is_main:
-                training = {
-                    "plan": self._plan,
-                    "optimizer": self.optimizer.state_dict(),
-                    "scheduler": self.scheduler and self.scheduler.state_dict(),
-                    "run": self.run.state(),
-                    "random": states,
-                    "at": self.at.state(),
-                }
+                training = {**self._training(states), "answers": self._answers()}
                 checkpoints.save(self.at.steps, self.model.state_dict(), training)
             self._saved_at = time.monotonic()
         if noted:
@@ -262,16 +304,43 @@ class Keeper:
             signal.raise_signal(noted)
 
 
+def _kind(value: Any) -> str:
+    """Return what a part of a ``state_dict()`` is like: a tensor, or a module's own state."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _schedule(scheduler: LRScheduler | None) -> str:
+    """Describe a schedule; its ``state_dict()`` leaves its functions out."""
+    if scheduler is None:
+        return "none"
+    held = {name: part for name, part in vars(scheduler).items() if name != "optimizer"}
+    inner = [_schedule(part) for part in held.pop("_schedulers", [])]
+    return f"{type(scheduler).__name__} {described(held)} {' '.join(inner)}".rstrip()
+
+
+def _alike(saved: Tensor, now: Tensor) -> bool:
+    """Return whether answers are equal, up to what another machine may do to them."""
+    size = float(saved.nan_to_num(0, 0, 0).abs().sum()) / max(1, len(saved))
+    return saved.shape == now.shape and torch.allclose(
+        saved, now, rtol=1e-2, atol=1e-2 * size, equal_nan=True
+    )
+
+
 def _check_plan(saved: Mapping[str, Any], plan: Mapping[str, Any], path: os.PathLike[str]) -> None:
+    known, now = saved["settings"], plan["settings"]
     differs = [
         name
         for name in plan
-        if not (
+        if name != "settings"
+        and not (
             same_teacher(saved[name], plan[name])
             if name == "teacher"
             else saved.get(name) == plan[name]
         )
     ]
+    differs += [name for name in now if known.get(name, now[name]) != now[name]]
     if differs:
         shown = ("epochs", "batch_size", "seed", "steps", "processes", "engine", "schedule")
         said = "; ".join(

@@ -172,3 +172,32 @@ def test_statistics_come_back_after_an_error():
         model(torch.randn(4, 2))
         raise KeyError
     assert model.num_batches_tracked == 0 and not model.running_mean.any()
+
+
+class Registers(nn.Module):
+    """Makes a buffer in its first forward, and puts another in the place of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("wide", torch.ones(1).expand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "first"):
+            self.register_buffer("first", x.detach()[0])
+        self.seen = self.seen + 1
+        return self.layer(x) * self.wide
+
+
+def test_buffers_go_back_to_those_that_were_there():
+    model = Registers()
+    before = dict(model.named_buffers())
+    with buffers_kept(model):
+        model(torch.ones(2, 3))
+        assert model.seen == 1 and set(before) < set(dict(model.named_buffers()))
+    after = dict(model.named_buffers())
+    assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+    assert model.seen == 0
+    fit(model, (torch.randn(8, 3), torch.arange(8) % 3), epochs=1, batch_size=4, progress=False)
+    assert model.seen == 2

@@ -1,21 +1,31 @@
+import pickle
 import random
 from types import SimpleNamespace
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Generator
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     DistributedSampler,
     IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
+    get_worker_info,
 )
 
 from kdlearn.data import Batch, Samples
+from kdlearn.data.samples import _Seeded
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10) % 3
 
@@ -104,6 +114,272 @@ def test_dicts_and_data_sets_of_hugging_face_are_read():
     assert torch.equal(torch.cat(whole), Y)
 
 
+PAIRS = TensorDataset(X, Y)
+LEFT_OUT = [0, 3, 9]
+SOME = [row for row in range(10) if row not in LEFT_OUT]
+
+
+def as_dict(pairs):
+    inputs, labels = default_collate(pairs)
+    return {"x": inputs, "labels": labels}
+
+
+LOADERS = {
+    "in order": lambda: DataLoader(PAIRS, 4),
+    "shuffled": lambda: DataLoader(PAIRS, 4, shuffle=True),
+    "shuffled by its own generator": lambda: DataLoader(
+        PAIRS, 4, shuffle=True, generator=Generator().manual_seed(5)
+    ),
+    "a subset": lambda: DataLoader(PAIRS, 4, sampler=SubsetRandomSampler(SOME)),
+    "a list as sampler": lambda: DataLoader(PAIRS, 4, sampler=SOME[::-1]),
+    "a list of batches": lambda: DataLoader(PAIRS, batch_sampler=[[1, 2], [5, 4, 7]]),
+    "batches of a random sampler": lambda: DataLoader(
+        PAIRS, batch_sampler=BatchSampler(RandomSampler(PAIRS, generator=Generator()), 3, False)
+    ),
+    "the last batch dropped": lambda: DataLoader(PAIRS, 4, drop_last=True),
+    "rows twice": lambda: DataLoader(PAIRS, 4, sampler=[1, 1, 2, 8, 1]),
+    "a subset as data set": lambda: DataLoader(Subset(PAIRS, SOME), 4, shuffle=True),
+    "dicts": lambda: DataLoader(PAIRS, 4, sampler=SubsetRandomSampler(SOME), collate_fn=as_dict),
+    "with workers": lambda: DataLoader(PAIRS, 4, sampler=SubsetRandomSampler(SOME), num_workers=2),
+}
+
+
+def contents(batches) -> list[tuple[float, int]]:
+    """First input and label of every sample, sorted."""
+    pairs = [(b["x"], b["labels"]) if isinstance(b, dict) else b for b in batches]
+    return sorted((x[0].item(), y.item()) for xs, ys in pairs for x, y in zip(xs, ys, strict=True))
+
+
+def measured(samples: Samples) -> list[tuple[float, int]]:
+    batches = [(batch.inputs, batch.labels) for batch in samples.in_order(4)]
+    return contents((x["x"] if isinstance(x, dict) else x, y) for x, y in batches)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_what_is_measured_and_trained_on_is_what_the_loader_gives(kind):
+    expected = contents(LOADERS[kind]())
+    samples = Samples.of(LOADERS[kind](), "train")
+    assert measured(samples) == measured(samples) == expected
+    inputs = [batch.inputs for batch in samples.load(samples.order(9, Generator()), (0, 1), (0,))]
+    trained = torch.cat([x["x"] if isinstance(x, dict) else x for x in inputs])[:, 0].tolist()
+    assert sorted(trained) == [first for first, _ in expected]
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_few_samples_are_of_those_that_the_loader_gives(kind):
+    batch = Samples.of(LOADERS[kind](), "train").few(99)
+    x = batch.inputs["x"] if isinstance(batch.inputs, dict) else batch.inputs
+    assert contents([(x, batch.labels)]) == sorted(set(contents(LOADERS[kind]())))
+
+
+def test_a_row_that_the_sampler_leaves_out_is_never_read():
+    class Broken(Drawing):
+        def __getitem__(self, row: int):
+            if row in LEFT_OUT:
+                raise OSError(f"row {row} is damaged")
+            return X[row], Y[row]
+
+    samples = Samples.of(DataLoader(Broken(), 4, sampler=SubsetRandomSampler(SOME)), "train")
+    assert len(measured(samples)) == len(SOME) and samples.digest() and len(shown(samples)) == 2
+    with pytest.raises(OSError, match="row 0 is damaged"):
+        samples.whole().few(2)
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_of_what_is_drawn_at_random_the_same_is_measured_each_time(drop):
+    loaders = [
+        DataLoader(PAIRS, 4, sampler=WeightedRandomSampler([0.0] + [1.0] * 9, 30), drop_last=drop),
+        DataLoader(PAIRS, 4, shuffle=True, drop_last=drop),
+    ]
+    for loader in loaders:
+        samples, again = Samples.of(loader, "train"), Samples.of(loader, "train")
+        torch.manual_seed(1)
+        samples.order(4, Generator())
+        assert measured(samples) == measured(again)
+        assert len(measured(samples)) == len(contents(loader))
+        assert set(measured(samples)) <= set(contents([(X, Y)]))
+    assert (0.0, 0) not in measured(Samples.of(loaders[0], "train"))
+
+
+def test_the_generators_of_a_loader_are_as_they_were():
+    own, inner = Generator().manual_seed(5), Generator().manual_seed(6)
+    sampler = BatchSampler(RandomSampler(PAIRS, generator=inner), 4, False)
+    samples = Samples.of(DataLoader(PAIRS, batch_sampler=sampler, generator=own), "train")
+    before = own.get_state(), inner.get_state(), torch.get_rng_state()
+    assert orders(samples) and measured(samples) and samples.digest()
+    after = own.get_state(), inner.get_state(), torch.get_rng_state()
+    assert all(map(torch.equal, before, after))
+
+
+class Nested(Sampler):
+    """Gives what another one gives, and knows the epoch."""
+
+    def __init__(self, inner) -> None:
+        self.inner, self.epoch, self.told = inner, 0, []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.told.append(epoch)
+
+    def __iter__(self):
+        rows = list(self.inner)
+        return iter(rows[self.epoch :] + rows[: self.epoch])
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+
+class Own(Nested):
+    """Draws from a generator of Python that nobody else knows."""
+
+    def __iter__(self):
+        self.random = getattr(self, "random", random.Random(0))
+        return iter(self.random.sample(range(10), 10))
+
+
+def test_the_order_follows_from_the_generator_however_deep_the_sampler_draws():
+    for loader in (
+        LOADERS["batches of a random sampler"](),
+        DataLoader(PAIRS, 4, sampler=Nested(RandomSampler(PAIRS, generator=Generator()))),
+    ):
+        samples, generator = Samples.of(loader, "train"), Generator().manual_seed(0)
+        first, second = ([r.tolist() for r in samples.order(4, generator)] for _ in range(2))
+        assert first != second and orders(samples) == first == orders(samples)
+
+
+def test_a_sampler_is_told_the_epoch():
+    sampler = Nested(range(10))
+    for inner in (sampler, BatchSampler(sampler, 4, False)):
+        kind = "sampler" if inner is sampler else "batch_sampler"
+        size = {"batch_size": 4} if inner is sampler else {}
+        samples = Samples.of(DataLoader(PAIRS, **size, **{kind: inner}), "train")
+        for epoch in (3, 1):
+            rows = torch.cat(list(samples.order(4, Generator(), epoch)))
+            assert rows.tolist() == [(row + epoch - 1) % 10 for row in range(10)]
+
+
+def test_an_order_that_cannot_be_had_again_is_told_where_data_are_named():
+    samples = Samples.of(DataLoader(PAIRS, 4, sampler=Own(range(10))), "train")
+    assert samples.digest(inputs_alone=True) and sorted(sum(orders(samples), [])) == list(range(10))
+    with pytest.raises(ValueError, match="sampler of train gives another order each time"):
+        samples.digest()
+
+
+class Short(Sampler):
+    """Says another number of batches than it gives, three."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __iter__(self):
+        return iter(torch.arange(9).split(3))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@pytest.mark.parametrize(("length", "gave"), [(2, "more"), (4, "3")])
+@pytest.mark.parametrize("use", [orders, measured, lambda samples: samples.few(2)])
+def test_a_batch_sampler_is_held_to_its_length(use, length, gave):
+    samples = Samples.of(DataLoader(PAIRS, batch_sampler=Short(length)), "train")
+    with pytest.raises(ValueError, match=f"a length of {length} batches and gave {gave}: "):
+        use(samples)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [([["1", "2"]], "'1', '2'"), ([[]], r"\[\]"), ([0, 1], "gives 0"), ([[0.5]], "0.5")],
+)
+def test_batches_of_something_else_than_rows_are_told(rows, said):
+    samples = Samples.of(DataLoader(PAIRS, batch_sampler=rows), "train")
+    with pytest.raises(TypeError, match=f"{said}.* as a batch: expected a list of row numbers"):
+        orders(samples)
+
+
+def draws(pairs):
+    inputs, labels = default_collate(pairs)
+    return inputs + torch.rand(()) + random.random() + float(np.random.rand()), labels
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_drawn_while_a_batch_is_put_together_follows_from_the_seed(workers):
+    loader = DataLoader(PAIRS, 4, collate_fn=draws, num_workers=workers)
+    samples = Samples.of(loader, "train")
+    torch.manual_seed(workers)
+    before = torch.get_rng_state()
+    order = samples.order(4, Generator())
+    first = [batch.inputs for batch in samples.load(order, (0, 1), (0, 1))]
+    rest = [batch.inputs for batch in samples.load(order[1:], (0, 1), (0, 1))]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, first[1:], rest))
+    alone = Samples.of(DataLoader(PAIRS, 4, collate_fn=draws), "train")
+    assert torch.equal(first[0], next(iter(alone.load(order, (0, 1), (0, 1)))).inputs)
+
+
+class Flipped(Drawing):
+    """Every tenth sample is another one, at random."""
+
+    def __getitem__(self, row: int):
+        return (X[row].flip(0) if torch.rand(()) < 0.1 else X[row]), Y[row]
+
+
+def test_data_that_are_drawn_anew_are_known():
+    for data in (Drawing(), Flipped(), DataLoader(PAIRS, 4, collate_fn=draws)):
+        assert Samples.of(data, "train").changes()
+    for data in ((X, Y), PAIRS, *(make() for make in LOADERS.values())):
+        assert not Samples.of(data, "train").changes()
+
+
+class Opened(Drawing):
+    """Has to be made ready where it is read."""
+
+    scale, ready = 1.0, False
+
+    def open(self) -> None:
+        self.ready = True
+
+    def __getitem__(self, row: int):
+        assert self.ready
+        return X[row] * self.scale, Y[row]
+
+
+def ready(worker: int) -> None:
+    dataset = get_worker_info().dataset
+    dataset.open()
+    dataset.scale += 1.0
+
+
+def test_a_worker_can_make_its_data_set_ready():
+    loader = DataLoader(Opened(), 5, num_workers=1, worker_init_fn=ready)
+    samples = Samples.of(loader, "train")
+    assert measured(samples) == contents([(2 * X, Y)]) and not Opened().ready
+    assert torch.equal(samples.few(2).inputs, 2 * X[[0, 9]])
+
+
+def test_a_data_set_can_be_sent_to_a_worker_and_is_itself_in_all_but_its_draws():
+    seeded = pickle.loads(pickle.dumps(_Seeded(Opened(), (0,), default_collate)))
+    seeded.open()
+    assert seeded.ready and len(seeded) == 10
+    with pytest.raises(AttributeError, match="'Opened' object has no attribute 'other'"):
+        _ = seeded.other
+
+
+def test_labels_may_be_none_in_a_data_set_and_then_in_all_of_it():
+    class Unlabeled(Drawing):
+        labeled = (4,)
+
+        def __getitem__(self, row: int):
+            return X[row], (Y[row] if row in self.labeled else None)
+
+    samples = Samples.of(DataLoader(Unlabeled(), 4, sampler=SubsetRandomSampler(SOME)), "train")
+    with pytest.raises(TypeError, match="None where another of its batch has a value"):
+        list(samples.in_order())
+    Unlabeled.labeled = ()
+    (batch,) = samples.in_order()
+    assert batch.labels is None and torch.equal(batch.inputs, X[SOME])
+    assert Samples.of(Unlabeled()).few(3).labels is None
+
+
 class Streamed(IterableDataset):
     def __init__(self, length: int, real: int) -> None:
         self.length, self.real = length, real
@@ -140,9 +416,65 @@ def test_a_digest_sees_order_values_types_and_labels():
     assert Samples.of((X, Y.flip(0))).digest(inputs_alone=True) == Samples.of(X).digest(True)
 
 
+SUBSET = Subset(TensorDataset(X.repeat(9, 1), torch.arange(90)), range(0, 90, 2))
+HELD = {
+    "tensors": TensorDataset(X.repeat(9, 1), torch.arange(90)),
+    "a subset": SUBSET,
+    "a subset of a subset": Subset(SUBSET, torch.arange(44)),
+    "a loader": DataLoader(SUBSET, 4, sampler=SubsetRandomSampler(range(40))),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_every_row_of_tensors_in_memory_counts(kind):
+    samples = Samples.of(HELD[kind], "train")
+    rows = samples.few(99).labels.tolist()
+    base = HELD["tensors"] if kind == "tensors" else SUBSET.dataset
+    x, y = base.tensors
+    for inputs_alone in (True, False):
+        before = samples.digest(inputs_alone)
+        assert before == samples.digest(inputs_alone)
+        for row in range(90):
+            x[row, 1] += 1
+            assert (samples.digest(inputs_alone) != before) == (row in rows)
+            x[row, 1] -= 1
+            y[row] += 1
+            assert (samples.digest(inputs_alone) != before) == (row in rows and not inputs_alone)
+            y[row] -= 1
+
+
+def test_a_digest_sees_the_order_of_a_loader():
+    weights = torch.ones(10)
+    loaders = [
+        DataLoader(PAIRS, 4),
+        DataLoader(PAIRS, 4, shuffle=True),
+        DataLoader(PAIRS, 3, shuffle=True),
+        DataLoader(PAIRS, 4, sampler=WeightedRandomSampler(weights, 10)),
+        DataLoader(PAIRS, 4, sampler=WeightedRandomSampler(weights + torch.eye(10)[0], 10)),
+    ]
+    named = [Samples.of(loader).digest() for loader in loaders]
+    assert len(set(named)) == len(named) == len({Samples.of(x).digest() for x in loaders})
+    assert len({Samples.of(x).whole().digest(inputs_alone=True) for x in loaders}) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "error", "said"),
     [
+        (pd.DataFrame({"x": [1.0, 2.0]}), TypeError, "train is a DataFrame of pandas: expected"),
+        (pd.Series([1.0, 2.0]), TypeError, "train is a Series of pandas: expected"),
+        ([X, Y], TypeError, "train is a list of 2 tensors of different kinds"),
+        ((X, Y, X), TypeError, "train is a tuple of 3 tensors of different kinds"),
+        (DataLoader(PAIRS, batch_sampler=iter([[0]])), ValueError, "without a length"),
+        (
+            DataLoader(
+                PAIRS,
+                batch_sampler=BatchSampler(
+                    DistributedSampler(PAIRS, num_replicas=2, rank=0), 2, False
+                ),
+            ),
+            ValueError,
+            "has a DistributedSampler: pass shuffle=True",
+        ),
         (3, TypeError, r"train is a int: expected \(inputs, labels\)"),
         ("images", TypeError, "train is a str"),
         ((X[:0], Y[:0]), ValueError, "train is empty"),

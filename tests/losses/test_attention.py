@@ -114,8 +114,22 @@ def test_gradients_are_compared_by_the_norm_of_each_sample():
 def test_gradients_of_other_images_are_refused():
     with pytest.raises(ValueError, match="take both with respect to the same images"):
         gradient_attention_loss(torch.zeros(2, 4), torch.zeros(2, 5))
-    with pytest.raises(ValueError, match=r"take them at the images and at images.flip"):
+    message = (
+        r"^gradients have shape \(2, 4\) and flipped gradients \(2, 5\): take them at the images"
+    )
+    with pytest.raises(ValueError, match=message):
         flip_symmetry_loss(torch.zeros(2, 4), torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="^flipped gradients contain NaN"):
+        flip_symmetry_loss(torch.zeros(2, 4), torch.full((2, 4), torch.nan))
+    with pytest.raises(ValueError, match="^gradients are on cpu and flipped gradients on meta"):
+        flip_symmetry_loss(torch.zeros(2, 4), torch.zeros(2, 4, device="meta"))
+
+
+@pytest.mark.parametrize("loss", [gradient_attention_loss, flip_symmetry_loss])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_gradients_lie_in_samples(loss, shape):
+    with pytest.raises(ValueError, match=r"gradients need shape \(batch, ...\), got \(.*unsqueeze"):
+        loss(torch.ones(shape), torch.ones(shape))
 
 
 def network():

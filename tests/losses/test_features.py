@@ -184,6 +184,15 @@ def test_fsp_wants_pairs_of_equal_channels():
         losses.fsp_loss((x, x[:1]), (x, x[:1]))
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_fsp_names_the_side_that_diverged(side, layer):
+    fine, diverged = [torch.zeros(2, 3, 4, 4)] * 2, [torch.zeros(2, 3, 4, 4)] * 2
+    diverged[layer] = torch.full((2, 3, 4, 4), torch.nan)
+    with pytest.raises(ValueError, match=f"^{side} features contain NaN"):
+        losses.fsp_loss(*((diverged, fine) if side == "student" else (fine, diverged)))
+
+
 def test_hint_is_the_mean_square_of_any_shape():
     for shape in ((3, 4), (2, 3, 5, 5)):
         student, teacher = torch.randn(2, *shape, dtype=torch.float64)
@@ -232,6 +241,13 @@ def test_a_silent_factor_has_a_finite_gradient():
     student = torch.zeros(1, 4, requires_grad=True)
     losses.factor_transfer_loss(student, torch.ones(1, 4)).backward()
     assert student.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["factor_transfer_loss", "activation_boundary_loss"])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_features_lie_in_samples(name, shape):
+    with pytest.raises(ValueError, match=r"need shape \(batch, ...\), got \(.*unsqueeze\(0\)"):
+        getattr(losses, name)(torch.ones(shape), torch.ones(shape))
 
 
 def test_factors_of_other_shapes_are_refused():
@@ -356,7 +372,24 @@ def test_a_network_in_a_loss_computes_in_its_own_precision(build, dtype):
     torch.testing.assert_close(found[0], found[1], rtol=2e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("variance", [0, 1e-5, float("inf"), float("nan")])
+@pytest.mark.parametrize("variance", [1e-4, 0.3, 5, 88, 800, 1e4, 1e30])
+def test_vid_starts_with_any_variance(variance):
+    loss = losses.VIDLoss(2, 3, initial_variance=variance)
+    torch.testing.assert_close(F.softplus(loss.alpha) + 1e-5, torch.full((3,), float(variance)))
+    student = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss(student, torch.randn(1, 3, 3, 3)).backward()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("middle", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)]
+)
+def test_vid_has_a_hidden_layer_of_a_whole_width(middle, error):
+    with pytest.raises(error, match=f"middle_channels is {middle}: expected a whole number >= 1"):
+        losses.VIDLoss(2, 3, middle_channels=middle)
+
+
+@pytest.mark.parametrize("variance", [0, 1e-5, 1e39, float("inf"), float("nan")])
 def test_vid_starts_with_a_variance(variance):
     with pytest.raises(ValueError, match="initial_variance is .*, expected a finite number above"):
         losses.VIDLoss(2, 3, initial_variance=variance)

@@ -419,11 +419,11 @@ def test_a_proposal_that_is_the_teacher_changes_nothing():
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "top_k_kl", "sampled_kl", "uld_loss"])
-def test_logits_of_images_have_their_classes_last(name):
+def test_logits_of_images_are_rows(name):
     images = torch.randn(2, 5, 3, 3)
     stored, tokens = torch.full((2, 5, 3, 1), -1.0), torch.zeros(2, 5, 3, 1, dtype=torch.int64)
     rest = {"cross_entropy": (tokens[..., 0],), "uld_loss": (images,)}.get(name, (stored, tokens))
-    with pytest.raises(ValueError, match=r"classes must be the last dimension"):
+    with pytest.raises(ValueError, match=r"logits have shape \(2, 5, 3, 3\): make rows of them"):
         getattr(losses, name)(images, *rest)
 
 
@@ -474,6 +474,28 @@ def test_what_is_ignored_may_be_ruled_out():
     slopes = torch.autograd.grad(value, student)[0], torch.autograd.grad(right, cropped)[0]
     torch.testing.assert_close(slopes[0][:, :2], slopes[1])
     assert slopes[0][:, 2:].abs().max() == 0
+
+
+@pytest.mark.parametrize("k", [1, 5, 50])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_what_both_rule_out_is_left_no_mass_by_rounding(dtype, k):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        student, teacher = 2 * torch.randn(2, 3, 60)
+        student[:, k:] = teacher[:, k:] = -torch.inf
+        log_probs, indices = stored(teacher, k)
+        found = losses.top_k_kl(student, log_probs.to(dtype), indices)
+        right = losses.forward_kl(student.double(), teacher.double())
+        loose = 1e-6 if dtype == torch.float32 else 0.05
+        torch.testing.assert_close(found.double(), right, rtol=loose, atol=loose)
+
+
+def test_mass_that_is_left_where_the_student_rules_all_out_is_no_rounding():
+    student, indices = torch.tensor([[0.0, 1.0, -torch.inf]]), torch.tensor([[0, 1]])
+    for left in (0.1, 1e-4, 1e-5):
+        kept_by = torch.tensor([[0.5, 0.5 - left]]).log()
+        with pytest.raises(ValueError, match="top_k_kl is inf: what one side rules out"):
+            losses.top_k_kl(student, kept_by, indices)
 
 
 @pytest.mark.parametrize("wrong", ["student", "teacher"])

@@ -1,5 +1,7 @@
 """Losses on logits against closed forms in numpy, limits, and the messages of their own."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -327,3 +329,122 @@ def test_a_lone_row_needs_a_batch_dimension():
 def test_other_classes_say_what_to_do():
     with pytest.raises(ValueError, match=r"\(2, 10\) and teacher logits \(2, 100\): keep only"):
         losses.soft_target_loss(torch.zeros(2, 10), torch.zeros(2, 100))
+
+
+def reference(name: str, student, teacher, labels, temperature):
+    """A softened divergence times T², per definition, in the widest numbers that numpy has."""
+    q, p = (softmax(z.numpy().astype(np.longdouble) / temperature) for z in (student, teacher))
+    if name in ("binary_distillation_loss", "multi_label_distillation_loss"):
+        z = [side.numpy().astype(np.longdouble) / temperature for side in (student, teacher)]
+        q, p = (1 / (1 + np.exp(-side)) for side in z)
+        each = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        each = each.mean() if name == "binary_distillation_loss" else each.sum(-1)
+    elif name in ("target_class_loss", "nontarget_class_loss"):
+        hot = np.eye(q.shape[-1], dtype=bool)[labels.numpy()]
+        if name == "target_class_loss":
+            q, p = (np.stack([x[hot], 1 - x[hot]], -1) for x in (q, p))
+        else:
+            q, p = (x[~hot].reshape(len(x), -1) for x in (q, p))
+            q, p = (x / x.sum(-1, keepdims=True) for x in (q, p))
+        each = kl(p, q)
+    elif name == "reverse_kl":
+        each = kl(q, p)
+    elif name == "generalized_jsd":
+        m = (p + q) / 2
+        each = (kl(p, m) + kl(q, m)) / 2
+    else:
+        each = kl(p, q)
+    return float(temperature**2 * each.mean())
+
+
+SOFTENED = [
+    "soft_target_loss",
+    "forward_kl",
+    "reverse_kl",
+    "generalized_jsd",
+    "target_class_loss",
+    "nontarget_class_loss",
+    "binary_distillation_loss",
+    "multi_label_distillation_loss",
+]
+WITHOUT_SQUARE = ("forward_kl", "reverse_kl", "generalized_jsd")
+
+
+@pytest.mark.parametrize("name", SOFTENED)
+@pytest.mark.parametrize("classes", [10, 1000, 32_000])
+@pytest.mark.parametrize("wide", ["none", "student", "teacher"])
+def test_a_softened_divergence_is_no_rounding(name, classes, wide):
+    """A student near its teacher, where T² times a rounding would be the larger of the two."""
+    torch.manual_seed(1)
+    teacher = 3 * torch.randn(8, classes)
+    student = teacher + 0.05 * torch.randn(8, classes)
+    sides = [
+        student.double() if wide == "student" else student,
+        teacher.double() if wide == "teacher" else teacher,
+    ]
+    labels = torch.arange(8)
+    rest = (labels,) if name.endswith("class_loss") else ()
+    binary = name in ("binary_distillation_loss", "multi_label_distillation_loss")
+    for temperature in (4.0, 20.0, 60.0, 1e4):
+        right = reference(name, student, teacher, labels, temperature)
+        lost = temperature**2 * math.log(2 if binary else classes)
+        rounding = lost * torch.finfo(torch.float32 if lost < 2000 else torch.float64).eps
+        count = classes if name == "multi_label_distillation_loss" else 1
+        for chunk in (None, 3) if name in WITHOUT_SQUARE else (None,):
+            options = {} if chunk is None else {"chunk": chunk}
+            found = getattr(losses, name)(*sides, *rest, temperature=temperature, **options)
+            assert found.dtype == (torch.float32 if wide == "none" else torch.float64)
+            square = temperature**2 if name in WITHOUT_SQUARE else 1
+            assert square * found.item() == pytest.approx(right, rel=1e-5, abs=count * rounding)
+
+
+@pytest.mark.parametrize("name", [*SOFTENED, "dist_loss", "dkd_loss", "distillation_loss"])
+def test_the_gradient_at_a_high_temperature_is_that_of_double_precision(name):
+    torch.manual_seed(2)
+    student, teacher = 3 * torch.randn(2, 8, 50)
+    rest = (
+        (torch.arange(8),) if name.endswith("class_loss") or name[:5] in ("dkd_l", "disti") else ()
+    )
+    for temperature in (100.0, 1e4):
+        slopes = []
+        for dtype in (torch.float32, torch.float64):
+            leaf = student.to(dtype).requires_grad_()
+            value = getattr(losses, name)(leaf, teacher.to(dtype), *rest, temperature=temperature)
+            slopes.append(torch.autograd.grad(value, leaf)[0].double())
+        assert slopes[1].abs().max() > 0
+        scale = slopes[1].abs().max().item()
+        torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize(("name", "weight"), [("soft", 1), ("deit_soft", 1), ("deit_hard", 1)])
+def test_a_label_that_weighs_nothing_may_be_ruled_out(name, weight):
+    torch.manual_seed(3)
+    student, teacher = torch.randn(2, 3, 5)
+    labels = torch.tensor([4, 1, 2])
+    given = student.clone()
+    given[:, 4] = -torch.inf
+    given.requires_grad_()
+    if name == "soft":
+        ruled_out = teacher.clone()
+        ruled_out[:, 4] = -torch.inf
+        value = losses.distillation_loss(given, ruled_out, labels, weight=weight)
+        right = losses.soft_target_loss(student[:, :4], teacher[:, :4])
+    else:
+        loss = getattr(losses, f"{name}_loss")
+        value = loss(given, student, teacher, labels, weight=weight)
+        right = loss(student, student, teacher, labels, weight=weight)
+    torch.testing.assert_close(value, right)
+    (slope,) = torch.autograd.grad(value, given)
+    assert slope.isfinite().all()
+    assert (slope.abs().sum() > 0) == (name == "soft")
+
+
+def test_vit_pytorchs_weight_becomes_this_ones_as_its_page_says():
+    torch.manual_seed(4)
+    heads, teacher = torch.randn(2, 6, 10, dtype=torch.float64), torch.randn(6, 10).double()
+    labels, w, classes = torch.arange(6), 0.5, 10
+    soft = losses.soft_target_loss(heads[1], teacher, temperature=3.0)
+    theirs = (1 - w) * F.cross_entropy(heads[0], labels) + w * soft
+    k = 1 - w + w * classes
+    ours = losses.deit_soft_loss(*heads, teacher, labels, weight=w * classes / k)
+    torch.testing.assert_close(k * ours, theirs)

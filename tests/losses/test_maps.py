@@ -144,6 +144,39 @@ def test_images_must_lead_to_the_logits():
         input_gradients(torch.ones(1, 2).long(), label, images)
 
 
+def test_a_map_of_an_image_is_of_one_label():
+    """Where there are as many tokens as classes, torch takes the one for the other."""
+    weight, images = torch.randn(6, 5), torch.randn(2, 5, 6, requires_grad=True)
+    labels = torch.randint(5, (2, 5))
+    message = r"logits need shape \(batch, classes\), got \(2, 5, 5\): make rows of tokens"
+    with pytest.raises(ValueError, match=message):
+        input_gradients(images @ weight, labels, images)
+    with pytest.raises(ValueError, match=r"logits need shape \(batch, classes\), got \(5,\)"):
+        input_gradients((images @ weight)[0, 0], labels[0, 0], images)
+    rows = input_gradients((images @ weight).flatten(0, -2), labels.flatten(), images)
+    # The slope of a cross-entropy is what the softmax is away from the label.
+    wrong = (images @ weight).softmax(-1) - nn.functional.one_hot(labels, 5)
+    torch.testing.assert_close(rows, wrong @ weight.T)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_model_that_ran_without_gradients_has_no_map(off):
+    images, label = torch.ones(1, 2, requires_grad=True), torch.tensor([0])
+    with off():
+        logits = images * 2
+    with pytest.raises(ValueError, match=r"do not depend on these .* outside of torch.no_grad"):
+        input_gradients(logits, label, images)
+    logits = images * 2
+    with off(), pytest.raises(ValueError, match=r"do not depend on these .* outside of torch.no_g"):
+        input_gradients(logits, label, images)
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_features_without_channels_have_none_to_move(shape):
+    with pytest.raises(ValueError, match=r"features need shape \(batch, ...\), got \("):
+        channels_first(torch.ones(shape))
+
+
 def test_one_loud_sample_and_zeros_beside_it_do_not_spoil_the_batch():
     features = torch.randn(3, 4, 3, 3)
     features[1, :, 0] = 0

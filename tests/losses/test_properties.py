@@ -4,6 +4,8 @@ import importlib
 import inspect
 import pkgutil
 import warnings
+from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -210,8 +212,31 @@ COMPILED = {name: (spec.kind, spec.call) for name, spec in TABLE.items()} | {
     "cross_entropy": ("tokens", next_tokens),
     "VIDLoss": ("features", losses.VIDLoss(4, 4)),
     "MGDLoss": ("features", losses.MGDLoss(4, 4)),
-    "forward_kl/chunk": ("tokens", lambda s, t: losses.forward_kl(s, t, chunk=3)),
+    "forward_kl/chunk": (
+        "tokens",
+        lambda s, t: losses.forward_kl(s.flatten(0, 1), t.flatten(0, 1), chunk=3),
+    ),
 }
+
+
+def with_mask(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(student, teacher):
+        length = student.shape[-2]
+        return masked_call(name)(student, teacher, torch.arange(length).expand(2, -1) < length - 1)
+
+    return call
+
+
+def hidden_top_k(tail: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(student, teacher):
+        mask = torch.arange(student.shape[1]).expand(2, -1) < 2
+        return losses.top_k_kl(student, *teacher.log_softmax(-1).topk(3), tail=tail, mask=mask)
+
+    return call
+
+
+COMPILED |= {f"{name}/mask": (kind, with_mask(name)) for name, kind in MASKED.items()}
+COMPILED |= {f"top_k_kl/{t}/mask": ("tokens", hidden_top_k(t)) for t in ("ignore", "renormalize")}
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -304,6 +329,114 @@ def test_refuses_nan(pair, side):
     with pytest.raises(ValueError, match=r"contain NaN"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         TABLE[name].call(student, teacher)
+
+
+def arguments_of(name: str, monkeypatch) -> tuple[Callable[..., Tensor], tuple, dict]:
+    """The loss behind a call of the table, and what the call gave it; student and teacher float32.
+
+    A loss that calls another is the first of the two.
+    """
+    kind, call = COMPILED[name]
+    torch.manual_seed(8)
+    student, teacher = torch.randn(2, *SHAPES[kind]).unbind()
+    seen = []
+
+    def recorded(loss):
+        def record(*args, **kwargs):
+            seen.append((loss, args, kwargs))
+            return loss(*args, **kwargs)
+
+        return record
+
+    if isinstance(call, torch.nn.Module):
+        return call, (student.requires_grad_(), teacher), {}
+    base = name.split("/")[0]
+    monkeypatch.setattr(losses, base, recorded(getattr(losses, base)))
+    call(student.requires_grad_(), teacher)
+    monkeypatch.undo()
+    return seen[0]
+
+
+def replaced(given, change: Callable[[Tensor], Tensor]):
+    """Arguments with a change of all tensors but the student's, which are to be learned."""
+    if isinstance(given, Tensor):
+        return given if given.requires_grad else change(given)
+    if isinstance(given, tuple):
+        return tuple(replaced(member, change) for member in given)
+    if isinstance(given, dict):
+        return {name: replaced(member, change) for name, member in given.items()}
+    return given
+
+
+def inference_copy(tensor: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return tensor.clone()
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_takes_what_was_made_under_inference_mode(name, monkeypatch):
+    """The teacher's side, labels, tokens and masks: all but what is learned."""
+    loss, args, kwargs = arguments_of(name, monkeypatch)
+    student = args[0][0] if isinstance(args[0], tuple) else args[0]
+    found = []
+    for change in (inference_copy, torch.clone):
+        torch.manual_seed(9)
+        value = loss(*replaced(args, change), **replaced(kwargs, change))
+        value = value if value.dim() == 0 else value.sum()
+        found.append((value.detach(), *torch.autograd.grad(value, student, retain_graph=True)))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_validates_under_inference_mode(name, monkeypatch):
+    loss, args, kwargs = arguments_of(name, monkeypatch)
+    torch.manual_seed(9)
+    right = loss(*args, **kwargs)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            torch.manual_seed(9)
+            torch.testing.assert_close(loss(*args, **kwargs), right.detach(), rtol=0, atol=0)
+            torch.manual_seed(9)
+            made_there = [replaced(given, torch.clone) for given in (args, kwargs)]
+            torch.testing.assert_close(
+                loss(*made_there[0], **made_there[1]), right.detach(), rtol=0, atol=0
+            )
+
+
+@pytest.mark.parametrize("name", [name for name in COMPILED if name != "standardize_logits"])
+def test_refuses_every_tensor_that_is_on_another_device(name, monkeypatch):
+    loss, args, kwargs = arguments_of(name, monkeypatch)
+    given = {**dict(enumerate(args)), **kwargs}
+    elsewhere = [key for key, value in given.items() if key != 0 and isinstance(value, Tensor)]
+    assert elsewhere or name in ("flip_symmetry_loss", "fsp_loss", "relation_loss/pair")
+    for key in elsewhere:
+        moved = {**given, key: given[key].to("meta")}
+        with pytest.raises(
+            ValueError, match=r" are on (cpu|meta) and .* on (cpu|meta): move one of them.$"
+        ):
+            loss(*(moved[i] for i in range(len(args))), **{k: moved[k] for k in kwargs})
+
+
+NUMBERS = [
+    pytest.param(name, parameter.name, id=f"{name}-{parameter.name}")
+    for name in COMPILED
+    if "/" not in name and name[0].islower()
+    for parameter in inspect.signature(getattr(losses, name)).parameters.values()
+    if parameter.annotation in (float, "float")
+]
+
+
+@pytest.mark.parametrize(("name", "number"), NUMBERS)
+def test_a_number_of_any_kind_is_the_same_number_and_is_not_learned(name, number, monkeypatch):
+    loss, args, kwargs = arguments_of(name, monkeypatch)
+    plain = 1.5 if number == "p" else 0.75
+    right = loss(*args, **kwargs | {number: plain})
+    for same in (Fraction(plain), torch.tensor(plain), torch.tensor(plain, dtype=torch.float64)):
+        found = loss(*args, **kwargs | {number: same})
+        torch.testing.assert_close(found, right, rtol=0, atol=0)
+    for wrong in (torch.tensor(0.75, requires_grad=True), torch.tensor([0.75]), "0.75", None, True):
+        with pytest.raises(TypeError, match=rf"^{number} is .*: expected one number\."):
+            loss(*args, **kwargs | {number: wrong})
 
 
 TEMPERED = [

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import gradgradcheck
+from torch.nn import functional as F
 
 from kdlearn import losses
 
@@ -249,9 +251,44 @@ def test_a_mean_far_from_zero_takes_no_precision_away(name):
     torch.testing.assert_close(given.grad.double(), exact.grad, rtol=1e-4, atol=1e-8)
 
 
-def test_pkt_refuses_vectors_whose_squares_overflow():
+def test_pkt_refuses_vectors_whose_lengths_overflow():
     with pytest.raises(ValueError, match=r"so large that their squares leave torch.float32"):
-        losses.pkt_loss(1e20 * torch.randn(3, 5), torch.randn(3, 5))
+        losses.pkt_loss(torch.full((3, 5), 3e38), torch.randn(3, 5))
+
+
+def explicit_distance_loss(student, teacher):
+    def relative(x):
+        apart = (x[:, None] - x).square().sum(2).clamp_min(1e-12)
+        distances = apart.sqrt() * (1 - torch.eye(len(x), dtype=x.dtype))
+        return distances * (len(x) * (len(x) - 1)) / distances.sum()
+
+    return F.smooth_l1_loss(relative(student), relative(teacher))
+
+
+@pytest.mark.parametrize("shape", [(64, 512), (16, 128), (6, 5)])
+@pytest.mark.parametrize("size", [0.1, 1.0, 10.0, 1000.0])
+@pytest.mark.parametrize("apart", [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 0.0])
+def test_samples_that_nearly_coincide_have_the_gradient_of_their_differences(shape, size, apart):
+    torch.manual_seed(0)
+    student, teacher = size * torch.randn(shape), torch.randn(shape)
+    student[1] = student[0] + apart * torch.randn(shape[1])
+    student[4:6] = student[3]  # three of a kind, and equal
+    given, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+    value = losses.rkd_distance_loss(given, teacher)
+    right = explicit_distance_loss(exact, teacher.double())
+    torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=0)
+    (found,), (wanted,) = (torch.autograd.grad(v, x) for v, x in ((value, given), (right, exact)))
+    # Of each sample for itself: what lies between near ones would be lost in those of the others.
+    off = (found.double() - wanted).norm(dim=1) / wanted.norm(dim=1)
+    assert off.max() < 1e-3
+
+
+def test_near_samples_have_the_second_derivative_of_finite_differences():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 4, 3, dtype=torch.float64)
+    student[1] = student[0] + 1e-2 * torch.randn(3, dtype=torch.float64)
+    student.requires_grad_()
+    assert gradgradcheck(lambda s: losses.rkd_distance_loss(s, teacher), student, eps=1e-7)
 
 
 @pytest.mark.parametrize("name", ["correlation_congruence_loss", "contrastive_loss"])

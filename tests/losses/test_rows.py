@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlearn import losses
-from kdlearn.losses.rows import mean_of_rows
+from kdlearn.losses.rows import check_softening, log_softmax, mean_of_rows
 from kdlearn.measure.cost import _Memory
 
 CHUNKED = {
@@ -183,6 +183,106 @@ def test_heads_that_do_not_fit_are_refused(change, message):
     given = change(hidden, ours.weight, teacher, theirs.weight)
     with pytest.raises(ValueError, match=message):
         losses.linear_distillation_loss(*given)
+
+
+@pytest.mark.parametrize("near", [1.0, 1e-3])
+def test_what_a_gradient_scaler_saves_is_saved_in_chunks_too(near):
+    """Slopes of a 30,000th, or of that between a student and a teacher nearly alike."""
+    torch.manual_seed(2)
+    hidden, weight = torch.randn(16, 8).half(), (0.5 * torch.randn(32_000, 8)).half()
+    leaves = hidden.requires_grad_(), weight.requires_grad_()
+    given = F.linear(*leaves).detach().requires_grad_()
+    teacher = given.detach() + near * torch.randn_like(given)
+
+    def scaled(loss, *leaves):
+        return torch.autograd.grad(65_536 * loss, leaves)
+
+    whole = scaled(losses.forward_kl(given, teacher), given)
+    found = scaled(losses.forward_kl(given, teacher, chunk=4), given)
+    torch.testing.assert_close(found, whole, rtol=1e-3, atol=6e-8)
+    whole = scaled(losses.forward_kl(F.linear(*leaves), teacher), *leaves)
+    found = scaled(losses.linear_distillation_loss(*leaves, teacher, chunk=4), *leaves)
+    for ours, right in zip(found, whole, strict=True):
+        assert (ours.double() - right).norm() < 2e-3 * right.double().norm()
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["half states", "single states"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_second_backward_pass_has_the_precision_of_the_first(half, dtype):
+    hidden, ours, teacher, theirs = heads()
+    with torch.autocast("cpu", dtype=dtype):
+        states = F.linear(hidden, torch.eye(6)) if half else hidden
+        loss = losses.linear_distillation_loss(states, ours, teacher, theirs, chunk=3)
+    leaves = (hidden, *ours.parameters())
+    first = [x.clone() for x in torch.autograd.grad(loss, leaves, retain_graph=True)]
+    torch.testing.assert_close(
+        list(torch.autograd.grad(loss, leaves, retain_graph=True)), first, rtol=0, atol=0
+    )
+    with torch.autocast("cpu", dtype=dtype):
+        torch.testing.assert_close(list(torch.autograd.grad(loss, leaves)), first, rtol=0, atol=0)
+
+
+def test_no_gradient_is_computed_where_none_is_recorded():
+    student, teacher = (rows.detach()[0] for rows in logits())
+    student.requires_grad_()
+    calls = []
+
+    def total(ours, theirs):
+        calls.append(ours.requires_grad)
+        return (ours * theirs).nan_to_num().sum()
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            mean_of_rows(total, student, teacher, mask=None, chunk=3)
+    assert calls == [False] * 4
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+def test_chunks_are_probabilities_where_the_whole_is_and_only_there(mask):
+    rows = torch.randn(2, 4, 5).softmax(-1)
+    mixed = rows.clone()
+    mixed[1, 2] = torch.tensor([1.0, 2.0, 3.0, 0.5, 0.0])
+    one_hot = F.one_hot(torch.arange(8) % 5, 5).reshape(2, 4, 5).float()
+    fine = torch.randn(2, 4, 5)
+    losses_of = (
+        lambda x, **options: losses.forward_kl(x, fine, **options),
+        lambda x, **options: losses.reverse_kl(fine, x, **options),
+        lambda x, **options: losses.cross_entropy(x, torch.zeros(2, 4).long(), **options),
+    )
+    for loss in losses_of:
+        for chunk in (None, 1, 3, 100):
+            for welcome in (mixed, one_hot, 0 * rows):
+                right = loss(welcome, mask=mask)
+                torch.testing.assert_close(loss(welcome, mask=mask, chunk=chunk), right)
+            for wrong in (rows, torch.cat([one_hot[:, :2], rows[:, 2:]], 1)):
+                with pytest.raises(ValueError, match="logits sum to 1 in each row"):
+                    loss(wrong, mask=mask, chunk=chunk)
+
+
+def test_the_default_of_all_tensors_is_none_of_chunks():
+    student, teacher = logits()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert losses.forward_kl(student, teacher, chunk=3).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("classes", "highest"), [(2, 1.2e6), (10, 6.8e5), (128_000, 3.0e5)])
+def test_softening_ends_where_double_precision_rounds_too(classes, highest):
+    assert check_softening(highest, classes) == highest
+    for beyond in (1.05 * highest, 1e300):
+        with pytest.raises(ValueError, match=f"where {classes} probabilities are too equal"):
+            check_softening(beyond, classes)
+    with pytest.raises(ValueError, match="temperature is 0, expected"):
+        check_softening(0, classes)
+
+
+@pytest.mark.parametrize(("classes", "highest"), [(10, 29), (100, 20), (32_000, 13)])
+def test_ordinary_temperatures_stay_in_single_precision(classes, highest):
+    z = torch.zeros(1, classes)
+    assert log_softmax(z, highest).dtype == torch.float32
+    assert log_softmax(z, 1.1 * highest).dtype == torch.float64
 
 
 def peak(loss, *leaves) -> float:

@@ -183,8 +183,13 @@ def test_a_side_is_a_tensor_or_a_pair():
     ):
         with pytest.raises(TypeError, match=f"{name} must be one tensor or a pair such as"):
             losses.relation_loss(*sides, relation_heads=2)
-    with pytest.raises(ValueError, match="give queries and keys of one layer"):
-        losses.relation_loss((x, x[..., :2]), x, relation_heads=2)
+    for side in ("student", "teacher"):
+        sides = ((x, x[..., :2]), x) if side == "student" else (x, (x, x[..., :2]))
+        message = rf"^{side} queries have shape \(1, 3, 4\) and keys \(1, 3, 2\): give queries and"
+        with pytest.raises(ValueError, match=message):
+            losses.relation_loss(*sides, relation_heads=2)
+    with pytest.raises(ValueError, match="^student are on cpu and student on meta"):
+        losses.relation_loss((x, x.to("meta")), x, relation_heads=2)
 
 
 def test_each_sequence_needs_a_token():
@@ -231,11 +236,32 @@ def test_last_and_custom_maps():
     assert given is not custom
 
 
-@pytest.mark.parametrize("pairs", [{3: 0}, {0: 12}, {-1: 0}, {0: -1}])
+@pytest.mark.parametrize("pairs", [{3: 0}, {0: 12}, {0: 1, 1: 12}])
 def test_layers_that_do_not_exist_are_named(pairs):
     message = r"does not exist: student layers are 0 to 2, teacher layers 0 to 11"
     with pytest.raises(ValueError, match=message):
         losses.layer_map(3, 12, choice=pairs)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error", "message"),
+    [
+        ({0: 1.5}, TypeError, "a teacher layer is 1.5: expected a whole number >= 0"),
+        ({"0": 1}, TypeError, "a student layer is '0': expected a whole number >= 0"),
+        ({True: 1}, TypeError, "a student layer is True: expected a whole number >= 0"),
+        ({-1: 0}, ValueError, "a student layer is -1: expected a whole number >= 0"),
+        ({0: -1}, ValueError, "a teacher layer is -1: expected a whole number >= 0"),
+    ],
+)
+def test_layers_of_a_map_are_whole_numbers(pairs, error, message):
+    with pytest.raises(error, match=message):
+        losses.layer_map(3, 12, choice=pairs)
+
+
+def test_a_map_of_numbers_of_numpy_becomes_one_of_pythons():
+    given = losses.layer_map(3, 12, choice={np.int64(0): np.int64(11)})
+    assert given == {0: 11}
+    assert {type(layer) for pair in given.items() for layer in pair} == {int}
 
 
 def test_a_student_has_layers_and_not_more_than_its_teacher():

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,6 +108,31 @@ def test_the_edge_belongs_to_the_box():
     maps[0, 0, 0] = 1  # center (0.25, 0.25)
     assert pointing_game(maps, torch.tensor([[0.25, 0.25, 1.0, 1.0]])) == 1.0
     assert pointing_game(maps, torch.tensor([[0.0, 0.0, 0.25, 0.25]])) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("cells", [3, 5, 7, 10, 28, 49])
+def test_an_edge_at_a_center_belongs_to_the_box_in_every_precision(dtype, cells):
+    centers = (np.arange(cells) + 0.5) / cells
+    for at in range(cells):
+        for box in ([centers[at], 0, 1, 1], [0, centers[at], 1, 1], [0, 0, centers[at], 1]):
+            maps = torch.zeros(1, cells, cells)
+            maps[0, slice(None) if box[1] == 0 else at, slice(None) if box[1] else at] = 1
+            assert pointing_game(maps, torch.tensor([box], dtype=dtype)) == 1.0, (at, box)
+
+
+@pytest.mark.parametrize("metric", [pointing_game, energy_in_box])
+def test_maps_and_boxes_are_tensors_on_one_device(metric):
+    maps = torch.ones(1, 4, 4)
+    for sides, name, kind in (
+        ((maps.numpy(), BOX), "maps", "ndarray"),
+        ((maps, BOX.numpy()), "boxes", "ndarray"),
+        ((maps, BOX.tolist()), "boxes", "list"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor, got {kind}: convert"):
+            metric(*sides)
+    with pytest.raises(ValueError, match="maps are on cpu and boxes on meta: move one of them"):
+        metric(maps, BOX.to("meta"))
 
 
 def test_x_is_the_column_and_y_the_row():
@@ -351,6 +377,18 @@ def test_a_model_is_evaluated_on_any_data_with_any_metric():
     assert error > 0
     with pytest.raises(TypeError, match="metric returned .*: expected one number"):
         evaluate(model, (images, labels), lambda logits, labels: logits)
+    for number, message in (
+        (np.zeros(2), r"numbers of shape \(2,\)"),
+        (np.zeros((0, 3)), r"numbers of shape \(0, 3\)"),
+        (pd.Series([1.0, 2.0]), r"numbers of shape \(2,\)"),
+        ([1.0], r"\[1.0\]"),
+        ("0.5", "'0.5'"),
+        (None, "None"),
+    ):
+        with pytest.raises(TypeError, match=f"metric returned {message}: expected one number"):
+            evaluate(model, (images, labels), lambda *_, number=number: number)
+    for number in (0.5, np.float32(0.5), np.array(0.5), np.array([0.5]), torch.tensor([[0.5]])):
+        assert evaluate(model, (images, labels), lambda *_, number=number: number) == 0.5
 
 
 def test_logits_of_tokens_are_not_measured_as_rows():

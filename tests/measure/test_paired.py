@@ -68,6 +68,17 @@ def test_what_cannot_be_paired_is_refused(rows, error, message):
         paired_difference(rows, "a", "b")
 
 
+@pytest.mark.parametrize("metric", ["seed", "method", "note", "passed"])
+def test_a_metric_is_a_column_of_numbers(metric):
+    rows = table(a=[1.0, 2.0], b=[1.0, 2.0]).assign(note="fine", passed=True)
+    message = f"column '{metric}' is no metric: expected one of numbers, .* has accuracy"
+    with pytest.raises(TypeError, match=message):
+        paired_difference(rows, "a", "b", metric)
+    with pytest.raises(TypeError, match=message):
+        summary(rows, [metric])
+    assert list(summary(rows).columns) == ["n", "accuracy"]
+
+
 def test_a_summary_has_a_row_a_method_in_the_order_of_the_table():
     rows = table(scratch=SCRATCH, KD=KD)
     rows["kl"] = 0.5

@@ -63,6 +63,24 @@ class Everything(nn.Module):
         return self.logits(flat)
 
 
+class Shared(Everything):
+    """Uses one layer under two names."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.again = self.logits
+
+
+class Stateful(Everything):
+    """Has a number in its state_dict()."""
+
+    def get_extra_state(self):
+        return 3
+
+    def set_extra_state(self, state):
+        pass
+
+
 def trained_teacher(classes: int) -> nn.Module:
     model = Everything(classes)
     with torch.no_grad():

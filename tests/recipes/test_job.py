@@ -208,3 +208,19 @@ def test_a_teacher_that_comes_trained_is_not_trained_again(tmp_path):
     other = job(tmp_path, OWN, "KD")
     other.load()
     assert other.measure() == here.measure()
+
+
+def test_a_student_that_uses_a_layer_twice_is_kept_and_read(tmp_path):
+    content = OWN.replace("small:Everything", "small:Shared")
+    job(tmp_path, content, "KD").train()
+    read = job(tmp_path, content, "KD")
+    read.load()
+    assert torch.equal(read.built.student.again.weight, read.built.student.logits.weight)
+    job(tmp_path, content, "KD").train(resume=True)
+
+
+def test_a_network_whose_state_is_no_tensor_is_told_before_training(tmp_path):
+    content = OWN.replace("small:Everything", "small:Stateful")
+    with pytest.raises(RecipeError, match="Stateful has '_extra_state' .* make it a buffer"):
+        job(tmp_path, content, "KD").train()
+    assert not (tmp_path / "runs").exists()

@@ -150,3 +150,35 @@ def test_your_own_networks_and_data_are_named_by_where_they_are(tmp_path, said):
     assert "student: there is no 'width'; known are hidden" in said(
         ':Everything"', ':Everything"\nwidth = 3', OWN
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("epochs = 2", "epochs = 2\nlearning_rate = inf", "training.learning_rate"),
+        ("epochs = 2", "epochs = 2\nlearning_rate = nan", "training.learning_rate"),
+        (
+            "epochs = 2",
+            "epochs = 2\noptimizer = 'sgd'\nweight_decay = inf",
+            "training.weight_decay",
+        ),
+        ("weight = 0.1", "weight = inf", "methods.KD.0.weight"),
+    ],
+)
+def test_numbers_are_finite(said, old, new, place):
+    text = (
+        said(old, new)
+        if "decay" not in new
+        else said(old, new, RECIPE.replace('augment = "shift"', ""))
+    )
+    assert f"{place}: " in text and "input should be a finite number" in text
+
+
+@pytest.mark.parametrize("pairs", ["pairs = 3", "[pairs]\na = 3"])
+def test_pairs_are_tables(said, pairs):
+    assert "pairs: expected tables [pairs.NAME]" in said('about = "small"', pairs + "\n")
+
+
+def test_a_recipe_may_begin_with_the_mark_of_an_editor(tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8-sig")
+    assert load(tmp_path / "recipe.toml").training.epochs == 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from kdlearn import losses
 from kdlearn.core.files import read_json, write_json
@@ -480,6 +480,141 @@ def test_settings_out_of_range_are_told(tmp_path, make, said):
 def test_a_layer_that_the_teacher_lacks_is_named(tmp_path):
     with pytest.raises(KeyError, match="no module 'group1'"):
         stored(tmp_path, terms=[layer_term("hint", losses.hint_loss, ["group1"])])
+
+
+class Augmenting(Dataset):
+    """Draws while it loads."""
+
+    def __len__(self) -> int:
+        return 22
+
+    def __getitem__(self, row: int):
+        return images()[row] + torch.randn(8, 8), labels()[row]
+
+
+def noisy(pairs):
+    x, y = torch.utils.data.default_collate(pairs)
+    return x + torch.randn(x.shape), y
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Augmenting(),
+        DataLoader(Augmenting(), 4),
+        DataLoader(TensorDataset(images(), labels()), 4, collate_fn=noisy),
+    ],
+)
+def test_data_that_are_drawn_anew_have_no_stored_teacher(tmp_path, data):
+    said = "changes each time it is loaded, so .*FixedCopies.*, or train with a teacher that runs"
+    with pytest.raises(ValueError, match=f"inputs {said}"):
+        cache_teacher(teacher(), data, tmp_path / "a", progress=False)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match=f"inputs {said}"):
+        open_cache(tmp_path / "a", teacher=teacher(), inputs=data)
+    with pytest.raises(ValueError, match=f"train {said}"):
+        fit(Distiller(student(), stored(tmp_path / "b"), terms()), data, progress=False)
+    fit(Distiller(student(), teacher(), terms()), data, epochs=1, progress=False)
+
+
+def jitter(size: float):
+    return lambda images, generator: images + size * torch.randn(images.shape, generator=generator)
+
+
+def test_a_setting_that_an_augmentation_closes_over_counts(tmp_path):
+    weak, strong = (FixedCopies(jitter(size), (0,)) for size in (0.1, 5.0))
+    stored(tmp_path, copies=weak)
+    known = {"teacher": teacher(), "inputs": images(), "terms": terms()}
+    with pytest.raises(CacheError, match="with another augmentation: "):
+        open_cache(tmp_path, copies=strong, **known)
+    settings = {"size": 0.1}
+    changing = FixedCopies(lambda x, generator: jitter(settings["size"])(x, generator), (0,))
+    kept = stored(tmp_path / "b", copies=changing)
+    model = Distiller(student(), kept, terms())
+    fit(model, (images(), labels()), augment=changing, epochs=1, progress=False)
+    settings["size"] = 5.0
+    with pytest.raises(ValueError, match="augment changes the samples otherwise than when"):
+        fit(model, (images(), labels()), augment=changing, epochs=1, progress=False)
+
+
+def test_other_rounding_of_the_augmented_images_is_no_other_augmentation(tmp_path):
+    copies = FixedCopies(jitter(0.1), (0,))
+    stored(tmp_path, copies=copies)
+    index = read_json(tmp_path / "index.json")
+    answers = index["marks"]["augmentation"]["answers"]
+    index["marks"]["augmentation"]["answers"] = [value * (1 + 1e-5) for value in answers]
+    write_json(tmp_path / "index.json", index)
+    known = {"teacher": teacher(), "inputs": images(), "terms": terms()}
+    assert len(open_cache(tmp_path, copies=copies, **known)) == 22
+
+
+def test_every_row_of_a_data_set_in_memory_counts(tmp_path):
+    pairs = TensorDataset(images(), labels())
+    kept = cache_teacher(teacher(), pairs, tmp_path, terms(), progress=False)
+    few = torch.linspace(0, 21, 8).long()
+    others = torch.tensor([row for row in range(22) if row not in few])
+    rows = torch.arange(22)
+    rows[others] = others.flip(0)
+    moved = TensorDataset(images()[rows], labels()[rows])
+    with pytest.raises(ValueError, match="saw other samples than train has, or in another order"):
+        fit(Distiller(student(), kept, terms()), moved, progress=False)
+    relabeled = TensorDataset(images(), labels().flip(0))
+    fit(Distiller(student(), kept, terms()), relabeled, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["plain", "shuffled", "a subset", "batches"])
+def test_rows_are_those_of_the_data_set_whatever_a_sampler_names(tmp_path, kind):
+    pairs = TensorDataset(images(), labels())
+    rows = [20, 3, 4, 11, 12, 7, 1]
+    loader = {
+        "plain": lambda: DataLoader(pairs, 4),
+        "shuffled": lambda: DataLoader(pairs, 4, shuffle=True),
+        "a subset": lambda: DataLoader(pairs, 4, sampler=SubsetRandomSampler(rows)),
+        "batches": lambda: DataLoader(pairs, batch_sampler=[rows[:3], rows[3:]]),
+    }[kind]()
+    settings = {"epochs": 2, "progress": False}
+    expected = fit(Distiller(student(), teacher(), terms()), loader, **settings).epochs
+    for number, inputs in enumerate((loader, pairs)):
+        kept = cache_teacher(teacher(), inputs, tmp_path / str(number), terms(), progress=False)
+        opened = open_cache(tmp_path / str(number), teacher=teacher(), inputs=loader, terms=terms())
+        for source in (kept, opened):
+            found = fit(Distiller(student(), source, terms()), loader, **settings).epochs
+            for ours, theirs in zip(found, expected, strict=True):
+                assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("shard_rows", [3, 12])
+def test_rows_of_several_shapes_are_told(tmp_path, shard_rows):
+    def padded(rows):
+        length = 3 + max(int(row[0]) for row in rows)
+        return torch.stack([row[:length] for row in rows]), None
+
+    tokens = torch.arange(12).view(6, 2).repeat_interleave(5, dim=1) // 3
+    loader = DataLoader(tokens, 3, collate_fn=padded)
+    settings = {"shard_rows": shard_rows, "batch_size": 3, "progress": False}
+    said = r"'logits' of shape \(4, 7\) for the samples of one batch and \(6, 7\) for those of"
+    for _ in range(2):  # and where the first shard was made before
+        with pytest.raises(ValueError, match=f"{said} another.*pad all samples to one length"):
+            cache_teacher(Language(1), loader, tmp_path, **settings)
+
+
+def test_what_has_another_first_dimension_than_the_sample_is_told(tmp_path):
+    class Turned(Language):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(tokens).transpose(0, 1)
+
+    with pytest.raises(ValueError, match="gives 5 rows of 'logits' for 6 samples: expected one"):
+        cache_teacher(Turned(1), TOKENS, tmp_path, progress=False)
+
+
+def test_a_cache_stays_where_it_is_when_the_program_moves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept = stored(Path("here"))
+    opened = open_cache("here", teacher=teacher(), inputs=images(), terms=terms())
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    for source in (kept, opened):
+        assert ask(source, images(2), torch.tensor([0, 21])).logits.isfinite().all()
 
 
 class LargeTensors(TorchDispatchMode):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,3 +152,31 @@ def test_what_a_killed_run_left_is_swept(tmp_path):
     (tmp_path / ".partial-step-00000007-123").mkdir()
     with Checkpoints(tmp_path).held():
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.float32(0.1), np.float64(0.1), np.int64(3), np.bool_(True), np.arange(3.0), np.eye(2) > 0],
+)
+def test_numbers_and_arrays_of_numpy_come_back_as_they_were(tmp_path, value):
+    checkpoints = Checkpoints(tmp_path)
+    back = checkpoints.load(checkpoints.save(1, {}, {"lr": value}))["training"]["lr"]
+    assert np.array_equal(back, value)
+    assert np.asarray(back).dtype == np.asarray(value).dtype
+    assert (np.float32(2) * back).dtype == (np.float32(2) * value).dtype
+
+
+def test_keys_of_numpy_find_the_same(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    saved = checkpoints.save(1, {}, {"milestones": {np.int64(3): 1, 9: 2}})
+    assert checkpoints.load(saved)["training"]["milestones"] == {3: 1, 9: 2}
+
+
+def test_a_relative_folder_stays_where_it_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints("run")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    checkpoints.save(1, {"w": torch.ones(1)}, {})
+    assert checkpoints.latest() == tmp_path / "run" / "step-00000001"
+    assert list((tmp_path / "other").iterdir()) == []

@@ -441,3 +441,59 @@ def test_a_launcher_that_did_not_finish_its_work_is_told(monkeypatch, variable):
     monkeypatch.delenv(variable)
     with pytest.raises(ValueError, match=f"WORLD_SIZE is 2 and {variable} is not set"):
         fit(network(0), task(), progress=False)
+
+
+class Average(nn.Module):
+    """Divides by an average of sizes that each forward moves, in one of three ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.register_buffer("size", torch.ones(3))
+
+    def forward(self, x):
+        if self.training:
+            now = 0.5 * self.size + 0.5 * x.detach().abs().mean(0)
+            if self.way == "in place":
+                self.size.copy_(now)
+            elif self.way == "by data":
+                self.size.data.copy_(now)
+            else:
+                self.size = now
+        return x / self.size.clone()
+
+
+MOVED = {
+    **{way: lambda way=way: Average(way) for way in ("in place", "by data", "another tensor")},
+    "spectral norm": lambda: nn.utils.spectral_norm(nn.Linear(3, 3)),
+    "parametrized": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)),
+    "batch norm": lambda: nn.BatchNorm1d(3),
+}
+
+
+@pytest.mark.parametrize("layer", MOVED)
+def test_pieces_give_the_gradient_at_the_buffers_that_their_loss_saw(layer):
+    def made():
+        torch.manual_seed(0)
+        return nn.Sequential(MOVED[layer](), nn.Linear(3, 3))
+
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(60, 3, generator=generator), torch.arange(60) % 3
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    ours, by_hand = made(), made().train()
+    fit(
+        ours,
+        (inputs, labels),
+        epochs=1,
+        batch_size=60,
+        optimizer=torch.optim.SGD(ours.parameters(), lr=1.0),
+        engine=Engine(accumulate=4),
+        progress=False,
+    )
+    said = torch.cat([by_hand(piece) for piece in inputs[order].chunk(4)])
+    F.cross_entropy(said, labels[order]).backward()
+    with torch.no_grad():
+        for p in by_hand.parameters():
+            p -= p.grad
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-5, atol=1e-6)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import soft_target_loss
+from kdlearn.training.engine import Engine
 from kdlearn.training.fit import History, fit
 
 
@@ -344,3 +345,81 @@ def test_whole_numbers_of_numpy_are_taken():
     history = fit(network(), TRAIN, progress=False, **settings)
     again = fit(network(), TRAIN, epochs=2, batch_size=30, seed=3, progress=False)
     assert history.epochs == again.epochs
+
+
+BATCHES_OF_ONE = {
+    "a last batch of one": (DataLoader(TensorDataset(*blobs(61, 1)), 10, shuffle=True), {}),
+    "batches of one": (blobs(6, 1), {"batch_size": 1}),
+    "pieces of one": (blobs(6, 1), {"batch_size": 6, "engine": Engine(accumulate=4)}),
+}
+
+
+@pytest.mark.parametrize("kind", BATCHES_OF_ONE)
+def test_one_sample_for_batch_normalization_is_told_before_the_first_step(kind):
+    data, settings = BATCHES_OF_ONE[kind]
+    student = network()
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(ValueError, match="in some step train gives the student one sample at a ti"):
+        fit(student, data, epochs=1, progress=False, **settings)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    plain = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    fit(plain, data, epochs=1, progress=False, **settings)
+    fit(Frozen(), data, epochs=1, progress=False, **settings)
+    fit(Spatial(), data, epochs=1, progress=False, **settings)
+
+
+class Frozen(nn.Module):
+    """Its batch normalization never trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = network()
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.layers[1].eval()
+        return self
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Spatial(nn.Module):
+    """One sample has three positions, which batch normalization can train on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv1d(1, 3, 1), nn.BatchNorm1d(3))
+
+    def forward(self, x):
+        return self.layers(x[:, None]).mean(2)
+
+
+def test_what_fails_on_one_sample_for_another_reason_is_told_by_the_trial():
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
+        fit(nn.Linear(4, 3), blobs(6, 1), batch_size=1, progress=False, epochs=1)
+    assert "in a trial on two samples, before the first step" in caught.value.__notes__
+
+
+def test_a_seed_is_one_that_generators_take():
+    for seed in (-(2**63), 2**63 - 1):
+        fit(network(), TRAIN, epochs=1, seed=seed, progress=False)
+    for seed in (-(2**63) - 1, 2**63, 2**64):
+        with pytest.raises(ValueError, match="seed is .*: expected a whole number"):
+            fit(network(), TRAIN, epochs=1, seed=seed, progress=False)
+
+
+@pytest.mark.parametrize("lazy", [nn.LazyLinear(4), nn.Sequential(nn.LazyBatchNorm1d())])
+def test_layers_without_a_shape_are_refused(lazy):
+    model = nn.Sequential(lazy, nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="'0.*' has no shape yet.*run the model on one batch"):
+        fit(model, TRAIN, progress=False)
+    model(TRAIN[0][:2])
+    fit(model, TRAIN, epochs=1, progress=False)
+
+
+def test_a_last_step_that_breaks_a_weight_is_told():
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=math.inf)
+    with pytest.raises(FloatingPointError, match="the optimizer's step broke it"):
+        fit(model, TRAIN, epochs=1, batch_size=90, optimizer=optimizer, progress=False)

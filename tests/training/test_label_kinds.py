@@ -8,11 +8,19 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from kdlearn.data import Samples
 from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.losses import dkd_loss, forward_kl
+from kdlearn.measure import evaluate
 from kdlearn.store import cache_teacher
 from kdlearn.training import fit
 
@@ -222,3 +230,60 @@ def test_outputs_of_one_column_against_plain_numbers_are_refused():
     model = Distiller(nn.Linear(4, 1), None, [label_term(loss=F.mse_loss)])
     refused(model, (X, X[:, 0].clone()))
     assert math.isfinite(step(model, (X, X[:, :1].clone())))
+
+
+PAIRS = TensorDataset(
+    torch.randn(60, C, generator=torch.Generator().manual_seed(1)), torch.arange(60) % C
+)
+LOADERS = {
+    "in order": lambda: DataLoader(PAIRS, 10),
+    "shuffled": lambda: DataLoader(PAIRS, 10, shuffle=True),
+    "a subset": lambda: DataLoader(PAIRS, 10, sampler=SubsetRandomSampler(range(50, 60))),
+    "batches": lambda: DataLoader(PAIRS, batch_sampler=[[0, 1, 9], [59, 3]]),
+    "random batches": lambda: DataLoader(
+        PAIRS, batch_sampler=BatchSampler(RandomSampler(PAIRS), 7, False)
+    ),
+    "the last batch dropped": lambda: DataLoader(PAIRS, 50, drop_last=True),
+    "rows twice": lambda: DataLoader(PAIRS, 10, sampler=[4, 4, 4, 31]),
+    "collated": lambda: DataLoader(
+        PAIRS,
+        10,
+        sampler=[5, 6, 59],
+        collate_fn=lambda pairs: [torch.stack(part) for part in zip(*pairs, strict=True)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_what_is_measured_is_what_the_loader_gives(kind):
+    torch.manual_seed(0)
+    model = nn.Linear(C, C)
+    history = fit(
+        model, PAIRS, validation=LOADERS[kind](), metric=F.cross_entropy, epochs=2, progress=False
+    )
+    with torch.no_grad():
+        losses = [F.cross_entropy(model(x), y, reduction="none") for x, y in LOADERS[kind]()]
+    expected = torch.cat(losses).double().mean().item()
+    told = history.epochs[-1]["validation_cross_entropy"]
+    assert math.isclose(told, expected, rel_tol=1e-5)
+    assert evaluate(model, LOADERS[kind](), F.cross_entropy) == told
+
+
+def test_a_label_that_the_sampler_leaves_out_need_not_be_a_class():
+    labels = torch.where(torch.arange(60) == 59, 99, torch.arange(60) % C)
+    data = TensorDataset(PAIRS.tensors[0], labels)
+    loader = DataLoader(data, 10, sampler=SubsetRandomSampler(range(50)))
+    assert math.isfinite(step(nn.Linear(C, C), loader, validation=loader))
+
+
+@pytest.mark.parametrize("what", ["outputs and labels", "labels"])
+def test_samples_of_several_lengths_cannot_be_measured_together(what):
+    def batch(length):
+        tokens = torch.arange(2 * length).view(2, length) % C
+        return (tokens if what == "outputs and labels" else tokens[:, :2]), tokens
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(C, 4), nn.Linear(4, C))
+    with pytest.raises(ValueError, match="have the shapes .* pad them to one length"):
+        evaluate(model, [batch(5), batch(6)], lambda logits, labels: 0.0)
+    assert evaluate(model, [batch(5), batch(5)], lambda logits, labels: float(len(labels))) == 4.0

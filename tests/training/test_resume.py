@@ -1,6 +1,10 @@
+import os
 import random
 import signal
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,15 +12,17 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.optim import lr_scheduler as schedules
+from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 from kdlearn.core.files import locked
-from kdlearn.distill import Distiller, label_term, layer_term, logit_term
-from kdlearn.losses import reverse_kl, soft_target_loss
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.losses import MGDLoss, reverse_kl, soft_target_loss
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
 from kdlearn.training.resume import Position
+from tests.training import resumable
 
 
 def network(width: int = 8, slope: type = nn.ReLU, drop: float = 0.2) -> nn.Sequential:
@@ -212,8 +218,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changed, said):
     ("changed", "said"),
     [
         ({"teacher": 2}, "other teacher"),
-        ({"temperature": 2.0}, "other terms"),
-        ({"loss": reverse_kl}, "other terms"),
+        ({"temperature": 2.0}, "other loss of term 'soft'"),
+        ({"loss": reverse_kl}, "other loss of term 'soft'"),
         ({"weight": 0.5}, "other terms"),
         ({"layer": "2"}, "other terms"),
     ],
@@ -315,3 +321,263 @@ def test_resume_needs_a_folder_and_a_checkpoint(tmp_path):
         )
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         Checkpoints(tmp_path / "none").latest()
+
+
+class Scaled(nn.Module):
+    """A student, a loss or an augmentation with one setting that its text does not show."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale = nn.Linear(3, 3), scale
+
+    def forward(self, images: torch.Tensor, other: object = None) -> torch.Tensor:
+        return self.layer(F.dropout(images, self.scale / 10, self.training))
+
+
+class ScaledLoss(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return soft_target_loss(student, teacher, temperature=self.scale)
+
+
+class Heads(nn.Module):
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(3, 8)
+        self.block = nn.TransformerEncoderLayer(8, heads, 16, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.last(self.block(self.first(images)[:, None])[:, 0])
+
+
+class Opaque(nn.Module):
+    """Changes its own attributes, so that only its answers tell its setting."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale, self.calls = nn.Linear(3, 3), scale, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.layer(self.scale * images)
+
+
+def soft(loss, **more) -> dict:
+    torch.manual_seed(0)
+    return {"model": Distiller(network(), network(), [logit_term("soft", loss, **more)])}
+
+
+def masked(student, teacher, mask):
+    return ((student - teacher).square().mean(-1) * mask).mean()
+
+
+def picked(scale: float) -> dict:
+    torch.manual_seed(0)
+    term = Term("x", 1.0, F.mse_loss, lambda s, t, y: [(scale * s.logits, t.logits)])
+    return {"model": Distiller(network(), network(), [term])}
+
+
+def mgd(share: float) -> dict:
+    torch.manual_seed(0)
+    student, teacher = resumable.convolved(), resumable.convolved()
+    term = layer_term("mgd", MGDLoss(4, 4, masked=share), ["1"])
+    return {"model": Distiller(student, teacher, [term])}
+
+
+def scheduled(make) -> dict:
+    torch.manual_seed(0)
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    return {"model": model, "optimizer": optimizer, "scheduler": make(optimizer)}
+
+
+def chained(rate: float) -> dict:
+    return scheduled(
+        lambda o: schedules.SequentialLR(
+            o, [schedules.LinearLR(o), schedules.LambdaLR(o, lambda k: rate**k)], [2]
+        )
+    )
+
+
+def grouped(order: tuple[int, ...]) -> dict:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    groups = [{"params": model[place].parameters()} for place in order]
+    return {"model": model, "optimizer": torch.optim.Adam(groups)}
+
+
+def loaded(**options) -> dict:
+    torch.manual_seed(0)
+    return {"model": network(), "train": DataLoader(TensorDataset(*task()), **options)}
+
+
+def weighted(weight: float) -> dict:
+    weights = torch.where(task()[1] == 0, weight, 1.0).tolist()
+    return loaded(batch_size=8, sampler=WeightedRandomSampler(weights, 48))
+
+
+def tokens(kind: torch.dtype) -> dict:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3)).to(kind)
+    return {"model": model, "train": (torch.arange(96).view(48, 2) % 5, task()[1])}
+
+
+LOSS = "other loss of term 'soft'"
+SHIFTS = {2: lambda images, generator: images + 1, 4: lambda images, generator: images + 2}
+TYPES = {2: torch.float32, 4: torch.bfloat16}
+OTHERS = {
+    "closure": (LOSS, lambda T: soft(lambda s, t: soft_target_loss(s, t, temperature=T))),
+    "module": (LOSS, lambda T: soft(ScaledLoss(T))),
+    "method of a module": (LOSS, lambda T: soft(ScaledLoss(T).forward)),
+    "array": (
+        LOSS,
+        lambda T: soft(partial(resumable.weighed, weights=np.r_[np.ones(2000), T, np.ones(2000)])),
+    ),
+    "mask": (
+        "other mask of term 'soft'",
+        lambda T: soft(masked, mask=lambda batch: batch.labels != T),
+    ),
+    "arguments": ("other arguments of term 'x'", picked),
+    "loss of the package": ("other loss of term 'mgd'", lambda T: mgd(T / 10)),
+    "weight": ("other terms", lambda T: soft(F.mse_loss, weight=T)),
+    "lambda of the rate": (
+        "schedule .LambdaLR .* there",
+        lambda T: scheduled(lambda o: schedules.LambdaLR(o, lambda k: 1 / (T + k))),
+    ),
+    "lambda inside a schedule": ("schedule .SequentialLR .* there", lambda T: chained(1 / T)),
+    "factor of each step": (
+        "schedule .MultiplicativeLR .* there",
+        lambda T: scheduled(lambda o: schedules.MultiplicativeLR(o, lambda k: 1 / T)),
+    ),
+    "groups": ("other optimizer", lambda T: grouped((0, 1) if T == 2 else (1, 0))),
+    "augmentation": (
+        "other augmentation",
+        lambda T: {"model": network(), "augment": SHIFTS[T]},
+    ),
+    "augmentation's attribute": (
+        "other augmentation",
+        lambda T: {"model": network(), "augment": Scaled(T)},
+    ),
+    "heads": ("other model", lambda T: {"model": Heads(T)}),
+    "dropout in forward": ("other model", lambda T: {"model": Scaled(T)}),
+    "setting of a student that counts": (
+        "answers other numbers",
+        lambda T: {"model": Opaque(T)},
+    ),
+    "precision of the weights": ("other parameters", lambda T: tokens(TYPES[T])),
+    "distiller of the same model": (
+        "other parameters",
+        lambda T: {"model": network() if T == 2 else Distiller(network())},
+    ),
+    "shuffling": ("other data", lambda T: loaded(batch_size=8, shuffle=T == 2)),
+    "weights of a sampler": ("other data", weighted),
+    "batches of a loader": ("other data", lambda T: loaded(batch_size={2: 10, 4: 11}[T])),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_each_kind_of_change_is_refused_by_name_and_none_is_not(tmp_path, kind):
+    said, make = OTHERS[kind]
+    settings = {"train": task(), "epochs": 1, "batch_size": 8, "progress": False}
+    settings["checkpoints"] = Checkpoints(tmp_path)
+    fit(**{**settings, **make(2)})
+    fit(**{**settings, **make(2)}, resume=True)
+    with pytest.raises(CheckpointError, match=f"another run: .*{said}"):
+        fit(**{**settings, **make(4)}, resume=True)
+
+
+def test_each_kind_of_script_goes_on_in_a_new_process_bit_for_bit(tmp_path):
+    said = ""
+    for part, seed in (("6", "1"), ("on", "2")):  # sets in another order each time
+        said = subprocess.run(
+            [sys.executable, "-m", "tests.training.resumable", part, str(tmp_path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert said.splitlines() == [f"{kind}: equal" for kind in resumable.KINDS]
+
+
+def test_the_same_objects_go_on_though_they_noted_what_they_saw(tmp_path, monkeypatch):
+    values: list[float] = []
+
+    def noted(student, teacher):
+        loss = soft_target_loss(student, teacher)
+        values.append(loss.item())
+        return loss
+
+    whole = soft(noted)["model"]
+    fit(whole, task(), epochs=2, batch_size=8, progress=False)
+    run, checkpoints = soft(noted)["model"], Checkpoints(tmp_path, every_steps=1)
+    settings = {"epochs": 2, "batch_size": 8, "progress": False, "checkpoints": checkpoints}
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        stop_after(stopping, 4)
+        fit(run, task(), **settings)
+    fit(run, task(), **settings, resume=True)
+    assert same(whole, run) and len(values) > 24
+
+
+def test_checkpoints_change_no_number_of_a_run(tmp_path):
+    def run(**more):
+        torch.manual_seed(0)
+        model = network()
+        fit(model, task(), epochs=2, batch_size=8, augment=jitter, progress=False, **more)
+        return model
+
+    assert same(run(), run(checkpoints=Checkpoints(tmp_path, every_steps=1)))
+
+
+def test_what_only_an_augmentation_makes_ready_goes_on_too(tmp_path):
+    images, labels = (task()[0] * 50).clamp(0, 255).to(torch.uint8), task()[1]
+    settings = {"augment": lambda images, generator: images / 255, "epochs": 1, "progress": False}
+    for resume in (False, True):
+        checkpoints = Checkpoints(tmp_path)
+        fit(distilled(), (images, labels), **settings, checkpoints=checkpoints, resume=resume)
+
+
+class Stateful(nn.Linear):
+    def get_extra_state(self):
+        return {"a"}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "place"),
+    [
+        (Stateful(3, 3), {}, "_extra_state"),
+        (nn.Linear(3, 3), {"tags": {1}}, "optimizer/param_groups/0/tags"),
+    ],
+)
+def test_what_cannot_be_saved_is_told_before_the_first_step(tmp_path, model, options, place):
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), **options}], lr=0.1)
+    with pytest.raises(TypeError, match=f"a set at '{place}' cannot be saved"):
+        fit(model, task(), optimizer=optimizer, progress=False, checkpoints=Checkpoints(tmp_path))
+    assert torch.equal(model.weight, before) and not Checkpoints(tmp_path).saved()
+
+
+@pytest.mark.parametrize("every_steps", [None, 1])
+def test_weights_that_a_step_broke_are_not_saved(tmp_path, every_steps):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=float("inf"))
+    settings = {"epochs": 1, "batch_size": 48 if every_steps is None else 24, "progress": False}
+    with pytest.raises(FloatingPointError, match="'student.0.weight' is NaN or infinite at epoch"):
+        fit(
+            model,
+            task(),
+            optimizer=optimizer,
+            checkpoints=Checkpoints(tmp_path, every_steps=every_steps),
+            **settings,
+        )
+    assert not Checkpoints(tmp_path).saved()
