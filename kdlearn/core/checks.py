@@ -340,9 +340,13 @@ def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") ->
 
 
 def check_class_dimension(*sides: Tensor) -> None:
-    """Refuse logits without a batch, and maps of logits, whose classes no check can find.
+    """Refuse logits without a batch, and maps of logits whose classes may not come last.
+
+    Four dimensions or more are taken where their strides leave one reading: as the view that
+    ``movedim(1, -1)`` makes of what a network for segmentation returns.
 
     Example:
+        >>> check_class_dimension(torch.ones(2, 10, 8, 8).movedim(1, -1))
         >>> check_class_dimension(torch.ones(2, 10, 8, 8))
         Traceback (most recent call last):
         ...
@@ -356,12 +360,19 @@ def check_class_dimension(*sides: Tensor) -> None:
                 f"logits need shape (batch, ..., classes), got {tuple(logits.shape)}: "
                 "add a batch dimension with unsqueeze(0)."
             )
-        if logits.dim() > 3:
+        if logits.dim() > 3 and not _was_moved(logits):
             raise ValueError(
                 f"logits have shape {tuple(logits.shape)}: make rows of them, by "
                 "logits.movedim(1, -1).flatten(0, -2) where classes are the second dimension, by "
                 "logits.flatten(0, -2) where they are the last; labels and mask by .flatten()."
             )
+
+
+def _was_moved(logits: Tensor) -> bool:
+    """Whether ``movedim(1, -1)`` made this view; of a dimension of size 1 strides tell nothing."""
+    moved_back = logits.movedim(-1, 1)
+    told = not logits.is_contiguous() and 1 not in logits.shape[1:]
+    return told and moved_back.is_contiguous()
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:

@@ -75,7 +75,8 @@ def watch(
 @app.command()
 def hint(name: Name) -> None:
     """Print the next hint."""
-    desk.hint(_found(name).id)
+    drill = _found(name).id
+    typer.echo(desk.next_hint(drill, f"kdlearn drill solution {drill}"))
 
 
 @app.command()
@@ -97,6 +98,9 @@ def _report(file: Path, seconds: float, as_json: bool) -> Report:
     name = file.stem.replace("_", "-")
     if name not in names():
         _stop(f"{file.name} is named after no drill: expected a name such as kd_loss.py.")
+    written = file.with_name(f"{name.replace('-', '_')}.py")
+    if not file.is_file() and written.is_file():
+        _stop(f"{file} is no file; give the file: kdlearn drill check {written}.")
     if not file.is_file():
         _stop(f"{file} is not there: make it with kdlearn drill start {name}.")
     report = desk.graded(name, file, seconds=seconds)
@@ -106,7 +110,7 @@ def _report(file: Path, seconds: float, as_json: bool) -> Report:
 
 def _found(name: str) -> Drill:
     try:
-        return find(name)
+        return find(name.replace("_", "-"))
     except KeyError as error:
         _stop(error.args[0])
 

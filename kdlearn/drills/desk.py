@@ -63,11 +63,15 @@ def hint(name: str) -> None:
     Raises:
         KeyError: there is no such drill.
     """
-    print(next_hint(name))
+    print(next_hint(name, f"solution({name!r})"))
 
 
-def next_hint(name: str) -> str:
+def next_hint(name: str, whole: str = "") -> str:
     """Return the next of a drill's three hints.
+
+    Args:
+        name: the drill.
+        whole: what shows the solution, to be told with the last hint; "" tells nothing of it.
 
     Raises:
         KeyError: there is no such drill.
@@ -75,8 +79,8 @@ def next_hint(name: str) -> str:
     drill = find(name)
     number = progress.next_hint(name, len(drill.hints))
     text = f"Hint {number} of {len(drill.hints)}: {drill.hints[number - 1]}"
-    if number == len(drill.hints):
-        text += f"\nThat was the last one; solution({name!r}) shows the whole."
+    if whole and number == len(drill.hints):
+        text += f"\nThat was the last one; {whole} shows the whole."
     return text
 
 

@@ -71,6 +71,8 @@ def terms_of(
     terms = p * (log_p - given)
     if "log-target" in wrong:
         terms = log_p * (log_p.log() - given)
+    if "log-target-of-probabilities" in wrong:
+        terms = p.exp() * (p - given)
     if "cross-entropy" in wrong:
         terms = -p * given
     if "symmetric" in wrong:
@@ -178,6 +180,8 @@ DIVERGENCE = """
 - log-target: F.kl_div took the logarithms of its target for probabilities: pass log_target=True, or
   give it probabilities.
   Seen proposed: nlp-with-transformers issue 94, of code that was right
+- log-target-of-probabilities: F.kl_div took its target for logarithms, and got probabilities:
+  log_target=True belongs to log-probabilities. Leave it out, or give it log_softmax.
 # reduction
 - mean-reduction: <term> is <sizes> times too small: reduction='mean', the default of F.kl_div, and
   .mean() divide by <by> too. Sum over <by>, average over the batch: 'batchmean'.
@@ -437,7 +441,8 @@ def map_of(wrong: Wrong, features: Tensor, p: float = 2.0) -> Tensor:
     if "strongest-channel" in wrong:
         energy = features.abs().pow(p).amax(1)
     if "rooted" in wrong:
-        energy = energy.pow(1 / p)
+        # Where there is nothing, the gradient is 0, as that of a norm.
+        energy = torch.where(energy > 0, energy, 1).pow(1 / p) * (energy > 0)
     flat = energy.flatten(1)
     made = {
         "not-normalized": lambda: flat,
@@ -448,6 +453,7 @@ def map_of(wrong: Wrong, features: Tensor, p: float = 2.0) -> Tensor:
         "normalized-by-row": lambda: F.normalize(energy, dim=2),
         "normalized-altogether": lambda: flat / flat.norm(),
         "sum-to-one": lambda: flat / flat.sum(1, keepdim=True),
+        "power-as-norm": lambda: F.normalize(flat, p=p, dim=1),
         "largest-is-one": lambda: flat / flat.amax(1, keepdim=True),
         "softmax-map": lambda: flat.softmax(1),
         "standardized": lambda: (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True),
@@ -520,6 +526,8 @@ def gap_of(wrong: Wrong, student: Tensor, teacher: Tensor) -> Tensor:
     gap = (student - teacher).flatten(1)
     terms = gap.abs() if "absolute-gap" in wrong else gap.square()
     total = terms.mean()
+    if "cosine" in wrong:
+        total = (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1))).mean()
     if "sum-over-positions" in wrong:
         total = terms.sum(1).mean()
     if "sum-over-batch" in wrong:
@@ -541,6 +549,8 @@ GAPS: Knobs = switches(
     - absolute-gap: the differences of the maps are not squared: absolute values pull as hard near
       the teacher as far away.
     # reduction
+    - cosine: this is 1 - cos of the maps, half of their squares summed over positions: asked for is
+      the mean over batch and positions.
     - paper-norm: this is the paper's form, a norm that is not squared, for each sample: beta
       belongs to one of the two forms and cannot be carried over. The task asks for the mean of
       squares.

@@ -233,7 +233,7 @@ def teacher_losses(
         "labels": multi_label_distillation_loss(
             ours["labels"], theirs["labels"], temperature=temperature
         ),
-        "pixels": soft(*(side["pixels"].movedim(1, -1).flatten(0, -2) for side in (ours, theirs))),
+        "pixels": soft(ours["pixels"].movedim(1, -1), theirs["pixels"].movedim(1, -1)),
         "cells": soft(ours["cells"], theirs["cells"]),
         "edges": soft(ours["edges"][sees], theirs["edges"][sees]) if sees.any() else ZERO,
         "total": F.mse_loss(ours["total"], theirs["total"]) / SPREAD**2,

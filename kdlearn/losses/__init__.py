@@ -34,9 +34,10 @@ What every loss keeps, and its own page does not repeat:
   over the batch in :func:`dist_loss`, refuse a batch of one. :func:`crd_loss` has others in memory.
 * **Masks** are True where a token counts. The others are as if cropped, whatever they hold, NaN
   too, and their gradient is 0.
-* **Classes last.** A softmax goes over the last dimension, all others are rows. No check can tell
-  where the classes of four dimensions are, so these are refused: logits of images, (B, C, H, W),
-  come as ``logits.movedim(1, -1).flatten(0, -2)``, their labels (B, H, W) as ``labels.flatten()``.
+* **Classes last.** A softmax goes over the last dimension, all others are rows. Logits of images,
+  (B, C, H, W), come as ``logits.movedim(1, -1).flatten(0, -2)``, their labels (B, H, W) as
+  ``labels.flatten()``. Four dimensions are taken only where their strides show that movedim, and
+  that no dimension of size 1 hides it.
 * **Channels second.** Features are (B, C, *spatial). Tokens (B, N, C) and images (B, H, W, C) come
   by :func:`kdlearn.losses.maps.channels_first`, on both sides. Where student and teacher differ in
   size, the other layouts are seen and refused; where their shapes are equal, no check can tell.

@@ -58,16 +58,22 @@ def test_maps_with_rows_of_padding_and_hidden_keys_are_probabilities_too():
         checks.check_no_probabilities(scores, "scores")
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 5, 6), (2, 4, 1, 6), (2, 4, 5, 6, 7)])
-def test_maps_of_logits_become_rows_first_however_they_lie(shape):
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6), (2, 4, 1, 6), (2, 4, 6, 1), (2, 4, 5, 6, 7)])
+def test_maps_of_logits_are_rows_or_show_by_their_strides_that_they_were_moved(shape):
     images = torch.randn(shape)
-    layouts = [images, images.movedim(1, -1), images.movedim(1, -1).contiguous()]
+    moved = images.movedim(1, -1)
+    wrong = [images, moved.contiguous(), moved.movedim(1, -1)]
     if len(shape) == 4:
-        layouts.append(images.to(memory_format=torch.channels_last))
-    for wrong in (*layouts, *(layout.movedim(1, -1) for layout in layouts)):
+        other = images.to(memory_format=torch.channels_last)
+        wrong += [other, other.movedim(1, -1)]
+    if 1 in shape:
+        wrong.append(moved)
+    else:
+        checks.check_class_dimension(moved)
+    for logits in wrong:
         with pytest.raises(ValueError, match=r"by logits.movedim\(1, -1\).flatten\(0, -2\) where"):
-            checks.check_class_dimension(wrong)
-    checks.check_class_dimension(images.movedim(1, -1).flatten(0, -2))
+            checks.check_class_dimension(logits)
+    checks.check_class_dimension(moved.flatten(0, -2))
 
 
 @pytest.mark.parametrize(

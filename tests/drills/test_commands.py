@@ -35,6 +35,8 @@ def test_from_start_to_solved(tmp_path):
 
 def test_help_is_on_the_way():
     assert "Hint 1 of 3" in drill("hint", "kd-loss").output
+    assert "Hint 2 of 3" in drill("hint", "kd_loss").output
+    assert "kdlearn drill solution kd-loss shows the whole" in drill("hint", "kd-loss").output
     assert "def kd_loss" in drill("solution", "kd-loss").output
 
 
@@ -66,6 +68,13 @@ def test_a_file_is_never_overwritten(tmp_path):
     result = drill("start", "kd-loss", "--folder", tmp_path)
     assert result.exit_code == 2 and "is there already" in result.output
     assert (tmp_path / "kd_loss.py").read_text() == "mine"
+
+
+def test_a_drill_in_place_of_its_file_is_answered_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drill("start", "kd-loss")
+    result = drill("check", "kd-loss")
+    assert result.exit_code == 2 and "kdlearn drill check kd_loss.py" in result.output
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from kdlearn.drills import find, names, tasks
-from kdlearn.drills.grader.compare import same
+from kdlearn.drills.grader import draws
+from kdlearn.drills.grader.compare import Raised, numbers_of, same
 from kdlearn.drills.grader.drill import CITED, IMPORTS
 from kdlearn.drills.grader.grade import grade
+from kdlearn.drills.grader.observe import observe
 
 DRILLS = [find(name) for name in names()]
 each = pytest.mark.parametrize("drill", DRILLS, ids=names())
@@ -89,6 +91,33 @@ def test_every_file_of_tasks_is_in_the_order_once():
         f"put {', '.join(sorted(outside))} into a chapter of kdlearn/drills/order.py"
     )
     assert len(names()) == len(set(names()))
+
+
+@each
+def test_an_edge_without_a_derivative_says_so(drill):
+    for edge in drill.edges() if drill.gradients else ():
+        right = observe(drill, drill.reference, edge.case)
+        if isinstance(right.result, Raised):
+            continue
+
+        def moved(step, edge=edge):
+            generator, case = torch.Generator().manual_seed(0), dict(edge.case)
+            for name in drill.gradients + drill.detached:
+                sides = case[name] if isinstance(case[name], list) else [case[name]]
+                sides = [side.double() for side in sides]
+                if name in drill.gradients:
+                    size = max(side.nan_to_num(0, 0, 0).abs().max() for side in sides)
+                    sides = [
+                        side + step * size * draws.normal(generator, *side.shape) for side in sides
+                    ]
+                case[name] = sides if isinstance(case[name], list) else sides[0]
+            numbers = numbers_of(drill.observe(case, drill.call(drill.reference, case)))
+            return numbers @ torch.linspace(0.5, 1.5, len(numbers), dtype=torch.float64)
+
+        # At a bend the slopes on both sides stay apart however near one comes; else they meet.
+        here = moved(0.0)
+        far, near = ((moved(step) + moved(-step) - 2 * here).abs() / step for step in (1e-5, 1e-7))
+        assert edge.kink == bool(near > max(0.5 * far, 1e-3)), edge.title
 
 
 @each

@@ -99,12 +99,15 @@ class Edge:
         hint: what usually fails there.
         without: what plays no part there, such as "the temperature": where a solution is right
             there and wrong elsewhere, that is where to look.
+        kink: whether the right function has no derivative there; of gradients it is then only asked
+            that they are finite.
     """
 
     title: str
     case: Case
     hint: str = ""
     without: str = ""
+    kink: bool = False
 
 
 class Call(NamedTuple):

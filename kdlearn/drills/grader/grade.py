@@ -211,8 +211,6 @@ def _numbers(
         scaled = _scaled(drill, mine, right)
         if scaled:
             return scaled, None
-        if effects:
-            return [], None
         cut = [
             name
             for name in drill.gradients
@@ -229,13 +227,14 @@ def _numbers(
                 for one, other in zip(mine.all("ordinary"), right.all("ordinary"), strict=True)
             ):
                 return said, None
-        ordinary_case = mine.inputs.ordinary[0]
-        if not is_finite(mine.on("ordinary", 0).numbers):
-            story = probes.origin(mine, ordinary_case, mine.on("ordinary", 0))
-            return [
-                *said,
-                Diagnosis("not-finite", f"your result is not finite: {story or 'NaN'}."),
-            ], None
+        if effects:
+            return said, None
+        for number, case in enumerate(mine.inputs.ordinary):
+            seen = mine.on("ordinary", number)
+            if not is_finite(seen.numbers):
+                story = probes.origin(mine, case, seen) or "NaN"
+                text = f"your result is not finite: {story}."
+                return [*said, Diagnosis("not-finite", text)], None
         telling, where = probes.facts(mine, right)
         lead = "no setting of this drill's switches, alone or with another, gives your numbers."
         text = " ".join([lead, *telling, *where])

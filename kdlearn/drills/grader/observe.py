@@ -108,7 +108,12 @@ class Observation:
 
 
 def observe(
-    drill: Drill, solution: Solution, case: Case, like: Observation | None = None
+    drill: Drill,
+    solution: Solution,
+    case: Case,
+    like: Observation | None = None,
+    *,
+    kink: bool = False,
 ) -> Observation:
     """Run a solution on a copy of a case, and look at all that it does.
 
@@ -121,6 +126,7 @@ def observe(
         case: its input.
         like: the right solution's observation; where the result is of another kind, nothing else is
             looked at.
+        kink: whether gradients count only as finite or not.
     """
     given, leaves = _prepared(drill, case)
     names = {
@@ -157,7 +163,7 @@ def observe(
         if like is not None and misfit(drill, like.result, result):
             return Observation(result, {}, state, effects)
         try:
-            numbers, reached = _numbers(drill, given, result, leaves)
+            numbers, reached = _numbers(drill, given, result, leaves, kink)
         except Exception as error:  # the gradient of a result can fail, as after work in place
             raised = described(error, solution)
             return Observation(raised, {"result": raised}, state, effects)
@@ -173,8 +179,8 @@ class Bench:
     member gave is kept, as many solutions are compared with it.
     """
 
-    def __init__(self, drill: Drill, case: Case) -> None:
-        self.drill = drill
+    def __init__(self, drill: Drill, case: Case, *, kink: bool = False) -> None:
+        self.drill, self.kink = drill, kink
         self.given, self.leaves = _prepared(drill, case)
         values = self.given.values()
         self.networks = [value for value in values if isinstance(value, nn.Module)]
@@ -213,7 +219,7 @@ class Bench:
             try:
                 result = self.drill.call(solution, self.given)
                 leaves = self.leaves if gradients else {}
-                return _numbers(self.drill, self.given, result, leaves)[0]
+                return _numbers(self.drill, self.given, result, leaves, self.kink)[0]
             except (Exception, SystemExit) as error:
                 return {"result": described(error, solution)}
 
@@ -482,7 +488,7 @@ def _leaves(value: Tensor | list[Tensor]) -> list[Tensor]:
 
 
 def _numbers(
-    drill: Drill, given: Case, result: Any, leaves: Mapping[str, list[Tensor]]
+    drill: Drill, given: Case, result: Any, leaves: Mapping[str, list[Tensor]], kink: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """What counts, and the detached arguments that a gradient reaches."""
     numbers = dict(drill.observe(given, result))
@@ -494,7 +500,9 @@ def _numbers(
                 numbers[f"running statistics of the {name}"] = buffers
     if not leaves:
         return numbers, []
-    found = iter(_gradients(result, [leaf for parts in leaves.values() for leaf in parts]))
+    slopes = _gradients(result, [leaf for parts in leaves.values() for leaf in parts])
+    # Where there is no derivative, any finite number is as good as another: 0 stands for all.
+    found = iter([None if one is None else 0 * one for one in slopes] if kink else slopes)
     by_name = {name: [next(found) for _ in parts] for name, parts in leaves.items()}
     for name in drill.gradients:
         parts = by_name[name]

@@ -42,6 +42,10 @@ class Inputs:
         found: Case = chosen.case if isinstance(chosen, Edge) else chosen
         return found
 
+    def kink(self, group: str, number: int) -> bool:
+        """Say whether there is no derivative at one input."""
+        return group == "edges" and self.edges[number].kink
+
     def keys(self, *groups: str) -> list[tuple[str, int]]:
         """Return where the inputs of these groups are."""
         return [(group, number) for group in groups for number in range(len(getattr(self, group)))]
@@ -50,7 +54,7 @@ class Inputs:
         """Return one input as members of the family are run on it."""
         key = (group, number)
         if key not in self.benches:
-            self.benches[key] = Bench(drill, self.case(group, number))
+            self.benches[key] = Bench(drill, self.case(*key), kink=self.kink(*key))
         return self.benches[key]
 
 
@@ -68,8 +72,8 @@ class Runs:
         key = (group, number)
         if key not in self._seen:
             like = self.right.on(group, number) if self.right else None
-            case = self.inputs.case(group, number)
-            self._seen[key] = observe(self.drill, self.solution, case, like)
+            case, kink = self.inputs.case(*key), self.inputs.kink(*key)
+            self._seen[key] = observe(self.drill, self.solution, case, like, kink=kink)
         return self._seen[key]
 
     def all(self, group: str) -> list[Observation]:
@@ -114,7 +118,8 @@ class Found:
 @cache
 def _always(drill: Drill) -> tuple[Bench, list[Bench]]:
     """The example and the edges, which are the same for all solutions."""
-    return Bench(drill, drill.example()), [Bench(drill, edge.case) for edge in drill.edges()]
+    edges = [Bench(drill, edge.case, kink=edge.kink) for edge in drill.edges()]
+    return Bench(drill, drill.example()), edges
 
 
 def prepared(drill: Drill) -> Iterator[None]:

@@ -19,9 +19,9 @@ def activation_map(features: Tensor, *, p: float) -> Tensor:
 
 
 def example() -> Case:
-    """Two images, two channels, two by three positions."""
-    one = [[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], [[-1.0, 2.0, 0.0], [0.0, 0.5, 1.0]]]
-    other = [[[0.0, 3.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, -1.0, 1.0], [2.0, 0.0, 1.0]]]
+    """Two images, two channels, two by three positions, none of them without activation."""
+    one = [[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], [[-1.0, 2.0, 0.0], [3.0, 0.5, 1.0]]]
+    other = [[[1.0, 3.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, -1.0, 1.0], [2.0, 0.5, 1.0]]]
     return {"features": torch.tensor([one, other], dtype=torch.float64), "p": 2.0}
 
 
@@ -47,6 +47,7 @@ def edges() -> list[Edge]:
             "an image without activation",
             example() | {"features": features * torch.tensor([0.0, 1.0])[:, None, None, None]},
             "0 / 0 is NaN: F.normalize guards the division.",
+            kink=True,
         ),
         Edge("one position", example() | {"features": features[..., :1, 2:]}),
         Edge("p = 3", example() | {"p": 3.0}, "With an odd power, signs do not vanish."),
@@ -100,6 +101,8 @@ drill = Drill(
         - absolute-value-missing: the absolute value is missing: with an odd p, channels of opposite
           sign cancel, and an active place looks empty.
         - power-ignored: the power is always 2, whatever p says.
+        - power-as-norm: the map is divided by its p-norm, so that its L2 length is 1 for p = 2
+          alone: p belongs to the activations, the length is always the L2 norm.
         - always-absolute: the power is always 1, whatever p says.
         """
     ),

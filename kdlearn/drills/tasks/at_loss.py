@@ -25,8 +25,8 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def example() -> Case:
     """Two images of two by three positions; the student has two channels, the teacher three."""
     student = [
-        [[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], [[-1.0, 2.0, 0.0], [0.0, 0.5, 1.0]]],
-        [[[0.0, 3.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, -1.0, 1.0], [2.0, 0.0, 1.0]]],
+        [[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], [[-1.0, 2.0, 0.0], [3.0, 0.5, 1.0]]],
+        [[[1.0, 3.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, -1.0, 1.0], [2.0, 0.5, 1.0]]],
     ]
     teacher = [
         [

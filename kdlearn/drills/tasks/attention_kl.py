@@ -3,6 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
+from kdlearn.drills.families import TOKENS, token_mean
 from kdlearn.drills.grader import draws
 from kdlearn.drills.grader.drill import Case, Drill, Edge, Wrong, switches
 
@@ -129,14 +130,8 @@ def family(wrong: Wrong, student_maps: Tensor, teacher_maps: Tensor, mask: Tenso
     if "mask-inverted" in wrong:
         mask = ~mask
     if "padding-counted" in wrong:
-        return rows.mean()
-    if "padding-in-the-mean" in wrong:
-        return rows[mask].sum() / mask.numel()
-    if "mean-per-sequence" in wrong:
-        return torch.stack([row[real].mean() for row, real in zip(rows, mask, strict=True)]).mean()
-    if "divided-by-batch" in wrong:
-        return rows[mask].sum() / len(mask)
-    return rows[mask].sum() if "summed-over-queries" in wrong else rows[mask].mean()
+        mask = torch.ones_like(mask)
+    return token_mean(wrong, rows[mask], mask)
 
 
 drill = Drill(
@@ -195,14 +190,12 @@ drill = Drill(
         # mask
         - padding-counted: padded queries count: their rows mean nothing, and the loss depends on
           how long the longest sentence of the batch is. Use the mask before the mean.
-        - padding-in-the-mean: padded queries are zeroed but still counted in the denominator:
-          divide by the number of real tokens, not by B · L.
         - mask-inverted: the mask is inverted: it is True at real tokens.
-        - mean-per-sequence: each sequence is averaged first, then the batch: a token of a short
-          sentence weighs more. Average over all real queries at once.
-        - divided-by-batch: the sum is divided by the B = {B} sequences, not by the number of real
-          queries.
-        - summed-over-queries: the queries are summed, not averaged.
+        """
+    )
+    | TOKENS
+    | switches(
+        """
         # keys
         - mean-over-keys: the sum over keys became a mean: the loss is L times too small, and it
           shrinks with the padding. A KL divergence is a sum.

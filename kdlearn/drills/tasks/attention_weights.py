@@ -60,7 +60,7 @@ def edges() -> list[Edge]:
         Edge(
             "a sequence in which nothing may be attended",
             case | {"mask": none},
-            "A softmax of nothing but -inf is NaN.",
+            "Such a row is NaN after -inf and uniform after a finite number: return zeros.",
         ),
         Edge("a mask that hides nothing", case | {"mask": torch.ones_like(mask)}),
         Edge("one query", case | {"queries": queries[:, :, :1]}),

@@ -65,6 +65,10 @@ def family(wrong: Wrong, student: Tensor, teacher: Tensor, weight: Tensor) -> Te
     one, other = torch.einsum("bshw,ts->bthw", student, weight), teacher
     if "teacher-projected" in wrong:
         one, other = student, torch.einsum("bthw,ts->bshw", teacher, weight)
+    if "reshaped-not-permuted" in wrong:
+        batch, channels, height, width = student.shape
+        rows = student.reshape(-1, channels) @ weight.mT
+        one = rows.reshape(batch, -1, height, width)
     if "projection-missing" in wrong:
         one = student
     if "relu-after-projection" in wrong:
@@ -130,6 +134,8 @@ drill = Drill(
           space.
         - projection-transposed: the projection is transposed: weight has a row for each channel of
           the teacher.
+        - reshaped-not-permuted: the features are reshaped to rows of channels without moving the
+          channels to the end: a row mixes positions. Permute first, or use a 1 x 1 convolution.
         - projection-missing: the projection is not used: the student's channels are compared as
           they are.
         # gradient

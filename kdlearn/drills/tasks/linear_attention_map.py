@@ -40,7 +40,7 @@ def cases(generator: Generator) -> list[Case]:
 
 
 def edges() -> list[Edge]:
-    """One place, one head, features so small that 1 + ELU rounds to 0, float32."""
+    """One place, features whose 1 + ELU rounds to 0 or whose exp overflows, float32."""
     case = example()
     queries, keys = case["queries"], case["keys"]
     return [
@@ -49,6 +49,12 @@ def edges() -> list[Edge]:
             "features near 0",
             {"queries": queries - 50, "keys": keys - 50},
             "There elu(x) rounds to -1, and adding 1 leaves 0: take exp(x) itself below 0.",
+        ),
+        Edge(
+            "features of 1000",
+            {"queries": queries + 1000, "keys": keys + 1000},
+            "torch.where works out both sides, and backward() multiplies the infinite slope of the "
+            "one not taken by 0: clamp before exp.",
         ),
         Edge("float32", {"queries": queries.float(), "keys": keys.float()}),
     ]
@@ -65,6 +71,7 @@ def _feature(wrong: Wrong, x: Tensor) -> Tensor:
         "square": x.square,
         "elu-alone": lambda: F.elu(x),
         "rounded": lambda: F.elu(x) + 1,
+        "nan-gradient": lambda: torch.where(x >= 0, x + 1, x.exp()),
     }
     right = torch.where(x >= 0, x + 1, x.clamp(max=0).exp())
     return next((made[name]() for name in made if name in wrong), right)
@@ -164,6 +171,9 @@ drill = Drill(
         - rounded: where the features are near 0, F.elu(x) + 1 is exactly 0: ELU rounds to -1 there,
           and the row is 0 / 0. Take exp(x) itself below 0.
           Seen in code: fla-org/flash-linear-attention issue 1261
+        - nan-gradient: the map is right, and its gradient is NaN where features are large:
+          torch.where works out both sides, exp(x) is infinite there, and backward() multiplies it
+          by 0. Clamp x before exp.
         # sides
         - queries-alone: only the queries go through the feature map: both sides have to.
         - keys-alone: only the keys go through the feature map: both sides have to.

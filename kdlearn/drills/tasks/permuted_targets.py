@@ -61,7 +61,9 @@ def observe(case: Case, result: Tensor) -> dict[str, str]:
         if at_largest
         else "none",
         "sum of each image": "1" if torch.allclose(after.sum(1), one, atol=1e-5) else "not 1",
-        "numbers": "the teacher's" if _alike(*_by_size(before, after)) else _others(*others),
+        "numbers": "the teacher's"
+        if _alike(*_by_size(before, after))
+        else _others(before, *others),
         "permutations": _permutations(*others),
     }
 
@@ -74,13 +76,15 @@ def _by_size(*sides: Tensor) -> list[Tensor]:
     return [side.sort(1).values for side in sides]
 
 
-def _others(before: Tensor, after: Tensor) -> str:
+def _others(row: Tensor, before: Tensor, after: Tensor) -> str:
     if not after.any():
         return "zeros"
     if _alike(after, after[:, :1].expand_as(after)):
         return "all alike"
     if torch.isclose(after[:, :, None], before[:, None], rtol=1e-6, atol=0).any(2).all():
         return "some of the teacher's twice"
+    if torch.isclose(after[:, :, None], row[:, None], rtol=1e-6, atol=0).any(2).all():
+        return "the label's too"
     one, other = _by_size(before, after)
     factors = other / one
     return "the teacher's, scaled" if _alike(factors, factors[:, :1].expand_as(one)) else "others"
@@ -123,7 +127,7 @@ def family(wrong: Wrong, probabilities: Tensor, labels: Tensor, generator: Gener
         kept = p.argmax(1)
     own = F.one_hot(kept, classes).bool()
     places = own.logical_not().nonzero()[:, 1].view(batch, classes - 1)
-    if "label-moves" in wrong:
+    if {"label-moves", "label-twice"} & wrong:
         places = torch.arange(classes).expand(batch, classes)
     noise = torch.rand(places.shape, generator=generator)
     if "one-for-all" in wrong:
@@ -154,6 +158,8 @@ def family(wrong: Wrong, probabilities: Tensor, labels: Tensor, generator: Gener
     if "others-left-out" in wrong:
         dealt = torch.zeros_like(dealt)
     targets = p.scatter(1, places, dealt)
+    if "label-twice" in wrong:
+        targets = torch.where(own, p, targets)
     if "images-exchanged" in wrong:
         targets = p[(torch.arange(batch) + 1) % batch]
     if "over-the-batch" in wrong:
@@ -216,6 +222,8 @@ drill = Drill(
         # kept
         - label-moves: the whole row is permuted: the label loses its probability, and the control
           destroys more than it should.
+        - label-twice: the whole row is permuted and the label's probability is then written back:
+          it also stands at another class, and what was dealt to the label's place is lost.
         - largest-kept: the largest probability stays in its place, not the label's: where the
           teacher is wrong, these are two.
         # values

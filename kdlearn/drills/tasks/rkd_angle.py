@@ -53,10 +53,10 @@ def edges() -> list[Edge]:
         "F.normalize guards it."
     )
     return [
-        Edge("two equal samples", case | {"student": double}, hint),
+        Edge("two equal samples", case | {"student": double}, hint, kink=True),
         Edge("two samples", {"student": student[:2], "teacher": teacher[:2]}),
         Edge("one sample", {"student": student[:1], "teacher": teacher[:1]}, hint),
-        Edge("embeddings of one number", case | {"student": student[:, :1]}),
+        Edge("embeddings of one number", case | {"student": student[:, :1]}, kink=True),
         Edge("a student that is moved and scaled", case | {"student": 3 * student + 2}),
         Edge("a student that equals its teacher", case | {"student": teacher.clone()}),
         Edge(

@@ -10,9 +10,9 @@ from kdlearn.drills.grader.drill import Call, Case, Drill, Edge, Fault, Network,
 def store_teacher(teacher: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
     """Return the teacher's logits for all images, shape (N, C), in the order of the images.
 
-    Run batch_size images at a time, without gradients and in evaluation mode; each module of the
-    teacher has the mode afterwards that it had before. Store logits, so that any temperature can be
-    used later.
+    Run batch_size images at a time, without gradients and in evaluation mode. Run the teacher
+    itself, not a copy; each of its modules has the mode afterwards that it had before. Store
+    logits, so that any temperature can be used later.
     """
     modes = {module: module.training for module in teacher.modules()}
     teacher.eval()

@@ -23,7 +23,7 @@ def distill(
 ) -> Tensor:
     """Train the teacher, then the student with it; return the student's probabilities.
 
-    They are for the images, from the student as it is used.
+    They are for the images, after the last step.
     Both networks come untrained and give logits (B, C); each keeps the initial weights it has.
     First train the teacher on labels by cross-entropy. Then train the student on (1 - weight) ·
     cross-entropy with the labels + weight · T² · KL(teacher || student) at temperature T, both

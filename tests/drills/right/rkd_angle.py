@@ -30,4 +30,27 @@ def vertex_by_vertex(student, teacher):
     return total / len(student) ** 3
 
 
-RIGHT = (by_einsum, vertex_by_vertex)
+def _where_there_is_a_direction(e):
+    """Differences over their lengths, which are 1 where there is none."""
+    d = e[None] - e[:, None]
+    squares = (d * d).sum(-1)
+    d = d / torch.where(squares > 0, squares, 1.0).sqrt()[..., None]
+    return d @ d.mT
+
+
+def without_a_guard(student, teacher):
+    """No eps: no length of 0 is ever divided by."""
+    cosines = [_where_there_is_a_direction(e) for e in (student, teacher.detach())]
+    return F.smooth_l1_loss(*cosines)
+
+
+def by_cosine_similarity(student, teacher):
+    """All pairs of differences at once."""
+    cosines = []
+    for e in (student, teacher.detach()):
+        d = e[None] - e[:, None]
+        cosines.append(F.cosine_similarity(d[:, :, None], d[:, None], dim=-1))
+    return F.smooth_l1_loss(*cosines)
+
+
+RIGHT = (by_einsum, vertex_by_vertex, without_a_guard, by_cosine_similarity)
