@@ -34,6 +34,11 @@ SEEN: set[tuple[str, int]] = set()
 """File and line of each raise that ran, in this process and in those that told it theirs."""
 
 
+def note(place: tuple[str, int]) -> None:
+    """Note a raise; a function, since what fit describes of a loss must not grow with the list."""
+    SEEN.add(place)
+
+
 class Noting(ast.NodeTransformer):
     """Put before each raise of a file a call that notes it."""
 
@@ -57,7 +62,7 @@ class Loader(SourceFileLoader):
         return compile(tree, str(path), "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["__raised__"] = SEEN.add
+        module.__dict__["__raised__"] = note
         super().exec_module(module)
 
 

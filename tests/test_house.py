@@ -70,6 +70,7 @@ MIRRORS_NOTHING = {
     "training/test_label_kinds.py": "the table of kinds of labels",
     "drills/test_in_a_notebook.py": "a drill as a reader meets it",
     "drills/test_losses.py": "reference solutions against the package's losses",
+    "drills/test_wrong_solutions.py": "what readers would write wrongly, and what they are told",
     "experiments/test_results.py": "the stored tables come out again",
     "losses/test_finite.py": "all losses, finite or refused at every width",
     "losses/test_oracle.py": "all losses against the authors' own code",

@@ -117,6 +117,8 @@ def test_a_value_that_is_not_finite_is_refused_with_its_cause():
         checked(1e30 * ONES, teacher=1e30 * ONES)
     with pytest.raises(ValueError, match="loss is -inf: what one side rules out by -inf"):
         checked(ONES, teacher=-torch.inf * ONES)
+    with pytest.raises(RuntimeError, match="must match the size"):  # of another cause: handed on
+        checked(ONES, torch.ones(2, 5))
 
 
 def test_values_can_be_let_through_unseen_and_shapes_cannot(monkeypatch):
