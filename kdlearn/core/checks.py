@@ -409,6 +409,30 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
             )
 
 
+def check_batch(samples: Tensor, what: str) -> None:
+    """Refuse numbers that do not lie in samples.
+
+    Args:
+        samples: shape (B, ...).
+        what: what to call them in a message, in the plural.
+
+    Raises:
+        ValueError: there are fewer than two dimensions.
+
+    Example:
+        >>> check_batch(torch.ones(3), "gradients")
+        Traceback (most recent call last):
+        ...
+        ValueError: gradients need shape (batch, ...), got (3,): add a batch dimension with
+            unsqueeze(0).
+    """
+    if samples.dim() < 2:
+        raise ValueError(
+            f"{what} need shape (batch, ...), got {tuple(samples.shape)}: add a batch dimension "
+            "with unsqueeze(0)."
+        )
+
+
 def check_features(
     student: Tensor, teacher: Tensor, *, same_channels: bool = False, same_size: bool = False
 ) -> None:

@@ -152,30 +152,6 @@ def all_between(values: Tensor, low: float, high: float) -> bool:
     return low < lowest.item() and highest.item() < high
 
 
-def check_batch(samples: Tensor, what: str) -> None:
-    """Refuse numbers that do not lie in samples.
-
-    Args:
-        samples: shape (B, ...).
-        what: what to call them in a message, in the plural.
-
-    Raises:
-        ValueError: there are fewer than two dimensions.
-
-    Example:
-        >>> check_batch(torch.ones(3), "gradients")
-        Traceback (most recent call last):
-        ...
-        ValueError: gradients need shape (batch, ...), got (3,): add a batch dimension with
-            unsqueeze(0).
-    """
-    if samples.dim() < 2:
-        raise ValueError(
-            f"{what} need shape (batch, ...), got {tuple(samples.shape)}: add a batch dimension "
-            "with unsqueeze(0)."
-        )
-
-
 def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
     r"""Terms of a KL divergence, :math:`p_c (\log p_c - \log q_c)`; their sum over c is a row's.
 

@@ -5,13 +5,14 @@ from typing import Literal
 from torch import Tensor
 
 from kdlearn.core.checks import (
+    check_batch,
     check_choice,
     check_features,
     check_same_shape,
     check_tensor,
     finite_or_refused,
 )
-from kdlearn.core.numerics import check_batch, lengths, match_sizes, widen
+from kdlearn.core.numerics import lengths, match_sizes, widen
 from kdlearn.losses.maps import activation_map
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.core.checks import (
+    check_batch,
     check_features,
     check_fraction,
     check_number,
@@ -14,7 +15,7 @@ from kdlearn.core.checks import (
     check_sizes,
     finite_or_refused,
 )
-from kdlearn.core.numerics import check_batch, in_scale, match_sizes, matmul, pool, unit, widen
+from kdlearn.core.numerics import in_scale, match_sizes, matmul, pool, unit, widen
 
 Pair = tuple[Tensor, Tensor]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_labels, check_number, check_tensor
-from kdlearn.core.numerics import all_between, check_batch, peaks, unit, widen
+from kdlearn.core.checks import check_batch, check_labels, check_number, check_tensor
+from kdlearn.core.numerics import all_between, peaks, unit, widen
 
 
 def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
