@@ -78,7 +78,7 @@ def fit_job(model: nn.Module, images: Tensor, labels: Tensor, engine: Engine | N
     model.train()
 
     def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
+        run.zero_grad()
         loss = run.forward(batch)
         run.backward(loss)
         parts = run.check_finite(loss, run.clip(), batch, "a step")

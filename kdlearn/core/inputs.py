@@ -25,10 +25,10 @@ def count(inputs: Inputs) -> int:
         >>> count({"input_ids": torch.zeros(3, 8), "attention_mask": torch.ones(3, 8)})
         3
     """
+    if isinstance(inputs, Tensor) and inputs.dim():
+        return inputs.shape[0]
     if any(tensor.dim() == 0 for tensor in tensors_in(inputs)):
         raise ValueError("the inputs hold one number: expected a dimension of samples in front.")
-    if isinstance(inputs, Tensor):
-        return inputs.shape[0]
     if not isinstance(inputs, Mapping):
         raise TypeError(
             f"the inputs are a {type(inputs).__name__}: expected a tensor, convert with "

@@ -145,7 +145,7 @@ def fit(
             for epoch in at.epochs_left(epochs):
                 model.train()
                 for batch in at.batches(samples, views, batch_size, run.share):
-                    optimizer.zero_grad(set_to_none=True)
+                    run.zero_grad()
                     loss = run.forward(batch)
                     run.backward(loss)
                     parts = run.check_finite(loss, run.clip(), batch, at)
