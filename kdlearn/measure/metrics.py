@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdlearn.core.checks import (
     check_device,
@@ -93,11 +94,14 @@ def evaluate(
     Args:
         model: takes a batch of inputs, returns logits, see `kdlearn.core.inputs.call`.
         data: inputs with labels, as `kdlearn.data.Samples` takes them; placed where the model is.
-        metric: from the logits and the labels of all samples to a number.
+        metric: from the logits and the labels of all samples to a number. Batches of tokens may
+            differ in length: the shorter get zeros at their ends, labeled -100, as tokens are that
+            do not count.
 
     Raises:
         TypeError: the metric returned no number.
-        ValueError: outputs or labels of a sample have another shape in another batch.
+        ValueError: outputs or labels of a sample have another shape in another batch, and are no
+            tokens.
 
     Example:
         >>> evaluate(nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 1])))
@@ -109,6 +113,10 @@ def evaluate(
         for batch in Samples.of(data, "data").in_order():
             logits.append(call(model, place(batch.inputs, device)))
             labels.append(place(batch.labels, device))
+    if all(map(_are_tokens, logits, labels)):
+        length = max(tokens.shape[1] for tokens in labels)
+        logits = [F.pad(one, (0, 0, 0, length - one.shape[1])) for one in logits]
+        labels = [F.pad(one, (0, length - one.shape[1]), value=-100) for one in labels]
     pairs = zip(logits, labels, strict=True)
     shapes = [map_tensors(lambda tensor: tuple(tensor.shape[1:]), pair) for pair in pairs]
     other = next((shape for shape in shapes if shape != shapes[0]), None)
@@ -123,6 +131,12 @@ def evaluate(
         given = f"numbers of shape {shape}" if shape else repr(value)
         raise TypeError(f"the metric returned {given}: expected one number.")
     return float(value.item() if shape else value)
+
+
+def _are_tokens(logits: Tensor, labels: Any) -> bool:
+    """Whether these are logits (B, L, V) and class numbers (B, L)."""
+    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64
+    return whole and labels.dim() == 2 and logits.dim() == 3 and logits.shape[:2] == labels.shape
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:

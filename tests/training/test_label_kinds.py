@@ -276,11 +276,34 @@ def test_a_label_that_the_sampler_leaves_out_need_not_be_a_class():
     assert math.isfinite(step(nn.Linear(C, C), loader, validation=loader))
 
 
+def test_tokens_of_several_lengths_are_measured_as_they_are(monkeypatch):
+    def token_loss(logits, labels):
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    def batch(length):
+        tokens = torch.arange(2 * length).view(2, length) % C
+        return tokens, tokens.roll(1, 1).index_fill(1, torch.tensor([0]), -100)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(C, 4), nn.Linear(4, C))
+    batches = [batch(5), batch(7), batch(6)]
+    history = fit(model, batches, validation=batches, metric=token_loss, epochs=1, progress=False)
+    with torch.no_grad():
+        sums = [
+            F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum")
+            for x, y in batches
+        ]
+    counted = sum(int((y != -100).sum()) for _, y in batches)
+    told = history.epochs[-1]["validation_token_loss"]
+    assert math.isclose(told, float(sum(sums)) / counted, rel_tol=1e-5)
+
+
 @pytest.mark.parametrize("what", ["outputs and labels", "labels"])
 def test_samples_of_several_lengths_cannot_be_measured_together(what):
     def batch(length):
         tokens = torch.arange(2 * length).view(2, length) % C
-        return (tokens if what == "outputs and labels" else tokens[:, :2]), tokens
+        inputs = tokens if what == "outputs and labels" else tokens[:, :2]
+        return inputs, tokens.float()  # no class numbers, so that none may be added
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(C, 4), nn.Linear(4, C))
