@@ -63,6 +63,30 @@ def test_an_interview_is_sat_offline_on_a_phone(sat: tuple[Page, Watch]) -> None
     assert watch.faults == []
 
 
+def test_an_interview_goes_on_after_the_page_was_left(
+    sat: tuple[Page, Watch], address: str
+) -> None:
+    page, watch = sat
+    page.get_by_role("button", name="Begin").tap()
+    uncover_all(page)
+    page.locator(".mock-rubric button").nth(2).tap()
+    page.get_by_role("button", name="Uncover the answer").tap()
+    page.get_by_role("button", name="Next question").tap()
+    asked = page.locator("[data-mock] h2").inner_text()
+    page.context.set_offline(False)
+    page.goto(f"{address}book/interview/bank.html")
+    page.goto(f"{address}book/interview/mock.html", wait_until="networkidle")
+    page.get_by_role("button", name="Go on").tap()
+    assert page.locator("[data-mock] h2").inner_text() == asked
+    assert page.locator(".mock-head").inner_text().startswith("Question 2.")
+    page.keyboard.press("Escape")
+    assert "1 question, 3.0 of 4" in page.locator("[data-mock] h2").inner_text()
+    page.reload(wait_until="networkidle")
+    page.get_by_role("button", name="Begin").wait_for()
+    assert not page.get_by_role("button", name="Go on").count()
+    assert watch.faults == []
+
+
 def test_scores_come_back_after_days_and_travel_in_a_file(
     sat: tuple[Page, Watch], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@
   const { _ } = globalThis;
   const mount = document.querySelector("[data-mock]");
   const KEY = "kdlearn:mock";
+  const ROUND = "kdlearn:mock-round";
   const DAY = 86_400_000;
   // Days until a question comes back, by its score.
   const FIRST = { 1: 1, 2: 1, 3: 4, 4: 9 };
@@ -31,6 +32,17 @@
 
   let bank = [];
   let round = null; // the questions to come, what was scored, when it ends
+  // Kept with the question that is asked, so that a page that is left, or closed by a phone, can go on.
+  const keepRound = (...asked) => keep(ROUND, round && {
+    left: [...asked, ...round.left].map((q) => q.id), done: round.done.map(([q, points]) => [q.id, points]), ends: round.ends,
+  });
+  const keptRound = () => {
+    const { left = [], done = [], ends = 0 } = kept(ROUND);
+    const named = new Map(bank.map((q) => [q.id, q]));
+    const known = left.filter((id) => named.has(id)).map((id) => named.get(id));
+    const scored = done.filter(([id]) => named.has(id)).map(([id, points]) => [named.get(id), points]);
+    return ends > Date.now() && known.length ? { left: known, done: scored, ends } : null;
+  };
   const key = keys();
 
   const choose = () => {
@@ -48,7 +60,7 @@
     topic.addEventListener("change", tell);
     const begin = (questions, minutes) => {
       if (!questions.length) { count.textContent = _("No question fits: choose another role or topic."); return; }
-      round = { left: questions, minutes, ends: Date.now() + minutes * 60_000, done: [] };
+      round = { left: questions, ends: Date.now() + minutes * 60_000, done: [] };
       ask();
     };
     // What is due comes first, then what was never asked, then the rest.
@@ -57,6 +69,9 @@
     start.addEventListener("click", () => begin(shuffled(wanted()).sort((a, b) => rank(a) - rank(b)), Number(length.value)));
     const repeat = make("button", { type: "button", className: "button", textContent: _("Repeat what is due ({n})", { n: waiting }), disabled: !waiting });
     repeat.addEventListener("click", () => begin(shuffled(bank.filter(due)), Number(length.value)));
+    const left = keptRound();
+    const minutes = left && Math.ceil((left.ends - Date.now()) / 60_000);
+    const goOn = left && button(_("Go on, {n} min left", { n: minutes }), () => { round = left; ask(); }, "button first");
     const save = make("button", { type: "button", className: "button", textContent: _("Export") });
     save.addEventListener("click", () => {
       const file = new Blob([JSON.stringify(seen)], { type: "application/json" });
@@ -79,7 +94,7 @@
         make("label", { htmlFor: "mock-role", textContent: _("Role") }), role,
         make("label", { htmlFor: "mock-topic", textContent: _("Topic") }), topic,
         make("label", { htmlFor: "mock-length", textContent: _("Length") }), length),
-      count, make("div", { className: "mock-buttons" }, start, repeat),
+      count, make("div", { className: "mock-buttons" }, ...(goOn ? [goOn] : []), start, repeat),
       make("details", {}, make("summary", { textContent: _("Take your scores with you") }),
         make("div", { className: "mock-buttons" }, save, make("label", { htmlFor: "mock-file", textContent: _("Import") }), file)));
     tell();
@@ -102,6 +117,7 @@
   const ask = () => {
     if (!round.left.length || Date.now() > round.ends) return finish();
     const q = round.left.shift();
+    keepRound(q);
     const layers = [
       [_("In 30 seconds"), q.parts["30 seconds"]],
       [_("In two minutes"), q.parts["2 minutes"]],
@@ -148,6 +164,7 @@
     const take = (points) => {
       remember(q, points);
       round.done.push([q, points]);
+      keepRound();
       choices.forEach((button, i) => { button.disabled = true; button.ariaPressed = String(i + 1 === points); });
       push(q, points, shown);
     };
@@ -187,6 +204,7 @@
     key(() => {});
     const { done } = round;
     round = null;
+    keepRound();
     const again = button(_("Another interview"), choose, "button first");
     if (!done.length) return choose();
     const mean = done.reduce((sum, [, points]) => sum + points, 0) / done.length;
