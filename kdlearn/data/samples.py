@@ -218,6 +218,7 @@ class OnDisk(Samples):
         self._length = 0 if loader is None else _length(loader, name)
         self._samplers = [] if loader is None else _samplers(loader)
         self._named: Tensor | None = None
+        self._is_whole = False
         if any(isinstance(part, DistributedSampler) for part in self._samplers):
             raise ValueError(
                 f"{name} has a DistributedSampler: pass shuffle=True instead, fit itself gives "
@@ -266,10 +267,16 @@ class OnDisk(Samples):
             self._named = torch.cat(self._drawn(0)).sort().values
         return self._named
 
+    def in_order(self, batch_size: int = 512) -> Iterator[Batch]:
+        """Load what the loader's sampler gives, in its own batches; without a loader all."""
+        if self.loader is None or self._is_whole:
+            return super().in_order(batch_size)
+        return self.load(self._drawn(0), ALONE, (0,))
+
     def whole(self) -> Samples:
         """Return the samples of the whole data set, loaded as the loader does."""
         whole = copy(self)
-        whole._named = super()._rows()
+        whole._named, whole._is_whole = super()._rows(), True
         return whole
 
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:

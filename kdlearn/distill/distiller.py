@@ -108,8 +108,11 @@ class Distiller(nn.Module):
             raise KeyError(f"student: {error.args[0]}") from None
         # A tuple hides a teacher that is a module from parameters(), state_dict() and train().
         self._source = (_source_of(teacher, terms, teacher_input),)
+        self._shared: tuple[nn.Module, ...] = ()
         if isinstance(teacher, nn.Module):
             _check_apart(student, teacher)
+            own = set(student.modules())
+            self._shared = tuple(part for part in teacher.modules() if part in own)
 
     @property
     def source(self) -> TeacherOutputs:
@@ -143,7 +146,12 @@ class Distiller(nn.Module):
 
     def teach(self, batch: Batch) -> Outputs:
         """Return what the teacher says of a batch."""
-        return self.source.outputs(batch)
+        modes = [part.training for part in self._shared]
+        taught = self.source.outputs(batch)
+        # A frozen base that both have is in eval() for the teacher alone.
+        for part, mode in zip(self._shared, modes, strict=True):
+            part.training = mode
+        return taught
 
     def study(self, batch: Batch) -> Outputs:
         """Return what the student says of a batch.

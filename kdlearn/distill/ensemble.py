@@ -19,16 +19,18 @@ class Ensemble(nn.Module):
               z_\text{probabilities} = \log \frac{1}{M} \sum_m \sigma(z_m)
 
     Convention
-        "probabilities": the arithmetic mean, what voting models say together; returned as its
-        logarithm, so that a softmax gives it back at T = 1. "logits": the geometric mean after
-        normalization; it keeps the scale that a temperature divides.
+        "probabilities": the arithmetic mean of softmax over the last dimension, what voting models
+        say together; returned as its logarithm, so that a softmax gives it back at T = 1.
+        "logits": the geometric mean after normalization; it keeps the scale that a temperature
+        divides. For outputs that a sigmoid follows it is the one to take.
 
     Args:
         models: at least one; layers are tapped as ``"models.0.group1"``.
         mean: "probabilities" or "logits".
 
     Raises:
-        ValueError: no model, or another mean.
+        ValueError: no model, or another mean; the models answer with one logit, of which a softmax
+            makes 1 whatever it is.
 
     Source: Hinton, Vinyals and Dean (2015), section 1, which names both means.
 
@@ -60,4 +62,9 @@ class Ensemble(nn.Module):
         answers = torch.stack([logits_of(model(*args, **named), model) for model in self.models])
         if self.mean == "logits":
             return answers.mean(0)
+        if answers.shape[-1] == 1:
+            raise ValueError(
+                "the models of the ensemble answer with 1 logit, and softmax over one class is "
+                "always 1: pass mean='logits'."
+            )
         return answers.log_softmax(-1).logsumexp(0) - torch.tensor(len(answers)).log()

@@ -95,13 +95,13 @@ def evaluate(
         model: takes a batch of inputs, returns logits, see `kdlearn.core.inputs.call`.
         data: inputs with labels, as `kdlearn.data.Samples` takes them; placed where the model is.
         metric: from the logits and the labels of all samples to a number. Batches of tokens may
-            differ in length: the shorter get zeros at their ends, labeled -100, as tokens are that
-            do not count.
+            differ in length where some of their labels are -100, which the metric leaves out then:
+            the shorter get zeros at their ends, labeled so.
 
     Raises:
         TypeError: the metric returned no number.
         ValueError: outputs or labels of a sample have another shape in another batch, and are no
-            tokens.
+            such tokens.
 
     Example:
         >>> evaluate(nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 1])))
@@ -113,7 +113,7 @@ def evaluate(
         for batch in Samples.of(data, "data").in_order():
             logits.append(call(model, place(batch.inputs, device)))
             labels.append(place(batch.labels, device))
-    if all(map(_are_tokens, logits, labels)):
+    if all(map(_are_tokens, logits, labels)) and any(bool((one == -100).any()) for one in labels):
         length = max(tokens.shape[1] for tokens in labels)
         logits = [F.pad(one, (0, 0, 0, length - one.shape[1])) for one in logits]
         labels = [F.pad(one, (0, length - one.shape[1]), value=-100) for one in labels]

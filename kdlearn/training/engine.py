@@ -129,6 +129,11 @@ class Run:
         """Compute the gradient of every trained parameter."""
         self._scaler.scale(loss.total).backward()
         pieces, self._pieces = self._pieces, []
+        if not self.is_main:
+            # What a loss on the whole batch says to weights directly (of a head that it is given)
+            # is the same in every process, and counts once.
+            for p in self.distiller.student.parameters():
+                p.grad = None
         with buffers_kept(self.distiller.student) if len(pieces) > 1 else nullcontext():
             for piece in pieces:
                 with self.autocast():
@@ -300,6 +305,7 @@ class Run:
     def _add_gradients(self) -> None:
         """Add the students' gradients over processes; those of projectors are equal everywhere."""
         projectors = {id(p) for p in self.distiller.projectors.parameters()}
+        projectors -= {id(p) for p in self.distiller.student.parameters()}
         shared = [p for p in self._trained if id(p) not in projectors]
         used = torch.tensor([float(p.grad is not None) for p in shared], device=self.device)
         flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]

@@ -137,9 +137,11 @@ class OnPolicy:
             generator=generator,
         )
         own = next_tokens(*written).to(tokens.device)
+        if batch.mask is not None:  # that of the data is about tokens which are gone
+            own = replace(own, mask=answer_mask(own))
         if count < len(batch):
             own = self._with_the_rest(own, batch.take(slice(count, None)))
-        return replace(batch, inputs=own.inputs, labels=own.labels)
+        return replace(batch, inputs=own.inputs, labels=own.labels, mask=own.mask)
 
     def _with_the_rest(self, own: Batch, rest: Batch) -> Batch:
         if not isinstance(rest.labels, Tensor) or rest.labels.shape[1:] != own.labels.shape[1:]:
@@ -149,4 +151,13 @@ class OnPolicy:
                 f"{tuple(own.labels.shape)} of what the student wrote: make the data with "
                 f"next_tokens, of {self.prompt + self.new_tokens} tokens each."
             )
-        return Batch(*join([[own.inputs, own.labels], [rest.inputs, rest.labels]]))
+        if rest.mask is not None and rest.mask.shape[1:] != own.labels.shape[1:]:
+            raise ValueError(
+                f"a part of each batch is kept as it is and its mask has shape "
+                f"{tuple(rest.mask.shape)}, beside {tuple(own.labels.shape)} of what the student "
+                "wrote: give one truth value a token."
+            )
+        inputs, labels, mask = join(
+            [[own.inputs, own.labels, own.mask], [rest.inputs, rest.labels, rest.mask]]
+        )
+        return Batch(inputs, labels, mask=mask)

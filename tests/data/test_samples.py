@@ -375,8 +375,11 @@ def test_labels_may_be_none_in_a_data_set_and_then_in_all_of_it():
     with pytest.raises(TypeError, match="None where another of its batch has a value"):
         list(samples.in_order())
     Unlabeled.labeled = ()
-    (batch,) = samples.in_order()
-    assert batch.labels is None and torch.equal(batch.inputs, X[SOME])
+    batches = list(samples.in_order())
+    assert all(batch.labels is None for batch in batches)
+    rows = torch.cat([batch.rows for batch in batches])
+    assert torch.equal(rows.sort().values, torch.as_tensor(SOME).sort().values)
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]), X[rows])
     assert Samples.of(Unlabeled()).few(3).labels is None
 
 

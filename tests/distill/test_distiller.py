@@ -91,6 +91,28 @@ def test_the_teacher_stays_in_eval_and_unchanged_through_training(batch):
     assert all(p.grad is not None for p in student.parameters())
 
 
+def test_a_frozen_base_that_both_have_is_in_eval_for_the_teacher_alone(batch):
+    base, seen = nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), []
+
+    class Adapted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base, self.head = base, nn.LazyLinear(3)
+
+        def forward(self, images):
+            return self.head(self.base(images))
+
+    base[1].register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    student, teacher = Adapted(), Adapted()
+    for model in (student, teacher):
+        model(batch[0])
+    distiller = Distiller(student, teacher, [logit_term("soft", soft_target_loss)]).train()
+    seen.clear()
+    for _ in range(2):
+        distiller(batch[0])
+    assert seen == [False, True] * 2
+
+
 def test_parameters_and_state_are_the_students_and_the_projectors_alone():
     student, teacher = network(2), network(4)
     projected = Projected(2, 4)

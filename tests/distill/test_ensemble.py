@@ -40,3 +40,7 @@ def test_bad_ensembles_are_told():
         Ensemble([])
     with pytest.raises(ValueError, match="mean is 'median'"):
         Ensemble(members(), "median")
+    one = [nn.Linear(4, 1), nn.Linear(4, 1)]
+    with pytest.raises(ValueError, match="answer with 1 logit.*pass mean='logits'"):
+        Ensemble(one)(torch.ones(2, 4))
+    assert Ensemble(one, "logits")(torch.ones(2, 4)).shape == (2, 1)

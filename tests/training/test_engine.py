@@ -18,6 +18,7 @@ from kdlearn.losses import (
     attention_transfer_loss,
     correlation_congruence_loss,
     forward_kl,
+    linear_distillation_loss,
     pkt_loss,
     reverse_kl,
     rkd_distance_loss,
@@ -168,7 +169,41 @@ def trained_projector() -> tuple:
     return Distiller(network(0), network(1, width=4), [term]), task()
 
 
-UNEVEN = [masked_words, class_weighted, weighted_samples, relations, trained_projector]
+class OfHeads(nn.Module):
+    """A loss that is given weights of the student, beside what goes through its outputs."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        self.own, self.other = student, [teacher]  # the list hides the teacher's
+
+    def forward(self, hidden, taught):
+        return linear_distillation_loss(hidden, self.own, taught, self.other[0])
+
+
+def heads(as_module: bool) -> tuple:
+    student, teacher = Words(0), Words(1)
+    loss = OfHeads(student.layers[2], teacher.layers[2])
+    terms = [label_term(), layer_term("heads", loss if as_module else loss.forward, ["layers.1"])]
+    return Distiller(student, teacher, terms), (IDS, COUNTED)
+
+
+def heads_in_a_function() -> tuple:
+    return heads(as_module=False)
+
+
+def heads_in_a_module() -> tuple:
+    return heads(as_module=True)
+
+
+UNEVEN = [
+    masked_words,
+    class_weighted,
+    weighted_samples,
+    relations,
+    trained_projector,
+    heads_in_a_function,
+    heads_in_a_module,
+]
 
 
 def step_of(make, pieces: int = 1) -> dict[str, torch.Tensor]:
@@ -335,7 +370,8 @@ from kdlearn.training.checkpoints import Checkpoints
 from safetensors.torch import save_file
 
 def save(state, name):
-    save_file(state, f"{{folder}}/{{name}}{{os.environ['RANK']}}")
+    own = {{name: value.clone() for name, value in state.items()}}  # which two names may share
+    save_file(own, f"{{folder}}/{{name}}{{os.environ['RANK']}}")
 
 def whole():
     save(trained(Engine(accumulate=2), validation=task(9)).state_dict(), "whole")

@@ -298,6 +298,20 @@ def test_tokens_of_several_lengths_are_measured_as_they_are(monkeypatch):
     assert math.isclose(told, float(sum(sums)) / counted, rel_tol=1e-5)
 
 
+def test_tokens_that_all_count_are_not_padded_behind_the_metrics_back():
+    batches = [(x := torch.arange(2 * n).view(2, n) % C, x) for n in (2, 4)]
+    with pytest.raises(ValueError, match="pad them to one length"):
+        evaluate(nn.Embedding(C, C), batches, lambda logits, labels: 0.0)
+
+
+def test_a_loaders_own_batches_are_measured():
+    seen = []
+    model = nn.Linear(C, C)
+    model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    evaluate(model, DataLoader(PAIRS, 25, shuffle=True))
+    assert seen == [25, 25, 10]
+
+
 @pytest.mark.parametrize("what", ["outputs and labels", "labels"])
 def test_samples_of_several_lengths_cannot_be_measured_together(what):
     def batch(length):

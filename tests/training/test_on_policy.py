@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,6 +59,19 @@ def test_a_share_is_written_and_the_rest_is_the_datas(student):
     assert torch.equal(batch.inputs[:2, :3], DATA.inputs[:2, :3])
     assert not torch.equal(batch.inputs[:2], DATA.inputs[:2])
     assert OnPolicy(student, 3, 4, share=0).of_batch(DATA, generator()) is DATA
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_mask_of_the_data_becomes_that_of_what_was_written(student, share):
+    views, old = OnPolicy(student, 3, 4, share=share, stop=0), torch.rand(DATA.labels.shape) < 0.5
+    plain = views.of_batch(DATA, generator())
+    masked = views.of_batch(replace(DATA, mask=old), generator())
+    count = round(share * len(DATA))
+    assert torch.equal(masked.mask[:count], answer_mask(plain)[:count])
+    assert torch.equal(masked.mask[count:], old[count:]) and plain.mask is None
+    if share < 1:
+        with pytest.raises(ValueError, match="its mask has shape .* one truth value a token"):
+            views.of_batch(replace(DATA, mask=old[:, :2]), generator())
 
 
 def test_prompts_alone_are_data_enough_where_all_is_written(student):

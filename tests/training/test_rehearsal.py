@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
-from kdlearn.losses import hint_loss, soft_target_loss
-from kdlearn.training import Engine, fit
+from kdlearn.losses import forward_kl, hint_loss, soft_target_loss
+from kdlearn.training import Engine, fit, next_tokens
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
@@ -92,6 +92,33 @@ def test_a_student_whose_gradient_cannot_be_had_or_seen_is_told_before_the_first
     with torch.no_grad():
         caught, seen = refused(network())
     assert "or a no_grad() or inference_mode() around" in str(caught)
+
+
+def test_labels_that_stand_in_their_own_place_are_told_before_the_first_step():
+    tokens = torch.randint(9, (12, 6), generator=torch.Generator().manual_seed(0))
+    labels = tokens.masked_fill(torch.arange(6) > 3, -100)
+    caught, seen = refused(nn.Embedding(9, 9), (tokens, labels))
+    assert "labels of train are the tokens themselves" in str(caught) and not seen
+
+    class Named(nn.Embedding):
+        def forward(self, input_ids):
+            return super().forward(input_ids)
+
+    caught, seen = refused(Named(9, 9), {"input_ids": tokens, "labels": labels})
+    assert "shift them by one" in str(caught) and not seen
+    fit(nn.Embedding(9, 9), next_tokens(tokens, labels >= 0), epochs=1, progress=False)
+
+
+def test_the_two_that_are_tried_have_a_label_that_counts():
+    labels = torch.full((40, 6), -100)
+    labels[20] = torch.arange(6)
+    mask = {"mask": lambda batch: batch.labels != -100}
+    model = Distiller(
+        nn.Embedding(9, 9), nn.Embedding(9, 9), [logit_term("kl", forward_kl, **mask)]
+    )
+    tokens = torch.randint(9, (40, 6), generator=torch.Generator().manual_seed(0))
+    history = fit(model, (tokens, labels), epochs=1, batch_size=40, progress=False)
+    assert history.epochs[0]["loss"] > 0
 
 
 def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
