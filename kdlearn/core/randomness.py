@@ -10,6 +10,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Generator
+
+from kdlearn.core.checks import check_whole
+
+
+def generator_of(seed: int, part: int = 0, parts: int = 1) -> Generator:
+    """Return a generator on the CPU whose draws follow from a seed: seed * parts + part.
+
+    Args:
+        seed: a whole number of Python's, NumPy's or a tensor's.
+        part: which of the parts of what is drawn, each with draws of its own.
+        parts: how many there are.
+
+    Raises:
+        TypeError: the seed is no whole number.
+        ValueError: torch has no room for it: seed * parts + part is no number of 64 bits.
+
+    Example:
+        >>> generator_of(np.int8(100), part=1, parts=3).initial_seed()
+        301
+    """
+    least, most = -(2**63), 2**64 - 1
+    number = check_whole(seed, "seed", least=least) * parts + part
+    if not least <= number <= most:
+        raise ValueError(
+            f"seed is {seed}, which makes {number}: torch takes 64 bits, so give one nearer to 0."
+        )
+    return Generator().manual_seed(number)
 
 
 def random_states() -> dict[str, Any]:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdlearn.core.numerics import widen
+
 
 @dataclass(frozen=True)
 class RandomAffine:
@@ -72,9 +74,13 @@ class RandomAffine:
                 torch.stack([sin, shear * sin + cos, 2 * self.shift * draws[4]], dim=1),
             ],
             dim=1,
-        ).to(images)
-        grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+        )
+        wide = widen(images)
+        # Half precision, autocast's too, puts the places of a large image pixels off.
+        with torch.autocast(images.device.type, enabled=False):
+            grid = F.affine_grid(matrices.to(wide), list(images.shape), align_corners=False)
+            warped = F.grid_sample(wide, grid, padding_mode="zeros", align_corners=False)
+        return warped.to(images.dtype)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
 from kdlearn.data.digits import base_digits
 from kdlearn.data.splits import Split, Splits
 
@@ -49,14 +50,13 @@ def cluttered_digits(
     """
     check_sizes(train=train, validation=validation, test=test)
     return Splits(
-        _cluttered("train", train, 3 * seed),
-        _cluttered("validation", validation, 3 * seed + 1),
-        _cluttered("test", test, 3 * seed + 2),
+        _cluttered("train", train, generator_of(seed, 0, 3)),
+        _cluttered("validation", validation, generator_of(seed, 1, 3)),
+        _cluttered("test", test, generator_of(seed, 2, 3)),
     )
 
 
-def _cluttered(part: str, size: int, seed: int) -> Split:
-    generator = torch.Generator().manual_seed(seed)
+def _cluttered(part: str, size: int, generator: torch.Generator) -> Split:
     digits = base_digits(part)
     large = F.interpolate(digits.images, size=(DIGIT, DIGIT), mode="bilinear", align_corners=False)
     large = large.squeeze(1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from kdlearn.core.checks import check_fraction, check_sizes
+from kdlearn.core.randomness import generator_of
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 SYMBOLS = "".join(sorted(set("0123456789 ,-/of" + "".join(MONTHS))))
@@ -69,7 +70,7 @@ def written_dates(count: int, *, dashes: float = 0.6, seed: int = 0) -> Dates:
     """
     check_sizes(count=count)
     check_fraction(dashes, "dashes")
-    generator = Generator().manual_seed(seed)
+    generator = generator_of(seed)
 
     def draw(low: int, high: int) -> list[int]:
         return torch.randint(low, high, (count,), generator=generator).tolist()

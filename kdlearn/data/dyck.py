@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from kdlearn.core.checks import check_fraction, check_whole
+from kdlearn.core.randomness import generator_of
 
 SYMBOLS = "([)]"
 START = len(SYMBOLS)
@@ -82,7 +83,7 @@ def dyck_language(
         raise ValueError("noise is 0: expected more, an impossible string has no logarithm.")
     strings = torch.cartesian_prod(*[torch.arange(len(SYMBOLS))] * length)
     valid = brackets_match(strings)
-    scores = torch.randn(int(valid.sum()), generator=Generator().manual_seed(seed))
+    scores = torch.randn(int(valid.sum()), generator=generator_of(seed))
     probs = torch.full((len(strings),), noise / len(strings))
     probs[valid] += (1 - noise) * (sharpness * scores).softmax(dim=0)
     return DyckLanguage(strings, valid, probs.log())

@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
 from torch import Tensor
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
 from kdlearn.data.splits import Split, Splits
 
 # The authors' glyphs for 0 to 9, each twelve heights from left to right.
@@ -67,7 +68,7 @@ def mnist1d(
     first = 0
     splits = []
     for number, size in enumerate((train, validation, test)):
-        generator = torch.Generator().manual_seed(3 * seed + number)
+        generator = generator_of(seed, number, 3)
         labels = torch.randint(len(GLYPHS), (size,), generator=generator)
         signals = (_signals(labels, generator) - MEAN) / SPREAD
         splits.append(Split(signals[:, None], labels, torch.arange(first, first + size)))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
 from kdlearn.data.splits import Split, Splits
 
 IMAGES, PIXELS = 5000, 784
@@ -56,7 +57,7 @@ def mnist5k(*, train: int = 3000, validation: int = 500, test: int = 1500, seed:
             "ask for fewer."
         )
     images, labels = _read()
-    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(IMAGES, generator=generator_of(seed))
 
     def split(start: int, size: int) -> Split:
         rows = order[start : start + size]

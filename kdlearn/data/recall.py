@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def associative_recall(
     check_sizes(sequences=sequences, pairs=pairs, keys=keys, values=values)
     if pairs > keys:
         raise ValueError(f"{pairs} pairs and {keys} keys: need a different key for each pair.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     key = torch.rand(sequences, keys, generator=generator).argsort(dim=1)[:, :pairs]
     value = keys + torch.randint(values, (sequences, pairs), generator=generator)
     order = torch.rand(sequences, pairs, generator=generator).argsort(dim=1)

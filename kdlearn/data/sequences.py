@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
 
 LETTERS = "abcdefghij"
 DIGITS = "0123456789"
@@ -56,7 +57,7 @@ def reordering_task(sequences: int, *, length: int = 8, seed: int = 0) -> Sequen
         True
     """
     check_sizes(sequences=sequences, length=length)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     source = torch.randint(len(SYMBOLS), (sequences, length), generator=generator)
     place = torch.arange(length).expand(sequences, length)
     rank = torch.where(source < len(LETTERS), place, 2 * length - place)

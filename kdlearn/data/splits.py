@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdlearn.core.checks import check_whole
+from kdlearn.core.randomness import generator_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ def balanced_subset(split: Split, size: int, *, seed: int = 0) -> Split:
         [5, 5, 5, 5]
     """
     size = check_whole(size, "size")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     classes = split.labels.unique().tolist()
     chosen = []
     for rank, label in enumerate(classes):

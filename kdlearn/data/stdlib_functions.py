@@ -11,6 +11,9 @@ from pathlib import Path
 
 import torch
 
+from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
+
 FOLDERS = ("", "asyncio", "email", "http", "importlib", "logging", "unittest")
 STOP = frozenset(
     [
@@ -63,9 +66,9 @@ class Function:
         body: the first 60 of its source with comments, without name and docstring.
     """
 
-    question: list[str]
-    name: list[str]
-    body: list[str]
+    question: tuple[str, ...]
+    name: tuple[str, ...]
+    body: tuple[str, ...]
 
 
 def words(text: str) -> list[str]:
@@ -80,7 +83,6 @@ def words(text: str) -> list[str]:
     return [word for word in found if word not in STOP]
 
 
-@lru_cache(maxsize=1)
 def stdlib_functions(count: int = 1500) -> list[Function]:
     """Return functions with docstrings from the library of the Python that is running.
 
@@ -93,6 +95,7 @@ def stdlib_functions(count: int = 1500) -> list[Function]:
         count: how many.
 
     Raises:
+        ValueError: ``count`` is smaller than 1.
         FileNotFoundError: this Python comes without the sources of its library, or with fewer
             such functions.
 
@@ -101,16 +104,22 @@ def stdlib_functions(count: int = 1500) -> list[Function]:
         >>> len(functions), len(functions[0].body) <= 60
         (1500, True)
     """
+    check_sizes(count=count)
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [file for folder in FOLDERS for file in sorted((root / folder).glob("*.py"))]
-    found = [function for file in files for function in _functions_of(file)]
+    found = _found(root)
     if len(found) < count:
         raise FileNotFoundError(
             f"{root} has {len(found)} functions with docstrings, and {count} were asked for: "
             "ask for fewer, or use a Python that comes with the sources of its library."
         )
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(found), generator=generator_of(0))
     return [found[i] for i in order[:count].tolist()]
+
+
+@lru_cache(maxsize=1)
+def _found(root: Path) -> tuple[Function, ...]:
+    files = [file for folder in FOLDERS for file in sorted((root / folder).glob("*.py"))]
+    return tuple(function for file in files for function in _functions_of(file))
 
 
 def _functions_of(file: Path) -> list[Function]:
@@ -121,5 +130,6 @@ def _functions_of(file: Path) -> list[Function]:
             code = " ".join(lines[node.body[0].end_lineno : node.end_lineno])
             question, body = words(said.split("\n")[0]), words(code)[:LENGTH]
             if len(question) >= 3 and len(body) >= 8:
-                functions.append(Function(question, words(node.name), body))
+                name = tuple(words(node.name))
+                functions.append(Function(tuple(question), name, tuple(body)))
     return functions

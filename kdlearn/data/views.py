@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from kdlearn.core.inputs import Inputs, count
+from kdlearn.core.randomness import generator_of
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import InMemory, Samples
 
@@ -135,7 +136,7 @@ class FixedCopies:
                 "fixed copies are made of one tensor of images, and named inputs were given: "
                 "augment them before, or do without copies."
             )
-        generator = Generator().manual_seed(self.seeds[number])
+        generator = generator_of(self.seeds[number])
         view, copy = LiveViews(self.augment), torch.empty(0)
         for start in range(0, len(images), 1024):
             plain = images[start : start + 1024].clone()  # which augment may change in place

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from kdlearn.core.checks import check_whole
+from kdlearn.core.randomness import generator_of
 
 REACH, MOVES, STEPS = 4, 4, 16
 FIRST_MOVE = 2 * REACH + 1
@@ -53,7 +54,7 @@ def walk_goals(goals: int, *, seed: int = 0) -> Tensor:
         torch.Size([3, 2])
     """
     check_whole(goals, "goals")
-    generator = Generator().manual_seed(seed)
+    generator = generator_of(seed)
     return torch.randint(FIRST_MOVE, (goals, PROMPT), generator=generator)
 
 
@@ -78,7 +79,7 @@ def shortest_walks(walks: int, *, detour: int = 0, seed: int = 0) -> Walks:
     goals = walk_goals(walks, seed=seed)
     if check_whole(detour, "detour", least=0) >= STEPS:
         raise ValueError(f"detour is {detour}: a walk has {STEPS} steps in all, take fewer.")
-    generator = Generator().manual_seed(seed + 2**32)
+    generator = generator_of(seed, part=2**32)
     at_random = torch.randint(detour + 1, (walks,), generator=generator)
     rest = goals - REACH
     done = torch.zeros(walks, dtype=torch.bool)

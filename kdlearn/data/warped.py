@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.core.randomness import generator_of
 from kdlearn.data.augment import RandomAffine
 from kdlearn.data.digits import base_digits
 from kdlearn.data.splits import Split, Splits
@@ -42,14 +43,13 @@ def warped_digits(
     """
     check_sizes(train=train, validation=validation, test=test)
     return Splits(
-        _warped("train", train, 3 * seed),
-        _warped("validation", validation, 3 * seed + 1),
-        _warped("test", test, 3 * seed + 2),
+        _warped("train", train, generator_of(seed, 0, 3)),
+        _warped("validation", validation, generator_of(seed, 1, 3)),
+        _warped("test", test, generator_of(seed, 2, 3)),
     )
 
 
-def _warped(part: str, size: int, seed: int) -> Split:
-    generator = torch.Generator().manual_seed(seed)
+def _warped(part: str, size: int, generator: torch.Generator) -> Split:
     digits = base_digits(part)
     rows = torch.randint(len(digits.labels), (size,), generator=generator)
     small = F.interpolate(digits.images, size=(12, 12), mode="bilinear", align_corners=False)

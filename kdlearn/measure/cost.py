@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from kdlearn.core.inputs import Inputs, count, device_of, evaluating, run, take
 
 WARM_UP = 10
 FEWEST_RUNS = 20
+_PRODUCT = re.compile(r"(mm|mv|dot)(_|$)|_trilinear$")
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,10 @@ def profile(
         that file. FLOPs: multiplications and additions are counted one by one, so a linear layer
         without its bias has 2 x inputs x outputs. Matrix products, convolutions and attention are
         counted, by ``torch.utils.flop_counter``; biases, normalizations and activations are not.
-        None for operators that are not torch's own, such as int8 ones, as the counter would pass
-        them over. Time: of one call in evaluation mode without gradients, after 10 calls that are
-        not timed. On a GPU the clock waits for it. The number of threads stays as you set it.
+        None for operators that are not torch's own, such as int8 ones, and for products that the
+        counter would pass over, such as that of ``nn.Bilinear``. Time: of one call in evaluation
+        mode without gradients, after 10 calls that are not timed. On a GPU the clock waits for it.
+        The number of threads stays as you set it.
         Memory: the most bytes that tensors made in one call take up at one time, weights and inputs
         left out. What an operator uses inside and frees again is not seen on the CPU; on a GPU it
         is ``torch.cuda.max_memory_allocated`` less what was allocated before.
@@ -170,11 +174,18 @@ def _seconds(
 
 def _flops(model: Callable[..., Any], inputs: Inputs) -> int | None:
     """Count the operators that the counter knows, in the slow forms that are made of them."""
-    operators, counter = _Operators(), FlopCounterMode(display=False)
+    aten = torch.ops.aten
+    with_vectors = dict.fromkeys((aten.mv, aten.addmv, aten.dot, aten.vdot), _vector_flops)
+    counter = FlopCounterMode(display=False, custom_mapping=with_vectors)
+    operators = _Operators(counter.flop_registry)
     with _plain_kernels(), operators, counter:
         run(model, inputs)
-    foreign = operators.namespaces - {"aten", "prim", "profiler"}
-    return None if foreign else counter.get_total_flops() or None
+    return None if operators.unknown else counter.get_total_flops() or None
+
+
+def _vector_flops(*shapes: Sequence[int], **_: object) -> int:
+    """Count a product of a matrix or a vector and, as the last argument, a vector."""
+    return 2 * math.prod(shapes[-2])
 
 
 @contextmanager
@@ -207,14 +218,18 @@ def _memory(model: Callable[..., Any], inputs: Inputs, device: torch.device) -> 
 
 
 class _Operators(TorchDispatchMode):
-    """Note which libraries the operators of a call come from."""
+    """Note whether a call has operators that the counter would pass over as if they were free."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Container[Any]) -> None:
         super().__init__()
-        self.namespaces: set[str] = set()
+        self.counted = counted
+        self.unknown = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.namespaces.add(func.namespace)
+        if func.namespace not in ("aten", "prim", "profiler"):
+            self.unknown = True
+        elif _PRODUCT.search(str(func.overloadpacket)):
+            self.unknown |= func.overloadpacket not in self.counted
         return func(*args, **(kwargs or {}))
 
 
@@ -260,7 +275,9 @@ def _size(state: dict[str, Any], packed: bool) -> int | None:
         return len(buffer.getvalue())
     # Under one of its names each: safetensors refuses tensors that share memory.
     unique = {(value.data_ptr(), value.shape): name for name, value in reversed(state.items())}
-    return len(safetensors.torch.save({name: state[name].clone() for name in unique.values()}))
+    # Nor does it take images' weights whose channels lie last.
+    kept = {name: state[name].contiguous().clone() for name in unique.values()}
+    return len(safetensors.torch.save(kept))
 
 
 def _check(

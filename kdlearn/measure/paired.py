@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TypeVar
@@ -56,7 +56,7 @@ class PairedDifference:
 
 
 def paired_difference(
-    table: pd.DataFrame, method: str, baseline: str, metric: str = "accuracy"
+    table: pd.DataFrame, method: str, baseline: str, metric: Hashable = "accuracy"
 ) -> PairedDifference:
     r"""Subtract the baseline from the method within each seed, and average.
 
@@ -104,7 +104,7 @@ def paired_difference(
     values = (first - second).to_numpy()
     mean, std, n = float(values.mean()), float(values.std(ddof=1)), len(values)
     half = float(stdtrit(n - 1, 0.975)) * std / n**0.5
-    unit = "nats" if metric.startswith("kl") else "points"
+    unit = "nats" if str(metric).startswith("kl") else "points"
     return PairedDifference(mean, std, mean - half, mean + half, n, tuple(values.tolist()), unit)
 
 
@@ -163,43 +163,50 @@ def _p_value(difference: PairedDifference) -> float:
     return 2 * float(stdtr(difference.n - 1, -t))
 
 
-def _check_columns(table: pd.DataFrame, *names: str) -> None:
+def _check_columns(table: pd.DataFrame, *names: Hashable) -> None:
     for name in names:
         if name not in table:
             columns = ", ".join(map(str, table))
             raise KeyError(f"the table has no column {name!r}: it has {columns}.")
 
 
-def _metrics(table: pd.DataFrame) -> list[str]:
+def _metrics(table: pd.DataFrame) -> list[Hashable]:
     """Return the columns that hold numbers, but not those of the seeds."""
-    return [str(column) for column in table.select_dtypes("number") if column != "seed"]
+    numbers = table.select_dtypes("number", exclude=["complex", "timedelta"])
+    return [column for column in numbers if column != "seed"]
 
 
-def _check_metrics(table: pd.DataFrame, *names: str) -> None:
+def _check_metrics(table: pd.DataFrame, *names: Hashable) -> None:
     for name in names:
         if name not in (known := _metrics(table)):
             raise TypeError(
                 f"the column {name!r} is no metric: expected one of numbers, of which the table "
-                f"has {', '.join(known) or 'none'}."
+                f"has {', '.join(map(str, known)) or 'none'}."
             )
 
 
-def _by_seed(table: pd.DataFrame, method: str, metric: str) -> pd.Series:
+def _floats(column: pd.Series) -> pd.Series:
+    """Return a column as float64: pd.NA as NaN, and no unsigned number that wraps below 0."""
+    return pd.Series(column.to_numpy(dtype=float, na_value=np.nan), column.index)
+
+
+def _by_seed(table: pd.DataFrame, method: str, metric: Hashable) -> pd.Series:
     rows = table[table["method"] == method]
     if rows.empty:
         names = ", ".join(repr(name) for name in table["method"].unique())
         raise KeyError(f"the table has no method {method!r}: it has {names}.")
     if rows["seed"].duplicated().any():
         raise ValueError(f"{method!r} has a seed twice: give each run its own row and seed.")
-    if not np.isfinite(rows[metric]).all():
+    values = _floats(rows.set_index("seed")[metric])
+    if not np.isfinite(values).all():
         raise ValueError(
             f"{metric!r} was not measured for every seed of {method!r}, or is infinite: leave such "
             "seeds out of both methods, and say so."
         )
-    return rows.set_index("seed")[metric].sort_index()
+    return values.sort_index()
 
 
-def summary(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
+def summary(table: pd.DataFrame, metrics: Sequence[Hashable] | None = None) -> pd.DataFrame:
     """Return mean ± standard deviation over seeds, a row a method, as text to be shown.
 
     Methods stay in the order of the table; n is the number of seeds. One decimal for per cent, two
@@ -224,10 +231,12 @@ def summary(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFra
     groups = table.groupby("method", sort=False)
     result = pd.DataFrame({"n": groups["seed"].nunique()})
     for column in shown:
-        digits = 1 if table[column].abs().max() >= 10 else 2
+        values = _floats(table[column])
+        digits = 1 if values.abs().max() >= 10 else 2
+        each = values.groupby(table["method"], sort=False)
         result[column] = [
             "" if np.isnan(mean) else f"{mean:.{digits}f} ± {std:.{digits}f}"
-            for mean, std in zip(groups[column].mean(), groups[column].std(), strict=True)
+            for mean, std in zip(each.mean(), each.std(), strict=True)
         ]
     return result
 

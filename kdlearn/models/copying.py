@@ -32,8 +32,8 @@ def copy_matching_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
     ours, theirs = student.state_dict(), teacher.state_dict()
     unlike = {
         name.rpartition(".")[0]
-        for name, tensor in ours.items()
-        if name not in theirs or theirs[name].shape != tensor.shape
+        for name in ours.keys() | theirs.keys()
+        if name not in ours or name not in theirs or theirs[name].shape != ours[name].shape
     }
     matching = {
         name: tensor for name, tensor in ours.items() if name.rpartition(".")[0] not in unlike

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlearn.core.checks import check_choice
-from kdlearn.models.layer import Attention, Past, without_future
+from kdlearn.models.layer import Attention, Past, Scores, without_future
 
 Model = TypeVar("Model", bound=nn.Module)
 FeatureMap = Literal["elu", "hedgehog"]
@@ -125,7 +125,7 @@ def linearized(model: Model, features: FeatureMap) -> Model:
         features: the feature map, see `LinearScores`.
 
     Raises:
-        ValueError: the model has no such attention, or one that is not causal.
+        ValueError: the model has no such attention, or one that is not causal or linear already.
 
     Example:
         >>> from kdlearn.models import TinyTransformer
@@ -135,12 +135,15 @@ def linearized(model: Model, features: FeatureMap) -> Model:
     """
     student = copy.deepcopy(model)
     layers = [module for module in student.modules() if isinstance(module, Attention)]
-    if not layers or not all(layer.scores.causal for layer in layers):
+    softmax = [isinstance(layer.scores, Scores) and layer.scores.causal for layer in layers]
+    if not layers or not all(softmax):
         raise ValueError(
-            f"{type(model).__name__} has no causal softmax attention to replace: pass a model made "
-            "of kdlearn.models.layer.Layer(..., causal=True), such as TinyTransformer."
+            f"{type(model).__name__} has {sum(softmax)} layers of causal softmax attention to "
+            f"replace and {len(layers) - sum(softmax)} of another kind: pass a model made of "
+            "kdlearn.models.layer.Layer(..., causal=True) alone, such as TinyTransformer, that "
+            "is not linearized yet."
         )
     for layer in layers:
         size = layer.output.in_features // layer.heads
-        layer.scores = LinearScores(layer.heads, size, features)
+        layer.scores = LinearScores(layer.heads, size, features).to(layer.output.weight)
     return student

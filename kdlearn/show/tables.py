@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from numbers import Integral
 from textwrap import fill
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 _NUMBER = "text-align: right; white-space: nowrap"
@@ -55,7 +57,7 @@ class Table:
         return "\n".join([fill(self.caption, 72), *shown])
 
 
-def table(frame: pd.DataFrame, *, caption: str, columns: Mapping[str, str] | None = None) -> Table:
+def table(frame: pd.DataFrame, *, caption: str, columns: Mapping[Any, str] | None = None) -> Table:
     """Return a data frame as a table to read.
 
     Text stays as it is, whole numbers get thousands separators, other numbers four significant
@@ -83,19 +85,20 @@ def table(frame: pd.DataFrame, *, caption: str, columns: Mapping[str, str] | Non
     """
     if not caption.strip():
         raise ValueError("the caption is empty: say in one sentence what the table shows.")
-    index = str(frame.index.name or "")
-    names = [str(column) for column in frame]
-    heads = {name: name for name in names} if columns is None else dict(columns)
+    index = "" if frame.index.name is None else frame.index.name
+    names = list(frame)
+    heads = {name: str(name) for name in names} if columns is None else dict(columns)
     unknown = [name for name in heads if name not in names and name != index]
     if unknown:
-        raise KeyError(f"the frame has no column {unknown}: it has {', '.join(names)}.")
+        raise KeyError(f"the frame has no column {unknown}: it has {', '.join(map(str, names))}.")
     shown = [name for name in heads if name != index]
     rows = [
         [_cell(label), *(_cell(frame[name].iloc[k]) for name in shown)]
         for k, label in enumerate(frame.index)
     ]
     text = [True] + [not _are_numbers([row[k + 1] for row in rows]) for k in range(len(shown))]
-    return Table(caption, [heads.get(index, index), *(heads[name] for name in shown)], rows, text)
+    head = [heads.get(index, str(index)), *(heads[name] for name in shown)]
+    return Table(caption, head, rows, text)
 
 
 def _cell(value: object) -> str:
@@ -103,8 +106,9 @@ def _cell(value: object) -> str:
         return value
     if pd.isna(value):  # type: ignore[call-overload]
         return "–"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return f"{number:,.0f}" if number.is_integer() and abs(number) >= 1000 else f"{number:.4g}"
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return f"{value:,}" if whole else str(value)
 

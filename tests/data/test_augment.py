@@ -131,3 +131,21 @@ def test_a_border_wider_than_the_image_is_told():
         RandomCropFlip(-1)
     with pytest.raises(ValueError, match="padding is 8 and the images have 8 pixels"):
         RandomCropFlip(8)(torch.zeros(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("side", [33, 256])
+def test_half_precision_rounds_what_is_read_and_not_where(dtype, side):
+    images = blob(side).repeat(4, 1, 1, 1).to(dtype)
+    expected = RandomAffine()(images.double(), generator())
+    warped = RandomAffine()(images, generator())
+    assert warped.dtype == dtype
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(warped.double(), expected, rtol=step, atol=1e-4)
+
+
+def test_autocast_leaves_the_places_alone():
+    images = blob(256).repeat(4, 1, 1, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = RandomAffine()(images, generator())
+    assert torch.equal(cast, RandomAffine()(images, generator()))

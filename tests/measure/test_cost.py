@@ -33,6 +33,41 @@ def test_flops_are_of_one_sample_whatever_the_example():
     assert one == many == 2 * (5 * 4 + 4 * 3)
 
 
+@pytest.mark.parametrize(
+    ("call", "flops"),
+    [
+        (lambda h: h @ torch.ones(6), 2 * 4 * 6),
+        (lambda h: torch.addmv(torch.ones(4), h[0], torch.ones(6)), 2 * 4 * 6),
+        (lambda h: h[0, 0] @ torch.ones(6), 2 * 6),
+        (lambda h: torch.vdot(h[0, 0], torch.ones(6)), 2 * 6),
+        (lambda h: torch.einsum("bij,j->bi", h, torch.ones(6)), 2 * 4 * 6),
+    ],
+)
+def test_a_product_with_a_vector_is_counted(call, flops):
+    assert costs(call, torch.ones(1, 4, 6)).flops == flops
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda h: nn.Bilinear(6, 6, 3)(h, h),
+        lambda h: torch.addbmm(torch.ones(4, 4), h, h.mT),
+        lambda h: torch.ones(4, 4).addmm_(h[0], h[0].T),
+        lambda h: torch.ones(4).addmv_(h[0], torch.ones(6)),
+    ],
+)
+def test_a_product_that_the_counter_does_not_know_is_unknown_and_not_free(product):
+    assert costs(lambda h: product(h @ torch.ones(6, 6)), torch.ones(1, 4, 6)).flops is None
+
+
+def test_what_only_sounds_like_a_product_is_no_product():
+    def call(images):
+        return nn.functional.interpolate(images, scale_factor=2, mode="bilinear").lgamma() @ eye
+
+    eye = torch.eye(8)
+    assert costs(call, torch.ones(1, 1, 4, 4)).flops == 2 * 8 * 8 * 8
+
+
 def test_fused_attention_is_counted_as_what_it_computes():
     length, width, hidden = 5, 8, 16
     layer = nn.TransformerEncoderLayer(width, 2, hidden, batch_first=True)
@@ -84,6 +119,12 @@ def test_the_size_is_that_of_the_file_which_safetensors_writes(tmp_path):
     content = (tmp_path / "model.safetensors").read_bytes()
     assert len(content) == 8 + struct.unpack("<Q", content[:8])[0] + FLOAT * (30 * 7 + 7)
     assert costs(model, torch.zeros(1, 30)).disk == len(content)
+
+
+def test_channels_may_lie_last():
+    model, images = nn.Conv2d(3, 8, 5), torch.zeros(1, 3, 16, 16)
+    before = costs(model, images).disk
+    assert costs(model.to(memory_format=torch.channels_last), images).disk == before
 
 
 def test_tied_weights_are_counted_and_stored_once():

@@ -183,3 +183,41 @@ def test_holm_asks_for_paired_differences(given):
 def test_holm_asks_for_a_level_between_0_and_1(level):
     with pytest.raises(ValueError, match="between 0 and 1, such as 0.05; got"):
         holm(differences(30), level)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "UInt8", "int8", "float32", "Float64"])
+def test_numbers_of_any_kind_are_subtracted_as_real_ones(kind):
+    rows = table(a=[10, 100, 30], b=[12, 101, 29])
+    rows["accuracy"] = rows["accuracy"].astype(kind)
+    assert paired_difference(rows, "a", "b").values == (-2.0, -1.0, 1.0)
+    assert summary(rows).to_dict() == summary(table(a=[10.0, 100, 30], b=[12, 101, 29.0])).to_dict()
+
+
+def test_the_lowest_whole_number_is_large_too():
+    rows = table(a=[-128, 0])
+    assert summary(rows.astype({"accuracy": "int8"})).equals(summary(rows))
+
+
+def test_what_pandas_calls_missing_is_missing():
+    rows = table(a=[1.0, 2.0], b=[1.0, 2.0], c=[None, None])
+    rows["accuracy"] = rows["accuracy"].astype("Float64")
+    with pytest.raises(ValueError, match="not measured for every seed of 'c'"):
+        paired_difference(rows, "c", "b")
+    assert list(summary(rows)["accuracy"]) == ["1.50 ± 0.71", "1.50 ± 0.71", ""]
+
+
+@pytest.mark.parametrize("kind", ["timedelta64[s]", "complex"])
+def test_times_and_complex_numbers_are_no_metric(kind):
+    rows = table(a=[1, 2], b=[1, 2]).astype({"accuracy": kind})
+    with pytest.raises(TypeError, match="no metric: expected one of numbers, .* has none"):
+        paired_difference(rows, "a", "b")
+    assert list(summary(rows).columns) == ["n"]
+
+
+def test_a_column_may_be_named_by_a_number():
+    rows = table(a=[1.0, 3.0], b=[0.0, 0.0]).rename(columns={"accuracy": 4})
+    assert paired_difference(rows, "a", "b", 4).values == (1.0, 3.0)
+    assert summary(rows).equals(summary(rows, [4]))
+    assert summary(rows).loc["a", 4] == "2.00 ± 1.41"
+    with pytest.raises(TypeError, match="of which the table has 4"):
+        summary(rows, ["method"])

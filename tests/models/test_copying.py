@@ -47,3 +47,23 @@ def test_a_narrower_student_is_refused_and_left_as_it_was():
     with pytest.raises(ValueError, match="nothing to copy"):
         copy_matching_weights(student, teacher)
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(4, 4)),
+        (torch.nn.BatchNorm1d(4, track_running_stats=False), torch.nn.BatchNorm1d(4)),
+    ],
+    ids=["a bias", "running statistics"],
+)
+def test_a_layer_of_which_one_side_has_more_is_left_as_it_was(ours, theirs):
+    with torch.no_grad():
+        ours.weight.fill_(1), theirs.weight.fill_(2)
+    for student, teacher in ((ours, theirs), (theirs, ours)):
+        before = student.weight.clone()
+        student, teacher = (
+            torch.nn.Sequential(layer, torch.nn.Linear(4, 2)) for layer in (student, teacher)
+        )
+        assert copy_matching_weights(student, teacher) == ["1.weight", "1.bias"]
+        assert torch.equal(student[0].weight, before)

@@ -74,5 +74,26 @@ def test_the_copy_differs_from_the_model_in_its_feature_maps_alone():
 
 @pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), TinyEncoder(5, 5)], ids=["none", "both"])
 def test_a_model_without_causal_attention_is_refused(model):
-    with pytest.raises(ValueError, match="no causal softmax attention to replace"):
+    with pytest.raises(ValueError, match="0 layers of causal softmax attention to replace"):
         linearized(model, "elu")
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1)], ids=["one", "all"])
+def test_learned_feature_maps_are_not_replaced(layers):
+    model = TinyTransformer(10, 12, 16, 2, 2)
+    for number in layers:
+        model.layers[number].attention.scores = LinearScores(2, 8, "elu")
+    told = f"{2 - len(layers)} layers of .* and {len(layers)} of another kind: .* not linearized"
+    with pytest.raises(ValueError, match=told):
+        linearized(model, "elu")
+
+
+@pytest.mark.parametrize("place", [torch.float64, torch.bfloat16, "meta"])
+def test_the_feature_maps_are_where_the_model_is_in_its_precision(place):
+    model = TinyTransformer(10, 12, 16, 2, 2).to(place)
+    student = linearized(model, "hedgehog")
+    assert {(p.dtype, p.device) for p in student.parameters()} == {
+        (p.dtype, p.device) for p in model.parameters()
+    }
+    tokens = torch.zeros(1, 12, dtype=torch.long, device=model.layers[0].norm1.weight.device)
+    assert student(tokens).shape == (1, 12, 10)

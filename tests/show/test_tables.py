@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -45,6 +46,20 @@ def test_without_names_every_column_is_shown() -> None:
 )
 def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
     assert cells(pd.DataFrame({"x": pd.Series([value], dtype=object)}))[1][1] == shown
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "Float32", "longdouble"])
+def test_numbers_of_any_precision_are_rounded_alike(kind: str) -> None:
+    frame = pd.DataFrame({"x": [0.123456, 2000.0, np.nan]}).astype(kind)
+    assert [row[1] for row in cells(frame)[1:]] == ["0.1235", "2,000", "–"]
+
+
+def test_columns_and_rows_may_be_named_by_numbers() -> None:
+    frame = pd.DataFrame({1: [5], 2: [6]}, index=pd.Index([4], name=0))
+    assert cells(frame) == [["0", "1", "2"], ["4", "5", "6"]]
+    assert cells(frame, columns={0: "k", 2: "two"}) == [["k", "two"], ["4", "6"]]
+    with pytest.raises(KeyError, match=r"no column \[3\]: it has 1, 2"):
+        cells(frame, columns={3: "three"})
 
 
 def test_numbers_stand_to_the_right_and_do_not_break() -> None:
