@@ -40,12 +40,18 @@ Method = Annotated[str, typer.Option(help="one of the recipe's methods")]
 Folder = Annotated[
     Path | None, typer.Option(help="where the runs of this recipe live", show_default="runs/RECIPE")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="of the student and of the order of images")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="of the student and of the order of images")
+]
 # What the package advises in Python, in the words of a terminal.
 WORDS = (
     (r"pass resume='[^']*'", "move this one away and run with --resume"),
     (r"(pass )?resume=True", "--resume"),
-    ("Call fit as the first time, or use another folder", "Name another --folder or --seed"),
+    ("Call fit as the first time, or use another folder", "Name another --folder"),
+    # Lines of a schedule's insides, which no recipe has a word for.
+    (r"schedule ['\"].* there, ['\"].* here", "other schedule"),
+    (r"Pass metric=.* returns a number", "A recipe measures accuracy: give class numbers"),
+    (r"Keep AttentionMap\(size=[^.]*\)", "A recipe stores no smaller map: leave [cache] out"),
 )
 MISTAKES = (
     CacheError,

@@ -9,14 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from torch.nn import Linear
+from typer import Exit
 from typer.testing import CliRunner
 
 import kdlearn
-from kdlearn.cli import app
+from kdlearn.cli import _told, app
 from kdlearn.experiments import EXPERIMENTS
 from kdlearn.recipes import shipped
+from kdlearn.store import AttentionMap
+from kdlearn.training import fit
 from tests.experiments.quick import Quick
 from tests.recipes.small import RECIPE
+
+TWO = (torch.eye(2), torch.arange(2))
 
 
 def kd(*words: object):
@@ -74,6 +81,33 @@ def test_a_checkpoint_that_does_not_fit_is_told_in_the_words_of_a_terminal(train
     assert other.exit_code == damaged.exit_code == 2
     assert "is damaged" in shown(damaged) and "move this one away and run" in shown(damaged)
     assert "resume=" not in other.output + damaged.output
+
+
+def test_another_schedule_is_told_without_its_insides_and_no_seed_is_advised(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "again")
+    recipe = tmp_path / "again" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 2\nlearning_rate = 0.1"))
+    said = shown(run(tmp_path / "again", "train", "--resume"))
+    assert re.search("other optimizer; other schedule. Name another --folder.$", said), said
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        (
+            lambda: AttentionMap().restore(torch.ones(1, 4, 4), torch.ones(1, 3, 2, 2)),
+            "before the power. A recipe stores no smaller map: leave [cache] out.",
+        ),
+        (
+            lambda: fit(Linear(2, 2), TWO, validation=(TWO[0], TWO[0])),
+            "A recipe measures accuracy: give class numbers.",
+        ),
+    ],
+)
+def test_advice_that_no_recipe_can_follow_is_put_in_other_words(fails, said, capsys):
+    with pytest.raises(Exit), _told(lambda: ""):
+        fails()
+    assert said in capsys.readouterr().err
 
 
 def test_the_store_tells_its_size(trained):
@@ -150,6 +184,7 @@ REFUSED = [
     ("train warped --method KD", "no recipe 'warped'.*one of .*warped-digits", "", ""),
     ("train RECIPE --method kd", "no method 'kd'.*choose from 'student', 'KD'", "", ""),
     ("train RECIPE --method KD --seed -1", "Invalid value for '--seed'", "", ""),
+    (f"train RECIPE --method KD --seed {2**63}", "Invalid value for '--seed'", "", ""),
     ("train RECIPE --method KD", "training.epochs: 0 does not fit", "epochs = 2", "epochs = 0"),
     ("train RECIPE --method AT", "no module 'gruop1'.*close are 'group1'", "KD+AT", "AT"),
     ("train RECIPE --method KD --folder HERE/file --no-progress", "written to .*file", "", ""),

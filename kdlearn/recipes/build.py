@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
@@ -70,6 +70,15 @@ def build(recipe: Recipe, *, seed: int) -> Built:
     """
     table = recipe.data
     data = _made("data", lambda: make(table.function, table.options, seed=table.seed), Splits)
+    for name, part in vars(data).items():
+        if not _is_split(part):
+            given = f"a {type(part).__name__}"
+            if isinstance(part, Split):
+                given = f"{len(part)} images in a {type(part.images).__name__}"
+            raise RecipeError(
+                f"data: {name} is {given}: expected a Split whose images (N, C, ...) and labels "
+                "(N,) are tensors, N at least 1."
+            )
     pool = data.train
     classes, channels = int(pool.labels.max()) + 1, pool.images.shape[1]
     if table.images is not None:
@@ -78,10 +87,8 @@ def build(recipe: Recipe, *, seed: int) -> Built:
                 f"data.images: {table.images} images cannot show {classes} classes: expected "
                 f"{classes} or more."
             )
-        try:
-            few = balanced_subset(pool, table.images, seed=table.seed)
-        except ValueError as error:
-            raise RecipeError(f"data.images: {error}") from None
+        draw = partial(balanced_subset, pool, table.images, seed=table.seed)
+        few = _made("data.images", draw, Split)
         data = Splits(few, data.validation, data.test)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(table.seed)
@@ -89,6 +96,11 @@ def build(recipe: Recipe, *, seed: int) -> Built:
         torch.manual_seed(seed)
         student = _network("student", recipe.student, classes, channels)
     return Built(data, pool, teacher, student)
+
+
+def _is_split(part: Any) -> bool:
+    tensors = isinstance(part, Split) and isinstance(part.images, Tensor)
+    return tensors and len(part) > 0 and part.images.dim() > 1
 
 
 def _network(place: str, table: ModelTable, classes: int, channels: int) -> nn.Module:
@@ -101,6 +113,8 @@ def _made(place: str, maker: Callable[[], Any], kind: type) -> Any:
         made = maker()
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise RecipeError(f"{place}: {error}") from error
+    except Exception as error:  # whose message may say little alone, as that of a KeyError
+        raise RecipeError(f"{place}: {error!r}") from error
     if not isinstance(made, kind):
         raise RecipeError(
             f"{place}: its function returned a {type(made).__name__}: expected a {kind.__name__}."

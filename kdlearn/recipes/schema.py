@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from kdlearn.recipes.names import DATA, NETWORKS, check_options, function, hint, loss, make
 
@@ -30,10 +38,23 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def _can_be_noted(option: Any) -> Any:
+    """Refuse what cannot be written beside the weights and read again as the same."""
+    try:
+        json.dumps(option, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{option} does not fit: expected finite numbers, texts (a date in quotes), true "
+            "or false, or lists or tables of these"
+        ) from None
+    return option
+
+
 class _Call(BaseModel):
     """A table that names a function; its further keys are that function's options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_can_be_noted)]]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,7 +69,7 @@ class DataTable(_Call):
 
     name: str
     images: Positive | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -176,6 +197,8 @@ class Recipe(_Table):
                 "teacher_training is missing: only a teacher of your own, 'my_module:my_function', "
                 "can come trained"
             )
+        if self.published and "source" not in self.published:
+            raise ValueError("published.source is missing: say where the numbers come from")
         if self.cache is not None:
             if self.cache.copies and self.training.augment == "none":
                 raise ValueError("cache.copies are of augmented images: set training.augment")

@@ -71,6 +71,14 @@ class Shared(Everything):
         self.again = self.logits
 
 
+class Normalized(Everything):
+    """Has batch normalization, which cannot train on one image."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.flat.append(nn.BatchNorm1d(32))
+
+
 class Stateful(Everything):
     """Has a number in its state_dict()."""
 

@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from kdlearn.data import FixedCopies, RandomCropFlip, RandomShift
+from kdlearn.data import FixedCopies, RandomCropFlip, RandomShift, Split, Splits
 from kdlearn.distill.teachers import NoTeacher
 from kdlearn.measure import count_parameters
 from kdlearn.recipes import Recipe, RecipeError, build, distiller, load, terms
 from kdlearn.recipes.build import copies, make_augment, make_optimizer
 from kdlearn.recipes.schema import TrainingTable
 from kdlearn.store import AttentionMap
+from tests.recipes import small as small_module
 from tests.recipes.small import OWN, RECIPE
 
 
@@ -134,6 +135,46 @@ def test_your_own_networks_learn_the_classes_of_your_own_data(own):
 def test_a_function_of_yours_that_makes_something_else_is_told(own, tables, said):
     with pytest.raises(RecipeError, match=said):
         build(changed(own, **tables), seed=0)
+
+
+@pytest.mark.parametrize("place", ["data", "teacher", "student"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("size mismatch"), r"RuntimeError\('size mismatch'\)"),
+        (KeyError("head"), r"KeyError\('head'\)"),
+        (AssertionError(), "AssertionError"),
+        (ValueError("no such width."), "no such width"),
+    ],
+)
+def test_whatever_a_function_of_yours_raises_is_told_with_its_table(
+    own, monkeypatch, place, error, said
+):
+    def failing(**offered):
+        raise error
+
+    monkeypatch.setattr(small_module, "failing", failing, raising=False)
+    name = {"name" if place == "data" else "model": "tests.recipes.small:failing"}
+    with pytest.raises(RecipeError, match=f"^{place}: {said}"):
+        build(changed(own, **{place: name}), seed=0)
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda split: None, "a NoneType"),
+        (lambda split: (split.images, split.labels), "a tuple"),
+        (lambda split: split[:0], "0 images in a Tensor"),
+        (lambda split: Split([1], torch.zeros(1), torch.zeros(1)), "1 images in a list"),
+    ],
+)
+def test_parts_of_your_own_data_that_are_no_splits_are_told(own, monkeypatch, name, change, said):
+    parts = vars(small_module.make_data(seed=0)).copy()
+    made = Splits(**{**parts, name: change(parts[name])})
+    monkeypatch.setattr(small_module, "make_data", lambda: made)
+    with pytest.raises(RecipeError, match=f"data: {name} is {said}: expected a Split"):
+        build(own, seed=0)
 
 
 def test_optimizers_and_schedules_are_those_of_the_table():

@@ -1,13 +1,21 @@
 import json
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from kdlearn.data import Split, Splits
+from kdlearn.measure import accuracy, predict
 from kdlearn.recipes import Job, RecipeError, load
+from tests.recipes import small
 from tests.recipes.small import OWN, RECIPE
 
+TRAINED = OWN.replace(":trained_teacher", ":Everything").replace(
+    "[methods]", '[teacher_training]\nepochs = 1\n[methods]\nlabels = [{ loss = "labels" }]'
+)
 STORED = RECIPE.replace("[methods]", "[cache]\ncopies = 2\n[methods]")
 
 
@@ -130,7 +138,7 @@ def test_weights_that_do_not_fit_the_network_any_more_are_refused(trained, tmp_p
         (
             '{ loss = "soft_target_loss" },',
             '{ loss = "soft_target_loss", options = { temperature = "four" } },',
-            "method 'KD\\+AT': a first step on two images fails: .*temperature is 'four'",
+            "method 'KD\\+AT': cannot begin: .*temperature is 'four'",
         ),
         (
             '{ loss = "soft_target_loss" },',
@@ -224,3 +232,177 @@ def test_a_network_whose_state_is_no_tensor_is_told_before_training(tmp_path):
     with pytest.raises(RecipeError, match="Stateful has '_extra_state' .* make it a buffer"):
         job(tmp_path, content, "KD").train()
     assert not (tmp_path / "runs").exists()
+
+
+def replaced(monkeypatch, name, change):
+    """Change one split of the reader's data."""
+    make = small.make_data
+
+    def make_data(size: int = 40, *, seed: int) -> Splits:
+        parts = vars(make(size, seed=seed)).copy()
+        return Splits(**{**parts, name: change(parts[name])})
+
+    monkeypatch.setattr(small, "make_data", make_data)
+
+
+def other_labels(split):
+    return Split(split.images, 4 - split.labels, split.base)
+
+
+def other_pixels(split):
+    return Split(split.images + 1, split.labels, split.base)
+
+
+def other_code(monkeypatch, cls=small.Everything):
+    forward = cls.forward
+    monkeypatch.setattr(cls, "forward", lambda self, images: forward(self, images).sin())
+
+
+@pytest.fixture
+def of_own_code(tmp_path):
+    job(tmp_path, TRAINED, "KD").train()
+    return tmp_path
+
+
+@pytest.mark.parametrize("change", [other_labels, other_pixels])
+@pytest.mark.parametrize(("split", "said"), [("train", "training"), ("test", "test")])
+def test_weights_of_other_data_are_refused_where_the_recipe_is_the_same(
+    of_own_code, monkeypatch, split, said, change
+):
+    replaced(monkeypatch, split, change)
+    said = rf"what it names has changed \(other {said} data\): undo that, or name another --folder"
+    with pytest.raises(RecipeError, match=f"teacher.safetensors .*{said}"):
+        job(of_own_code, TRAINED, "KD").load()
+    with pytest.raises(RecipeError, match=f"teacher.safetensors .*{said}"):
+        job(of_own_code, TRAINED, "labels").train()
+    (of_own_code / "own").mkdir()
+    monkeypatch.undo()
+    job(of_own_code / "own", OWN, "KD").train()
+    replaced(monkeypatch, split, change)
+    with pytest.raises(RecipeError, match=f"student.safetensors .*{said}"):
+        job(of_own_code / "own", OWN, "KD").load()
+
+
+def test_weights_of_a_network_whose_code_was_changed_are_refused(of_own_code, monkeypatch):
+    other_code(monkeypatch)
+    for act in (
+        job(of_own_code, TRAINED, "KD").load,
+        job(of_own_code, TRAINED, "labels").train,
+    ):
+        with pytest.raises(RecipeError, match="teacher.*the network answers other numbers"):
+            act()
+
+
+def test_a_student_is_refused_whose_own_code_or_teacher_was_changed(tmp_path, monkeypatch):
+    content = OWN.replace("small:Everything", "small:Shared").replace(
+        "[methods]", '[methods]\nlabels = [{ loss = "labels" }]'
+    )
+    for method in ("KD", "labels"):
+        job(tmp_path, content, method).train()
+    with monkeypatch.context() as patch:
+        other_code(patch, small.Shared)
+        with pytest.raises(RecipeError, match=r"student.* \(the network answers other numbers\)"):
+            job(tmp_path, content, "KD").load()
+    with torch.random.fork_rng():
+        other = small.Everything(5)
+    monkeypatch.setattr(small, "trained_teacher", lambda classes: other)
+    with pytest.raises(RecipeError, match=r"student.* \(another teacher\)"):
+        job(tmp_path, content, "KD").load()
+    job(tmp_path, content, "labels").load()  # which had none
+
+
+@pytest.mark.parametrize("file", ["teacher.safetensors", "KD-0/student.safetensors"])
+def test_answers_may_differ_by_the_rounding_of_another_machine(of_own_code, file):
+    path = of_own_code / "runs" / file
+    with safe_open(path, "pt") as opened:
+        note = json.loads(opened.metadata()["made by"])
+    answers = note["network"]["answers"]
+    assert len(answers) == 4 * 5
+    for factor, fits in ((1 + 1e-5, True), (1.05, False)):
+        note["network"]["answers"] = [factor * number for number in answers]
+        save_file(load_file(path), path, metadata={"made by": json.dumps(note)})
+        with nullcontext() if fits else pytest.raises(RecipeError, match="other numbers"):
+            job(of_own_code, TRAINED, "KD").load()
+
+
+def with_label(number):
+    def change(split):
+        return Split(
+            split.images, split.labels.index_fill(0, torch.tensor([7]), number), split.base
+        )
+
+    return change
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda split: None, "is a NoneType: expected a Split"),
+        (lambda split: split[:0], "is 0 images in a Tensor: expected a Split"),
+        (with_label(5), "cannot be measured: labels go from 0 to 5, but 5 classes"),
+        (with_label(-1), "cannot be measured: labels go from -1 to 4"),
+        (
+            lambda split: Split(split.images[..., :3], split.labels, split.base),
+            "cannot be measured.*mat1 and mat2",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_a_teacher_is_trained(
+    tmp_path, monkeypatch, split, change, said
+):
+    replaced(monkeypatch, split, change)
+    with pytest.raises(RecipeError, match=f"{split} {said}"):
+        job(tmp_path, TRAINED, "KD").train()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_is_tried_with_its_own_augmentation(tmp_path, monkeypatch):
+    for name in ("train", "validation", "test"):
+        replaced(
+            monkeypatch,
+            name,
+            lambda split: Split(split.images.flatten(1), split.labels, split.base),
+        )
+    job(tmp_path, TRAINED, "KD").train()
+    augmented = "epochs = 1\naugment = 'crop-flip'"
+    (tmp_path / "other").mkdir()
+    for table, place in (("[training]", "method 'KD'"), ("[teacher_training]", "teacher_training")):
+        content = TRAINED.replace(f"{table}\nepochs = 1", f"{table}\n{augmented}")
+        with pytest.raises(RecipeError, match=f"{place}: cannot begin: .* shape .B, C, H, W"):
+            job(tmp_path / "other", content, "KD").train()
+    assert not (tmp_path / "other" / "runs").exists()
+
+
+def test_batches_of_one_image_are_told_before_a_teacher_is_trained(tmp_path):
+    content = TRAINED.replace(
+        '[student]\nmodel = "tests.recipes.small:Everything',
+        '[student]\nmodel = "tests.recipes.small:Normalized',
+    )
+    content = content.replace("[training]\n", "[training]\nbatch_size = 1\n")
+    with pytest.raises(RecipeError, match="method 'KD': cannot begin: .* one sample at a time"):
+        job(tmp_path, content, "KD").train()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_teacher_of_other_classes_is_not_compared_with_its_student(tmp_path, monkeypatch):
+    content = OWN.replace('"soft_target_loss"', '"attention_transfer_loss", layers = ["features"]')
+    monkeypatch.setattr(small, "trained_teacher", lambda classes: small.Everything(9))
+    here = job(tmp_path, content, "KD")
+    here.train()
+    measured = here.measure()
+    assert list(measured) == ["accuracy", "parameters", "teacher_parameters"]
+    test = here.built.data.test
+    assert measured["accuracy"] == accuracy(predict(here.built.student, test.images), test.labels)
+    # One that was trained on these labels here has learned them.
+    trained = TRAINED.replace(
+        '"soft_target_loss"', '"attention_transfer_loss", layers = ["features"]'
+    )
+    trained = trained.replace("small:Everything", "small:trained_teacher", 1)
+    (tmp_path / "trained").mkdir()
+    here = job(tmp_path / "trained", trained, "KD")
+    here.train()
+    assert here.measure()["teacher_accuracy"] == accuracy(
+        predict(here.built.teacher, test.images), test.labels
+    )
+    assert "agreement" not in here.measure()

@@ -110,10 +110,25 @@ def test_the_papers_networks_have_the_depth_and_width_of_their_names(name):
         ('augment = "shift"', "[cache]\ncopies = 2", "cache.copies are of augmented images"),
         ("[methods]", "[cache]\n[methods]", "cannot serve fresh views: set cache.copies"),
         ("[data]", "[data", "is not TOML"),
+        (
+            "images = 60",
+            f"seed = {2**63}",
+            f"data.seed: {2**63} does not fit: input should be less",
+        ),
+        ('source = "nobody"\n', "", "published.source is missing: say where the numbers come from"),
     ],
 )
 def test_each_mistake_gets_a_sentence(said, old, new, expected):
     assert expected in said(old, new)
+
+
+@pytest.mark.parametrize("table", ["data", "teacher", "student"])
+@pytest.mark.parametrize(
+    "value", ["2020-01-01", "12:30:00", "nan", "-inf", "[1.0, nan]", "{ a = inf }"]
+)
+def test_an_option_that_no_file_can_hold_is_told_with_its_key(said, table, value):
+    found = said(f"[{table}]\n", f"[{table}]\nsince = {value}\n", OWN)
+    assert f"{table}.since: " in found and "does not fit: expected finite numbers" in found
 
 
 def test_all_mistakes_are_told_at_once(said):
