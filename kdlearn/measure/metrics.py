@@ -6,7 +6,7 @@ Pure functions of tensors; each returns a Python number. Shares are in [0, 1], n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -113,14 +113,14 @@ def evaluate(
         for batch in Samples.of(data, "data").in_order():
             logits.append(call(model, place(batch.inputs, device)))
             labels.append(place(batch.labels, device))
-    if all(map(_are_tokens, logits, labels)) and any(bool((one == -100).any()) for one in labels):
-        length = max(tokens.shape[1] for tokens in labels)
-        logits = [F.pad(one, (0, 0, 0, length - one.shape[1])) for one in logits]
-        labels = [F.pad(one, (0, length - one.shape[1]), value=-100) for one in labels]
     pairs = zip(logits, labels, strict=True)
     shapes = [map_tensors(lambda tensor: tuple(tensor.shape[1:]), pair) for pair in pairs]
     other = next((shape for shape in shapes if shape != shapes[0]), None)
-    if other is not None:
+    if other is not None and _some_do_not_count(logits, labels):
+        length = max(tokens.shape[1] for tokens in labels)
+        logits = [F.pad(one, (0, 0, 0, length - one.shape[1])) for one in logits]
+        labels = [F.pad(one, (0, length - one.shape[1]), value=-100) for one in labels]
+    elif other is not None:
         raise ValueError(
             f"outputs and labels of a sample have the shapes {shapes[0]} in one batch and {other} "
             "in another, and the metric gets all samples in one tensor: pad them to one length."
@@ -133,10 +133,14 @@ def evaluate(
     return float(value.item() if shape else value)
 
 
-def _are_tokens(logits: Tensor, labels: Any) -> bool:
-    """Whether these are logits (B, L, V) and class numbers (B, L)."""
-    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64
-    return whole and labels.dim() == 2 and logits.dim() == 3 and logits.shape[:2] == labels.shape
+def _some_do_not_count(logits: Sequence[Tensor], labels: Sequence[Any]) -> bool:
+    """Whether these are logits (B, L, V) and class numbers (B, L), of which some are -100."""
+    tokens = all(
+        isinstance(y, Tensor) and y.dtype == torch.int64 and y.dim() == 2 and z.dim() == 3
+        and z.shape[:2] == y.shape
+        for z, y in zip(logits, labels, strict=True)
+    )  # fmt: skip
+    return tokens and any(bool((y == -100).any()) for y in labels)
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:

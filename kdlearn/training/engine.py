@@ -114,7 +114,7 @@ class Run:
 
     def zero_grad(self) -> None:
         """Forget the gradients of the step before."""
-        # The optimizer's own notes itself for a profiler, a tenth of a small step.
+        # The optimizer's own notes itself for a profiler, a twentieth of a small step.
         for p in self._trained:
             p.grad = None
 

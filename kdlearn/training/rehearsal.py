@@ -36,6 +36,8 @@ def rehearse(
     model = run.distiller
     with separate_randomness(0), evaluating(model), buffers_kept(model):
         few = _few(samples)
+        if _are_tokens(few.labels):
+            _check_shifted(samples)
         batch = views.of_batch(few, Generator().manual_seed(0)).to(run.device)
         try:
             with warnings.catch_warnings():
@@ -65,31 +67,33 @@ def rehearse(
 
 
 def _few(samples: Samples) -> Batch:
-    """Return two samples, or more where no label of these counts; look at labels that are tokens.
-
-    Raises:
-        ValueError: each label is the token that stands in its own place.
-    """
+    """Return two samples, or more where no label of these counts."""
     few = samples.few(2)
-    labels = few.labels
-    if not isinstance(labels, Tensor) or labels.dim() != 2 or labels.is_floating_point():
-        return few
     for count in (16, 128, 1024):
-        if bool((few.labels != -100).any()):
+        if not _are_tokens(few.labels) or bool((few.labels != -100).any()):
             break
         few = samples.few(count)
-    some = samples.few(8)
-    tokens = some.inputs.get("input_ids") if isinstance(some.inputs, Mapping) else some.inputs
-    if isinstance(tokens, Tensor) and tokens.shape == some.labels.shape:
-        counted = some.labels != -100
-        # Fewer may be equal by chance, as words are that a masked language model is shown.
-        if counted.sum() >= 8 and torch.equal(tokens[counted], some.labels[counted]):
-            raise ValueError(
-                f"the labels of {samples.name} are the tokens themselves, each in its own place, "
-                "and a model would learn to copy them: a language model learns the next token, "
-                "shift them by one, as kdlearn.training.next_tokens does."
-            )
     return few
+
+
+def _check_shifted(samples: Samples) -> None:
+    """Refuse labels of tokens that are the tokens, each in its own place."""
+    few = samples.few(8)
+    tokens = few.inputs.get("input_ids") if isinstance(few.inputs, Mapping) else few.inputs
+    if not isinstance(tokens, Tensor) or tokens.shape != few.labels.shape:
+        return
+    counted = few.labels != -100
+    # Fewer may be equal by chance, as words are that a masked language model is shown.
+    if counted.sum() >= 8 and torch.equal(tokens[counted], few.labels[counted]):
+        raise ValueError(
+            f"the labels of {samples.name} are the tokens themselves, each in its own place, and a "
+            "model would learn to copy them: a language model learns the next token, shift them by "
+            "one, as kdlearn.training.next_tokens does."
+        )
+
+
+def _are_tokens(labels: Any) -> bool:
+    return isinstance(labels, Tensor) and labels.dim() == 2 and not labels.is_floating_point()
 
 
 def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], float]) -> None:
