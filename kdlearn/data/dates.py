@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,25 +77,23 @@ def written_dates(count: int, *, dashes: float = 0.6, seed: int = 0) -> Dates:
         return torch.randint(low, high, (count,), generator=generator).tolist()
 
     second = torch.rand(count, generator=generator) >= dashes
-    sources, answers, alignments = [], [], []
+    sources, places, first, last = [], [], [], []
     for way, day, month, year in zip(
         draw(0, len(WRITTEN)), draw(1, 29), draw(1, 13), draw(1900, 2100), strict=True
     ):
         parts = {"day": str(day), "month": MONTHS[month - 1], "year": str(year)}
-        sources.append(_tokens(WRITTEN[way].format(**parts).ljust(SOURCE)))
-        first = f"{year}-{month:02d}-{day:02d}"
-        answers.append([_tokens(first), _tokens("/".join(reversed(first.split("-"))))])
+        sources.append(WRITTEN[way].format(**parts).ljust(SOURCE))
         marks = {name: name[0] * len(text) for name, text in parts.items()}
-        places = WRITTEN[way].format(**marks).replace("of", "  ").ljust(SOURCE)
-        alignments.append(
-            [[[at == field != " " for at in places] for field in fields] for fields in FIELDS]
-        )
-    both = torch.tensor(answers).transpose(0, 1)
+        places.append(WRITTEN[way].format(**marks).replace("of", "  ").ljust(SOURCE))
+        first.append(f"{year}-{month:02d}-{day:02d}")
+        last.append(f"{day:02d}/{month:02d}/{year}")
+    answers = _tokens(first + last).view(2, count, TARGET)
+    fields = _codes(FIELDS)[:, None, :, None]
     return Dates(
-        source=torch.tensor(sources),
-        target=torch.where(second[:, None], both[1], both[0]),
-        answers=both,
-        alignment=torch.tensor(alignments).transpose(0, 1),
+        source=_tokens(sources),
+        target=torch.where(second[:, None], answers[1], answers[0]),
+        answers=answers,
+        alignment=(_codes(places)[:, None] == fields) & (fields != ord(" ")),
         second=second,
     )
 
@@ -109,5 +108,11 @@ def spell(tokens: Tensor) -> str:
     return "".join(SYMBOLS[token] for token in tokens.tolist())
 
 
-def _tokens(text: str) -> list[int]:
-    return [SYMBOLS.index(symbol) for symbol in text]
+def _codes(texts: Sequence[str]) -> Tensor:
+    """Return the code of each symbol, a row for each text; all are of one length."""
+    together = bytearray("".join(texts), "ascii")
+    return torch.frombuffer(together, dtype=torch.uint8).view(len(texts), -1)
+
+
+def _tokens(texts: Sequence[str]) -> Tensor:
+    return torch.searchsorted(_codes([SYMBOLS])[0], _codes(texts))

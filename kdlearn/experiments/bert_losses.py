@@ -27,6 +27,7 @@ from kdlearn.losses import (
     soft_target_loss,
 )
 from kdlearn.models import TinyTransformer
+from kdlearn.training.optimizer import adamw
 
 HELD_OUT = {"validation": 10_001, "test": 10_002}
 
@@ -180,7 +181,7 @@ def train_teacher(seed: int, *, recipe: Recipe, watched: Recall) -> TinyTransfor
     model = seeded(
         partial(TinyTransformer, width=recipe.teacher_width, layers=recipe.teacher_layers), seed
     )
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.teacher_rate)
+    optimizer = adamw(model.parameters(), recipe.teacher_rate)
     warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / 40, total_iters=40)
     for step in range(recipe.most_steps):
         batch = associative_recall(64, seed=100_000 * (1 + seed) + step)
@@ -288,9 +289,7 @@ def train_student(
     assert isinstance(student, TinyTransformer)
     width = student.token.embedding_dim
     projector = seeded(partial(nn.Linear, width, recipe.teacher_width), seed)
-    optimizer = torch.optim.AdamW(
-        [*student.parameters(), *projector.parameters()], recipe.learning_rate
-    )
+    optimizer = adamw([*student.parameters(), *projector.parameters()], recipe.learning_rate)
     generator = torch.Generator().manual_seed(seed)
     for step in range(recipe.steps):
         rows = torch.randperm(len(data), generator=generator)[:32]

@@ -9,7 +9,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn import recipes
@@ -20,6 +19,7 @@ from kdlearn.recipes.build import make_augment
 from kdlearn.recipes.names import make
 from kdlearn.recipes.schema import DataTable, ModelTable
 from kdlearn.training import fit
+from kdlearn.training.optimizer import adamw
 
 Row = dict[str, int | float | str]
 Model = TypeVar("Model", bound=nn.Module)
@@ -259,7 +259,7 @@ def descend(
         >>> weight.item()  # doctest: +ELLIPSIS
         0.99...
     """
-    optimizer = AdamW(weights, rate, weight_decay=weight_decay)
+    optimizer = adamw(weights, rate, weight_decay)
     scheduler = OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warm_up)
     for loss in islice(losses, steps):
         optimizer.zero_grad()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.core.numerics import kl_terms
@@ -20,6 +19,7 @@ from kdlearn.data.dates import SYMBOLS, TARGET, Dates, written_dates
 from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.losses import forward_kl
 from kdlearn.models import Seq2Seq
+from kdlearn.training.optimizer import adamw
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(
 ) -> None:
     """Minimize a loss of rows, in place: a step for each; AdamW, one cycle, gradients cut at 1."""
     batches = list(rows)
-    optimizer = AdamW(model.parameters(), rate)
+    optimizer = adamw(model.parameters(), rate)
     schedule = OneCycleLR(optimizer, rate, total_steps=len(batches))
     for chosen in batches:
         optimizer.zero_grad()

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kdlearn.data import Recall, associative_recall
@@ -22,6 +22,7 @@ from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.losses import attention_distribution_loss
 from kdlearn.models import TinyTransformer, linearized
 from kdlearn.models.linear_attention import FeatureMap
+from kdlearn.training.optimizer import adamw
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def learn_answers(
 ) -> None:
     """Train some weights on the right answers, in place; the rate rises over 20 steps."""
     weights = list(weights)
-    optimizer = AdamW(weights, rate)
+    optimizer = adamw(weights, rate)
     rise = LambdaLR(optimizer, lambda step: min(1, (step + 1) / 20))
     for _ in range(steps):
         _step(answer_loss(model, next(data)), weights, optimizer, rise)
@@ -146,7 +147,7 @@ def learn_maps(
 ) -> None:
     """Train the feature maps alone on the teacher's maps, in place; no answer is read."""
     weights = feature_weights(student)
-    optimizer = AdamW(weights, recipe.maps_rate, weight_decay=0)
+    optimizer = adamw(weights, recipe.maps_rate, weight_decay=0)
     fall = LambdaLR(optimizer, lambda step: 1 - step / recipe.student_steps)
     for _ in range(recipe.student_steps):
         _step(map_loss(student, teacher, next(data)), weights, optimizer, fall)
@@ -163,7 +164,7 @@ def train_teacher(recipe: Recipe, seed: int) -> tuple[TinyTransformer, int]:
     own = associative_recall(recipe.exam, seed=EXAMS["validation"] + 500 + seed)
     data = batches(recipe.batch_size, seed)
     weights = list(teacher.parameters())
-    optimizer = AdamW(weights, recipe.teacher_rate)
+    optimizer = adamw(weights, recipe.teacher_rate)
     rise = LambdaLR(optimizer, lambda step: min(1, (step + 1) / 20))
     for step in range(1, recipe.most_steps + 1):
         _step(answer_loss(teacher, next(data)), weights, optimizer, rise)
@@ -230,7 +231,9 @@ def run_seed(
         yield row(name, student, steps, maps=not scratch)
 
 
-def _step(loss: Tensor, weights: Sequence[Tensor], optimizer: AdamW, scheduler: LambdaLR) -> None:
+def _step(
+    loss: Tensor, weights: Sequence[Tensor], optimizer: Optimizer, scheduler: LambdaLR
+) -> None:
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(weights, 1.0)

@@ -14,13 +14,13 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from kdlearn.data import Split, mnist5k
 from kdlearn.experiments.common import Row, check, descend, measured_on, seeded
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.losses import forward_kl
 from kdlearn.measure import accuracy, predict
+from kdlearn.training.optimizer import adamw
 
 CLASSES, AUXILIARY = 10, 3
 
@@ -65,7 +65,7 @@ def centered(images: Tensor) -> Tensor:
 def train_teacher(start: nn.Module, images: Split, *, recipe: Recipe, seed: int) -> nn.Module:
     """Train a copy of the start on the labels; the three other outputs get no gradient."""
     teacher = copy.deepcopy(start)
-    optimizer = AdamW(teacher.parameters(), recipe.learning_rate, weight_decay=0)
+    optimizer = adamw(teacher.parameters(), recipe.learning_rate, weight_decay=0)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(recipe.teacher_steps):
         rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlearn.data import learn_pairs, python_docstrings
@@ -21,6 +20,7 @@ from kdlearn.experiments.common import Row, check, descend, seeded
 from kdlearn.losses import cross_entropy, forward_kl, reverse_kl, total_variation
 from kdlearn.models import RecurrentLM
 from kdlearn.training import speculate
+from kdlearn.training.optimizer import adamw
 
 SEEN = 3
 WARM = 16
@@ -116,7 +116,7 @@ def pieces_of(text: Tensor, count: int, length: int, generator: Generator) -> Te
 def train_target(text: Text, *, recipe: Recipe = RECIPE, seed: int) -> RecurrentLM:
     """Train the language model that is to be made faster."""
     target = seeded(lambda: RecurrentLM(len(text.characters)), seed)
-    optimizer = AdamW(target.parameters())
+    optimizer = adamw(target.parameters())
     scheduler = OneCycleLR(optimizer, 1e-2, total_steps=recipe.target_steps)
     generator = Generator().manual_seed(seed)
     for _ in range(recipe.target_steps):

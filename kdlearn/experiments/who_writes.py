@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from kdlearn.data import Batch
@@ -35,6 +34,7 @@ from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.losses import forward_kl, reverse_kl
 from kdlearn.models import TinyTransformer
 from kdlearn.training import Engine, OnPolicy, answer_mask, fit, generate, next_tokens
+from kdlearn.training.optimizer import adamw
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _train(
     student: nn.Module, arm: Arm, walks: Walks, steps: int, recipe: Recipe, seed: int
 ) -> None:
     batch_size = min(recipe.batch_size, len(walks))
-    optimizer = AdamW(student.parameters(), recipe.learning_rate)
+    optimizer = adamw(student.parameters(), recipe.learning_rate)
 
     def rate(step: int) -> float:
         return min(1.0, (step + 1) / 20, max(0.05, (1 - step / steps) / 0.3))

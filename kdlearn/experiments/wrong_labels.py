@@ -12,7 +12,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from kdlearn.data import Split, Splits, mnist5k
 from kdlearn.distill import Distiller
@@ -21,6 +20,7 @@ from kdlearn.experiments.real_digits import mlp
 from kdlearn.experiments.warped_digits import soft_targets
 from kdlearn.measure import accuracy, predict
 from kdlearn.training import fit
+from kdlearn.training.optimizer import adamw
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def train(
     model: nn.Module, images: Split, *, epochs: int, recipe: Recipe, seed: int, steady: bool = False
 ) -> None:
     """Train in place; a steady learning rate where training is stopped early."""
-    optimizer = AdamW(model.parameters(), recipe.learning_rate) if steady else None
+    optimizer = adamw(model.parameters(), recipe.learning_rate) if steady else None
     fit(
         model,
         images,

@@ -28,6 +28,7 @@ from kdlearn.distill.outputs import Keep
 from kdlearn.recipes.names import loss, make
 from kdlearn.recipes.schema import ModelTable, Recipe, RecipeError, TermTable, TrainingTable
 from kdlearn.store import AttentionMap, CachedTeacher, Relation
+from kdlearn.training.optimizer import adamw
 
 # Where less than the features of a layer says the same: what is stored, by the options of the loss.
 KEPT: Mapping[str, Callable[[Mapping[str, Any]], Keep]] = {
@@ -239,11 +240,11 @@ def make_optimizer(
         0.1
     """
     steps = table.epochs * -(-samples // table.batch_size)
-    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer: Optimizer
     if table.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(trained, lr=table.learning_rate)
+        optimizer = adamw(model.parameters(), table.learning_rate)
         return optimizer, OneCycleLR(optimizer, max_lr=table.learning_rate, total_steps=steps)
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         trained, lr=table.learning_rate, momentum=0.9, weight_decay=table.weight_decay
     )

@@ -314,7 +314,8 @@ class Run:
         sums = whole[len(shared) :].split([p.numel() for p in shared])
         for p, of_any, total in zip(shared, whole[: len(shared)].tolist(), sums, strict=True):
             if of_any:
-                p.grad = total.view_as(p).to(p.dtype)
+                # As the weight lies in memory, since a fused optimizer looks at no strides.
+                p.grad = torch.empty_like(p).copy_(total.view_as(p))
 
     def _agree(self, tensors: Any) -> None:
         with torch.no_grad():

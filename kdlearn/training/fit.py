@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import LBFGS, AdamW, Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
@@ -24,6 +24,7 @@ from kdlearn.measure.metrics import accuracy, evaluate
 from kdlearn.training.checkpoints import Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.history import History
+from kdlearn.training.optimizer import adamw
 from kdlearn.training.rehearsal import rehearse
 from kdlearn.training.resume import Keeper, Position, checkpoint_to_resume
 
@@ -76,8 +77,8 @@ def fit(
         metric: from (logits, labels) of all of ``validation`` to a number.
         epochs: passes over ``train``, at least 1.
         batch_size: samples per step, over all processes, at least 1; not used for a loader.
-        optimizer: holds every trainable parameter of the model; default `AdamW` at
-            ``learning_rate``.
+        optimizer: holds every trainable parameter of the model; default
+            `kdlearn.training.optimizer.adamw` at ``learning_rate``.
         scheduler: the schedule of ``optimizer``; the default optimizer has `OneCycleLR` with peak
             ``learning_rate``.
         learning_rate: of the default optimizer, > 0.
@@ -125,7 +126,7 @@ def fit(
     start = checkpoint_to_resume(checkpoints, resume, samples)
     steps = samples.steps(batch_size)
     if optimizer is None and scheduler is None:
-        optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
+        optimizer = adamw(model.parameters(), learning_rate)
         scheduler = OneCycleLR(optimizer, max_lr=learning_rate, total_steps=epochs * steps)
     optimizer = _checked(optimizer, scheduler, model)
     run, at = Run(engine or Engine(), model, optimizer), Position(seed, steps)

@@ -195,7 +195,15 @@ def heads_in_a_module() -> tuple:
     return heads(as_module=True)
 
 
+def weights_in_another_order():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    images = torch.randn(30, 3, 6, 6)
+    return model.to(memory_format=torch.channels_last), (images, torch.arange(30) % 3)
+
+
 UNEVEN = [
+    weights_in_another_order,
     masked_words,
     class_weighted,
     weighted_samples,
@@ -214,7 +222,8 @@ def step_of(make, pieces: int = 1) -> dict[str, torch.Tensor]:
         data,
         epochs=1,
         batch_size=30,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        # A fused one takes gradients as they lie in memory.
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5, fused=True),
         engine=Engine(accumulate=pieces),
         progress=False,
     )
@@ -370,7 +379,8 @@ from kdlearn.training.checkpoints import Checkpoints
 from safetensors.torch import save_file
 
 def save(state, name):
-    own = {{name: value.clone() for name, value in state.items()}}  # which two names may share
+    # Two names may share one; and a file holds them in the usual order.
+    own = {{name: value.contiguous().clone() for name, value in state.items()}}
     save_file(own, f"{{folder}}/{{name}}{{os.environ['RANK']}}")
 
 def whole():

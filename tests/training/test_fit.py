@@ -1,6 +1,5 @@
 import copy
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kdlearn.distill import Distiller, label_term, layer_term, logit_term
 from kdlearn.losses import soft_target_loss
+from kdlearn.training import optimizer
 from kdlearn.training.engine import Engine
 from kdlearn.training.fit import History, fit
 
@@ -138,7 +138,7 @@ def test_the_default_schedule_ends_near_zero():
             return super().step(closure)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["kdlearn.training.fit"], "AdamW", Watched)
+        patch.setattr(optimizer, "AdamW", Watched)
         fit(network(), TRAIN, epochs=4, batch_size=30, learning_rate=0.1, progress=False)
     assert len(rates) == 12 and max(rates) == pytest.approx(0.1, rel=0.01)
     assert rates[0] < 0.01 and rates[-1] < 1e-4
