@@ -23,6 +23,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SITE := _build/html
 NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
+# What stands aside for the English site, which takes longest of all that runs before the tests.
+ASIDE := nice
 # Notebooks, a browser on the whole site, trainings of the experiments, every mistake of every drill, kill -9.
 SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py tests/test_kills.py
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -45,7 +47,7 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml
 # The Chinese pages are a book of their own, which builds on the other core.
 book: $(STAMP) ## build the site
 	@rm -rf _build/html _build/.doctrees
-	$(call step,Site,$(BIN)/python book/tools/chinese.py build & chinese=$$!; $(BIN)/jupyter-book build --quiet -W --keep-going --all .; english=$$?; wait $$chinese && [ $$english = 0 ],The warnings above are its errors: mend them in book/ or in a docstring.)
+	$(call step,Site,$(ASIDE) $(BIN)/python book/tools/chinese.py build & chinese=$$!; $(BIN)/jupyter-book build --quiet -W --keep-going --all .; english=$$?; wait $$chinese && [ $$english = 0 ],The warnings above are its errors: mend them in book/ or in a docstring.)
 	@printf '\nThe site: %s\nTo read it: make serve\n' '$(CURDIR)/$(SITE)/index.html'
 
 serve: book ## build the site and serve it on this machine (PORT=8000)
@@ -95,15 +97,15 @@ lint: $(STAMP)
 	$(call step,Format,$(BIN)/ruff format --check --quiet .,Mended by: $(BIN)/ruff format .)
 
 types: $(STAMP)
-	$(call step,Types,$(BIN)/mypy,See the lines above.)
+	$(call step,Types,$(ASIDE) $(BIN)/mypy,See the lines above.)
 
 sources: $(STAMP)
-	$(call step,Notebooks,$(NOTEBOOKS) check,Mostly mended by: make notebooks)
-	$(call step,Drills,$(BIN)/python book/tools/drills.py check,Mended by: make drills)
-	$(call step,Evidence,$(BIN)/python book/tools/evidence.py check,Mended by: $(BIN)/python book/tools/evidence.py write)
-	$(call step,Questions,$(BIN)/python book/tools/interview.py check,What a question names must be in the book.)
-	$(call step,Translations,$(BIN)/python book/tools/catalogs.py check,Mended by: make catalogs; then translate what is named.)
-	$(call step,Addresses,$(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
+	$(call step,Notebooks,$(ASIDE) $(NOTEBOOKS) check,Mostly mended by: make notebooks)
+	$(call step,Drills,$(ASIDE) $(BIN)/python book/tools/drills.py check,Mended by: make drills)
+	$(call step,Evidence,$(ASIDE) $(BIN)/python book/tools/evidence.py check,Mended by: $(BIN)/python book/tools/evidence.py write)
+	$(call step,Questions,$(ASIDE) $(BIN)/python book/tools/interview.py check,What a question names must be in the book.)
+	$(call step,Translations,$(ASIDE) $(BIN)/python book/tools/catalogs.py check,Mended by: make catalogs; then translate what is named.)
+	$(call step,Addresses,$(ASIDE) $(BIN)/python book/tools/repository.py check,Mended by: make repository URL=... or by hand.)
 
 browser: $(STAMP)
 	$(call step,Browser,$(BIN)/python book/tools/chromium.py,Install Chromium or Chrome and run make test again.)

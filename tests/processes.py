@@ -8,9 +8,7 @@ so that no other test can take it between the choice of a number and its use.
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from torch.distributed import TCPStore
+
+from tests.forked import python
 
 HOST = "127.0.0.1"
 LAST_LINES = 30
@@ -30,15 +30,9 @@ class Rank:
     def __init__(self, number: int, command: Sequence[str], shared: dict[str, str], folder: str):
         self.number = number
         self.log = Path(folder) / f"rank{number}.log"
-        environment = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
-        with self.log.open("w") as log:  # a file, since nobody reads a pipe while it fills
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        # A file, since nobody reads a pipe while it fills.
+        self.log.touch()
+        self.process = python(command, self.log, **shared, RANK=str(number), LOCAL_RANK=str(number))
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
@@ -60,7 +54,7 @@ def run_processes(
     """Run `count` processes of a command together and return what each of them printed.
 
     Args:
-        command: such as ``[sys.executable, "train.py", "--resume"]``, the same for each process.
+        command: of Python, such as ``["train.py", "--resume"]``, the same for each process.
         count: number of processes, WORLD_SIZE.
         timeout: seconds after which a run is ended. It only guards against a hang: 300 is some
             hundred times what a small run takes on an idle machine.
@@ -72,7 +66,6 @@ def run_processes(
     """
     store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=5))
     shared = {
-        **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONFAULTHANDLER": "1",  # a crash and a hang, which is aborted, say where they were
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",

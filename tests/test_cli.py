@@ -2,7 +2,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from kdlearn.recipes import shipped
 from kdlearn.store import AttentionMap
 from kdlearn.training import fit
 from tests.experiments.quick import Quick
+from tests.forked import python
 from tests.recipes.small import RECIPE
 
 TWO = (torch.eye(2), torch.arange(2))
@@ -226,18 +226,19 @@ def test_a_mistake_ends_the_command_with_a_sentence(words, said, old, new, tmp_p
 def test_a_stopped_run_says_how_it_goes_on(number, code, tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 100000"))
     words = ["train", "recipe.toml", "--method", "KD", "--no-progress"]
-    command = [sys.executable, "-c", "from kdlearn.cli import main; main()", *words]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            teacher = tmp_path / "runs" / "recipe" / "teacher.safetensors"
-            while not teacher.exists() and process.poll() is None:
-                time.sleep(0.05)
-            time.sleep(0.5)
-            process.send_signal(number)
-            said = process.communicate(timeout=600)[1]
-        finally:
-            process.kill()
-    assert process.returncode == code, said
+    command = ["-c", "from kdlearn.cli import main; main()", *words]
+    process = python(command, tmp_path / "log", folder=tmp_path)
+    try:
+        teacher = tmp_path / "runs" / "recipe" / "teacher.safetensors"
+        while not teacher.exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(number)
+        status = process.wait()
+    finally:
+        process.kill()
+    said = (tmp_path / "log").read_text()
+    assert status == code, said
     saved = re.search(r"stopped; (.*step-\d+) is saved: go on with --resume", said)
     assert saved and (tmp_path / saved[1]).is_dir(), said
     assert "Traceback" not in said

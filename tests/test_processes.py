@@ -1,4 +1,3 @@
-import sys
 import time
 
 import pytest
@@ -29,7 +28,7 @@ sys.exit("connection closed by peer")
 
 
 def test_processes_find_each_other() -> None:
-    outputs = run_processes([sys.executable, "-c", SUM])
+    outputs = run_processes(["-c", SUM])
     assert all("the sum is 3" in output for output in outputs)
 
 
@@ -44,11 +43,11 @@ def test_the_rank_that_failed_first_is_quoted(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr("tests.processes.time.sleep", look_late)
     with pytest.raises(RuntimeError, match="rank 1, exit status 3\nthe cause") as error:
-        run_processes([sys.executable, "-c", FAIL, str(done)])
+        run_processes(["-c", FAIL, str(done)])
     assert "closed by peer" not in str(error.value)
 
 
 def test_a_run_that_hangs_is_ended() -> None:
-    command = [sys.executable, "-c", "import time\nwhile True: time.sleep(1)"]
+    command = ["-c", "import time\nwhile True: time.sleep(1)"]
     with pytest.raises(RuntimeError, match="2 processes did not end in 2 s\n-- rank 0"):
         run_processes(command, timeout=2)

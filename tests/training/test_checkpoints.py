@@ -1,7 +1,5 @@
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,9 @@ import torch
 from kdlearn.core.files import read_json, write_json
 from kdlearn.training import checkpoints as module
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
+from tests.forked import python
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path):
@@ -76,17 +77,19 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a limit on the size of files")
 def test_a_real_limit_on_file_sizes_is_told(tmp_path):
+    folder = tmp_path / "run"
     script = (
         "import resource, signal, torch\n"
         "from kdlearn.training.checkpoints import Checkpoints, CheckpointError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
-        f"try: Checkpoints({str(tmp_path)!r}).save(1, {{'w': torch.zeros(100000)}}, {{}})\n"
+        f"try: Checkpoints({str(folder)!r}).save(1, {{'w': torch.zeros(100000)}}, {{}})\n"
         "except CheckpointError as error: print('told:', error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "told: the checkpoint of step 1 could not be written" in done.stdout, done.stderr
-    assert list(tmp_path.iterdir()) == []
+    log = tmp_path / "log"
+    python(["-c", script], log, folder=ROOT).wait()
+    assert "told: the checkpoint of step 1 could not be written" in log.read_text()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_damaged_checkpoint_is_refused_and_an_older_one_named(tmp_path):

@@ -1,6 +1,5 @@
 import copy
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -431,7 +430,7 @@ for part in parts:
 def launch(folder: Path, *parts: str) -> list[str]:
     script = folder / "train.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-    return run_processes([sys.executable, str(script), str(folder), *parts])
+    return run_processes([str(script), str(folder), *parts])
 
 
 @pytest.fixture(scope="module")
