@@ -180,8 +180,9 @@ def test_from_the_top_the_switch_leads_to_the_top(reader: tuple[Page, Watch], ad
     assert page.evaluate("scrollY") == 0
 
 
-@pytest.mark.parametrize("question", ["蒸馏", "教师", "知识 蒸馏", "温度"])
-@pytest.mark.parametrize("folder", ["", "zh/"])
+@pytest.mark.parametrize(
+    ("folder", "question"), [("", "蒸馏"), ("zh/", "教师"), ("zh/", "知识 蒸馏"), ("", "温度")]
+)
 def test_chinese_words_find_chapters_in_both_languages(
     reader: tuple[Page, Watch], address: str, folder: str, question: str
 ) -> None:

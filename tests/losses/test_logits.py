@@ -1,5 +1,6 @@
 """Losses on logits against closed forms in numpy, limits, and the messages of their own."""
 
+import itertools
 import math
 
 import numpy as np
@@ -340,7 +341,7 @@ def reference(name: str, student, teacher, labels, temperature):
         each = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
         each = each.mean() if name == "binary_distillation_loss" else each.sum(-1)
     elif name in ("target_class_loss", "nontarget_class_loss"):
-        hot = np.eye(q.shape[-1], dtype=bool)[labels.numpy()]
+        hot = np.arange(q.shape[-1]) == labels.numpy()[:, None]
         if name == "target_class_loss":
             q, p = (np.stack([x[hot], 1 - x[hot]], -1) for x in (q, p))
         else:
@@ -372,30 +373,27 @@ WITHOUT_SQUARE = ("forward_kl", "reverse_kl", "generalized_jsd")
 
 @pytest.mark.parametrize("name", SOFTENED)
 @pytest.mark.parametrize("classes", [10, 1000, 32_000])
-@pytest.mark.parametrize("wide", ["none", "student", "teacher"])
-def test_a_softened_divergence_is_no_rounding(name, classes, wide):
+def test_a_softened_divergence_is_no_rounding(name, classes):
     """A student near its teacher, where T² times a rounding would be the larger of the two."""
     torch.manual_seed(1)
     teacher = 3 * torch.randn(8, classes)
     student = teacher + 0.05 * torch.randn(8, classes)
-    sides = [
-        student.double() if wide == "student" else student,
-        teacher.double() if wide == "teacher" else teacher,
-    ]
     labels = torch.arange(8)
     rest = (labels,) if name.endswith("class_loss") else ()
     binary = name in ("binary_distillation_loss", "multi_label_distillation_loss")
+    chunks = [{}, {"chunk": 3}] if name in WITHOUT_SQUARE else [{}]
     for temperature in (4.0, 20.0, 60.0, 1e4):
         right = reference(name, student, teacher, labels, temperature)
         lost = temperature**2 * math.log(2 if binary else classes)
         rounding = lost * torch.finfo(torch.float32 if lost < 2000 else torch.float64).eps
         count = classes if name == "multi_label_distillation_loss" else 1
-        for chunk in (None, 3) if name in WITHOUT_SQUARE else (None,):
-            options = {} if chunk is None else {"chunk": chunk}
-            found = getattr(losses, name)(*sides, *rest, temperature=temperature, **options)
-            assert found.dtype == (torch.float32 if wide == "none" else torch.float64)
-            square = temperature**2 if name in WITHOUT_SQUARE else 1
-            assert square * found.item() == pytest.approx(right, rel=1e-5, abs=count * rounding)
+        square = temperature**2 if name in WITHOUT_SQUARE else 1
+        close = pytest.approx(right, rel=1e-5, abs=count * rounding)
+        sides = [(student, teacher), (student.double(), teacher), (student, teacher.double())]
+        for pair, options in itertools.product(sides, chunks):
+            found = getattr(losses, name)(*pair, *rest, temperature=temperature, **options)
+            assert found.dtype == torch.promote_types(pair[0].dtype, pair[1].dtype)
+            assert square * found.item() == close, [side.dtype for side in pair]
 
 
 @pytest.mark.parametrize("name", [*SOFTENED, "dist_loss", "dkd_loss", "distillation_loss"])
