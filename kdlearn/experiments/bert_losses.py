@@ -27,7 +27,7 @@ from kdlearn.losses import (
     soft_target_loss,
 )
 from kdlearn.models import TinyTransformer
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw
 
 HELD_OUT = {"validation": 10_001, "test": 10_002}
 

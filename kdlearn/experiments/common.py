@@ -18,8 +18,7 @@ from kdlearn.measure import accuracy, agreement, expected_calibration_error, kl_
 from kdlearn.recipes.build import make_augment
 from kdlearn.recipes.names import make
 from kdlearn.recipes.schema import DataTable, ModelTable
-from kdlearn.training import fit
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw, fit
 
 Row = dict[str, int | float | str]
 Model = TypeVar("Model", bound=nn.Module)

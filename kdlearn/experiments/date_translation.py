@@ -19,7 +19,7 @@ from kdlearn.data.dates import SYMBOLS, TARGET, Dates, written_dates
 from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.losses import forward_kl
 from kdlearn.models import Seq2Seq
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.losses import attention_distribution_loss
 from kdlearn.models import TinyTransformer, linearized
 from kdlearn.models.linear_attention import FeatureMap
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from kdlearn.experiments.common import Row, check, descend, measured_on, seeded
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.losses import forward_kl
 from kdlearn.measure import accuracy, predict
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw
 
 CLASSES, AUXILIARY = 10, 3
 

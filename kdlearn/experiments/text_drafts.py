@@ -19,8 +19,7 @@ from kdlearn.data import learn_pairs, python_docstrings
 from kdlearn.experiments.common import Row, check, descend, seeded
 from kdlearn.losses import cross_entropy, forward_kl, reverse_kl, total_variation
 from kdlearn.models import RecurrentLM
-from kdlearn.training import speculate
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw, speculate
 
 SEEN = 3
 WARM = 16

@@ -33,8 +33,7 @@ from kdlearn.distill import Distiller, Outputs, Term, label_term, logit_term
 from kdlearn.experiments.common import Row, check, seeded
 from kdlearn.losses import forward_kl, reverse_kl
 from kdlearn.models import TinyTransformer
-from kdlearn.training import Engine, OnPolicy, answer_mask, fit, generate, next_tokens
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import Engine, OnPolicy, adamw, answer_mask, fit, generate, next_tokens
 
 
 @dataclass(frozen=True)

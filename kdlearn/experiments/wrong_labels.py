@@ -19,8 +19,7 @@ from kdlearn.experiments.common import Row, check, measured_on, seeded
 from kdlearn.experiments.real_digits import mlp
 from kdlearn.experiments.warped_digits import soft_targets
 from kdlearn.measure import accuracy, predict
-from kdlearn.training import fit
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw, fit
 
 
 @dataclass(frozen=True)

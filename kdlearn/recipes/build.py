@@ -28,7 +28,7 @@ from kdlearn.distill.outputs import Keep
 from kdlearn.recipes.names import loss, make
 from kdlearn.recipes.schema import ModelTable, Recipe, RecipeError, TermTable, TrainingTable
 from kdlearn.store import AttentionMap, CachedTeacher, Relation
-from kdlearn.training.optimizer import adamw
+from kdlearn.training import adamw
 
 # Where less than the features of a layer says the same: what is stored, by the options of the loss.
 KEPT: Mapping[str, Callable[[Mapping[str, Any]], Keep]] = {

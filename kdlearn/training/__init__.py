@@ -6,6 +6,7 @@ from kdlearn.training.fit import fit
 from kdlearn.training.generation import Written, generate
 from kdlearn.training.history import History
 from kdlearn.training.on_policy import OnPolicy, answer_mask, next_tokens
+from kdlearn.training.optimizer import adamw
 from kdlearn.training.speculation import speculate
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "History",
     "OnPolicy",
     "Written",
+    "adamw",
     "answer_mask",
     "fit",
     "generate",

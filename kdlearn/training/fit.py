@@ -78,7 +78,7 @@ def fit(
         epochs: passes over ``train``, at least 1.
         batch_size: samples per step, over all processes, at least 1; not used for a loader.
         optimizer: holds every trainable parameter of the model; default
-            `kdlearn.training.optimizer.adamw` at ``learning_rate``.
+            `kdlearn.training.adamw` at ``learning_rate``.
         scheduler: the schedule of ``optimizer``; the default optimizer has `OneCycleLR` with peak
             ``learning_rate``.
         learning_rate: of the default optimizer, > 0.
