@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.models.layout import channels_last
 
 
 class SmallCNN(nn.Module):
@@ -57,9 +57,7 @@ class SmallCNN(nn.Module):
                 "height, width) of at least 8 pixels; make the network with channels= of the "
                 "images, or enlarge them."
             )
-        # Pooling of channels that lie side by side takes a tenth of the time on a CPU.
-        images = images.to(memory_format=torch.channels_last)
-        features = self.group3(self.group2(self.group1(images)))
+        features = self.group3(self.group2(self.group1(channels_last(images))))
         return self.classifier(self.pool(features).flatten(1))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdlearn.core.checks import check_sizes
+from kdlearn.models.layout import channels_last
 
 
 class SlimWRN(nn.Module):
@@ -69,9 +69,7 @@ class SlimWRN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        # Channels that lie side by side make a step on a CPU a fifth cheaper.
-        images = images.to(memory_format=torch.channels_last)
-        features = self.group3(self.group2(self.group1(self.stem(images))))
+        features = self.group3(self.group2(self.group1(self.stem(channels_last(images)))))
         return self.classifier(F.relu(self.norm(features)).mean(dim=(2, 3)))
 
 
