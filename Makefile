@@ -27,8 +27,7 @@ NOTEBOOKS = $(BIN)/python book/tools/notebooks.py
 ASIDE := nice
 # Notebooks, a browser on the whole site, trainings of the experiments, every mistake of every drill, kill -9.
 SLOW := tests/book tests/experiments/test_results.py tests/drills/test_families.py tests/test_kills.py
-# On two cores a third process works while pages and programs keep the others waiting.
-PYTEST = $(BIN)/python -m pytest -q -n 3 --dist worksteal
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
 ELSEWHERE = $(PYTEST) tests/book/test_notebooks.py $(filter-out tests/book/ tests/__pycache__/,$(wildcard tests/*/))
 FAILED = Each failure is shown above; run one alone with $(BIN)/python -m pytest NAME.
 SEEDS ?= 0,1,2,3,4

@@ -11,17 +11,27 @@ v4 = nbformat.v4
 
 
 @pytest.fixture
-def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
     monkeypatch.setenv("PYTHONPATH", str(notebooks.ROOT))
-    cells = [
-        v4.new_markdown_cell("# A chapter"),
-        v4.new_code_cell(notebooks.install_cell()),
-        v4.new_code_cell("print('a\\rb')\nassert 1 + 1 == 2"),
-    ]
+
+
+RUN: list[bytes] = []  # once for all tests
+
+
+@pytest.fixture
+def chapter(tmp_path: Path, kernels: None) -> Path:
     path = tmp_path / "chapter.ipynb"
-    path.write_text(notebooks.serialize(notebooks.normalize(v4.new_notebook(cells=cells))))
-    assert notebooks.run(path) == ""
+    if not RUN:
+        cells = [
+            v4.new_markdown_cell("# A chapter"),
+            v4.new_code_cell(notebooks.install_cell()),
+            v4.new_code_cell("print('a\\rb')\nassert 1 + 1 == 2"),
+        ]
+        path.write_text(notebooks.serialize(notebooks.normalize(v4.new_notebook(cells=cells))))
+        assert notebooks.run(path) == ""
+        RUN.append(path.read_bytes())
+    path.write_bytes(RUN[0])
     return path
 
 

@@ -30,7 +30,7 @@ def wheel(monkeypatch, tmp_path):
 def test_pixels_and_labels_are_those_of_the_file(wheel):
     rows = np.random.default_rng(0).integers(0, 256, (5000, 785))
     rows[:, -1] %= 10
-    wheel("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    wheel("\n".join(",".join(map(str, row)) for row in rows.tolist()) + "\n")
     data = mnist5k(seed=3)
     for split in (data.train, data.validation, data.test):
         expected = torch.tensor(rows[split.base.numpy()])

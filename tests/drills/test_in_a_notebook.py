@@ -1,11 +1,15 @@
 """The drills where readers write them: in a kernel, with functions that exist in no file."""
 
+from pathlib import Path
+
 import pytest
+from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from kdlearn.drills import find, names
 from kdlearn.drills.grader.drill import IMPORTS
+from tests.book.forked_kernels import ForkedKernel
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,11 @@ def outputs(tmp_path_factory):
     ]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
-    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        resources = {"metadata": {"path": str(folder)}}
+        NotebookClient(notebook, timeout=1800, resources=resources).execute()
     return ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
 
 

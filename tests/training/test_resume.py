@@ -22,6 +22,7 @@ from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
 from kdlearn.training.resume import Position
+from tests.forked import python
 from tests.training import resumable
 
 
@@ -494,16 +495,17 @@ def test_each_kind_of_change_is_refused_by_name_and_none_is_not(tmp_path, kind):
 
 
 def test_each_kind_of_script_goes_on_in_a_new_process_bit_for_bit(tmp_path):
-    said = ""
-    for part, seed in (("6", "1"), ("on", "2")):  # sets in another order each time
-        said = subprocess.run(
-            [sys.executable, "-m", "tests.training.resumable", part, str(tmp_path)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+    root, log = Path(__file__).parents[2], tmp_path / "log"
+    words = ["-m", "tests.training.resumable"]
+    assert python([*words, "6", str(tmp_path)], log, folder=root).wait() == 0, log.read_text()
+    said = subprocess.run(
+        [sys.executable, *words, "on", str(tmp_path)],
+        env={**os.environ, "PYTHONHASHSEED": "2"},  # sets in another order
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert said.splitlines() == [f"{kind}: equal" for kind in resumable.KINDS]
 
 
