@@ -10,17 +10,13 @@ from tests.book.forked_kernels import ForkedKernel
 v4 = nbformat.v4
 
 
-@pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
-    monkeypatch.setenv("PYTHONPATH", str(notebooks.ROOT))
-
-
 RUN: list[bytes] = []  # once for all tests
 
 
 @pytest.fixture
-def chapter(tmp_path: Path, kernels: None) -> Path:
+def chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
+    monkeypatch.setenv("PYTHONPATH", str(notebooks.ROOT))
     path = tmp_path / "chapter.ipynb"
     if not RUN:
         cells = [
