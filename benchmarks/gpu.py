@@ -44,7 +44,7 @@ def fit_steps(model: nn.Module, images: Tensor, labels: Tensor) -> Job:
 
     def steps() -> None:
         for _ in range(STEPS):
-            optimizer.zero_grad(set_to_none=True)
+            run.zero_grad()
             loss = run.forward(batch)
             run.backward(loss)
             run.check_finite(loss, run.clip(), batch, "a step")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kdlearn.core.inputs import buffers_kept, call, count, evaluating, join, run, take
 from kdlearn.data import FixedCopies, RandomShift
@@ -112,6 +113,15 @@ def test_named_inputs_are_counted_cut_and_joined():
     pieces = [take(inputs, slice(0, 3)), take(inputs, torch.arange(3, 7))]
     again = join(pieces)
     assert all(torch.equal(again[name], inputs[name]) for name in inputs)
+
+
+def test_rows_are_taken_of_tensors_on_whatever_device():
+    with FakeTensorMode():  # which knows devices that are not here
+        taken = take({"ids": torch.zeros(3, 2, device="cuda"), "x": torch.ones(3)}, torch.arange(2))
+    assert [(x.device.type, tuple(x.shape)) for x in taken.values()] == [
+        ("cuda", (2, 2)),
+        ("cpu", (2,)),
+    ]
 
 
 @pytest.mark.parametrize(
