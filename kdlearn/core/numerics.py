@@ -62,11 +62,11 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
                 [0.0000, 0.0000]])
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
-    if not all_between(squares, 1e-30, 1e30):
-        # A direction does not depend on the scale, so the peak may count as a constant in the
-        # gradient.
-        vectors = vectors / peaks(vectors, dim)
-        squares = vectors.square().sum(dim=dim, keepdim=True)
+    if all_between(squares, 1e-30, 1e30):
+        return vectors / squares.sqrt()
+    # A direction does not depend on the scale, so the peak may count as a constant in the gradient.
+    vectors = vectors / peaks(vectors, dim)
+    squares = vectors.square().sum(dim=dim, keepdim=True)
     # Infinity in place of a length of 0 makes value and gradient 0; the root has no slope at 0.
     return vectors / torch.where(squares > 0, squares, torch.inf).sqrt()
 
@@ -169,6 +169,20 @@ def kl_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
     return _products(log_target.exp(), log_target - log_input)
 
 
+def kl_sum(log_target: Tensor, log_input: Tensor) -> Tensor:
+    """Sum of all :func:`kl_terms`, in one pass less.
+
+    Args:
+        log_target: log p, shape (..., C).
+        log_input: log q, the same shape.
+
+    Example:
+        >>> kl_sum(torch.tensor([0.0, -torch.inf]), torch.tensor([0.5, 0.5]).log())
+        tensor(0.6931)
+    """
+    return _products(log_target.exp(), log_target - log_input, summed=True)
+
+
 def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
     r"""Terms of a cross-entropy, :math:`-p_c \log q_c`, with :func:`kl_terms`'s rule for no mass.
 
@@ -183,15 +197,17 @@ def cross_terms(log_target: Tensor, log_input: Tensor) -> Tensor:
     return _products(log_target.exp(), -log_input)
 
 
-def _products(target: Tensor, logarithms: Tensor) -> Tensor:
-    """Target times logarithms; 0 where the target is, whatever the logarithm."""
+def _products(target: Tensor, logarithms: Tensor, *, summed: bool = False) -> Tensor:
+    """Target times logarithms, or the sum; 0 where the target is, whatever the logarithm."""
     # Comparing each number with 0 takes a CPU longer than all the rest. A GPU would wait for the
     # answer.
     if target.device.type == "cpu" and not torch.compiler.is_compiling():
         terms = target * logarithms
-        if math.isfinite(terms.detach().sum().item()):
-            return terms
-    return target * torch.where(target == 0, 0.0, logarithms)
+        total = (terms if summed else terms.detach()).sum()
+        if math.isfinite(total.item()):
+            return total if summed else terms
+    terms = target * torch.where(target == 0, 0.0, logarithms)
+    return terms.sum() if summed else terms
 
 
 def log_sum(logarithms: Tensor, origin: Tensor | float = 0.0) -> Tensor:

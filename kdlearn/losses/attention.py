@@ -13,7 +13,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
 )
 from kdlearn.core.numerics import lengths, match_sizes, widen
-from kdlearn.losses.maps import activation_map
+from kdlearn.losses.maps import map_of
 
 
 @finite_or_refused
@@ -69,7 +69,7 @@ def attention_transfer_loss(
     check_choice(convention, "convention", ("code", "paper"))
     check_features(student_features, teacher_features)
     student, teacher = match_sizes(widen(student_features), widen(teacher_features.detach()))
-    gap = activation_map(student, p=p) - activation_map(teacher, p=p)
+    gap = map_of(student, p) - map_of(teacher, p)
     if convention == "code":
         return gap.square().mean()
     return lengths(gap).mean()

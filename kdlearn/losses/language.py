@@ -23,7 +23,7 @@ from kdlearn.core.checks import (
     finite_or_refused,
     trackable,
 )
-from kdlearn.core.numerics import kl_terms, log_sum, widen
+from kdlearn.core.numerics import kl_sum, log_sum, widen
 from kdlearn.losses.rows import (
     Head,
     check_chunks,
@@ -85,7 +85,7 @@ def forward_kl(
         0.6931
     """
     return row_mean(
-        lambda student, teacher: kl_terms(teacher, student).sum(),
+        lambda student, teacher: kl_sum(teacher, student),
         student_logits,
         teacher_logits,
         temperature=temperature,
@@ -128,7 +128,7 @@ def reverse_kl(
         0.6931
     """
     return row_mean(
-        lambda student, teacher: kl_terms(student, teacher).sum(),
+        kl_sum,
         student_logits,
         teacher_logits,
         temperature=temperature,
@@ -214,7 +214,7 @@ def skew_kl(
     """
     skew = check_fraction(skew, "skew")
     return row_mean(
-        lambda student, teacher: kl_terms(teacher, _log_mixture(teacher, student, skew)).sum(),
+        lambda student, teacher: kl_sum(teacher, _log_mixture(teacher, student, skew)),
         student_logits,
         teacher_logits,
         mask=mask,
@@ -268,12 +268,11 @@ def generalized_jsd(
 
     def divergence(student: Tensor, teacher: Tensor) -> Tensor:
         if beta == 0:
-            return kl_terms(teacher, student).sum()
+            return kl_sum(teacher, student)
         if beta == 1:
-            return kl_terms(student, teacher).sum()
+            return kl_sum(student, teacher)
         mixture = _log_mixture(teacher, student, beta)
-        from_teacher, from_student = kl_terms(teacher, mixture), kl_terms(student, mixture)
-        return beta * from_teacher.sum() + (1 - beta) * from_student.sum()
+        return beta * kl_sum(teacher, mixture) + (1 - beta) * kl_sum(student, mixture)
 
     return row_mean(
         divergence,
@@ -539,7 +538,7 @@ def top_k_kl(
         if tail == "ignore":
             left = torch.full_like(left, -torch.inf)
         teacher, stored = torch.cat([teacher, left], -1), torch.cat([stored - origin, others], -1)
-    return kl_terms(teacher, F.log_softmax(stored, dim=-1)).sum() / len(stored)
+    return kl_sum(teacher, F.log_softmax(stored, dim=-1)) / len(stored)
 
 
 def _check_stored(log_probs: Tensor, indices: Tensor) -> None:

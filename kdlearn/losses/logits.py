@@ -15,7 +15,7 @@ from kdlearn.core.checks import (
     check_temperature,
     finite_or_refused,
 )
-from kdlearn.core.numerics import cross_terms, kl_terms, lengths, log_sum, widen
+from kdlearn.core.numerics import cross_terms, kl_sum, kl_terms, lengths, log_sum, widen
 from kdlearn.losses.rows import as_usual, check_softening, log_softmax, row_mean, soften
 
 
@@ -61,7 +61,7 @@ def soft_target_loss(
         3.4037
     """
     mean = row_mean(
-        lambda student, teacher: kl_terms(teacher, student).sum(),
+        lambda student, teacher: kl_sum(teacher, student),
         student_logits,
         teacher_logits,
         temperature=temperature,

@@ -49,21 +49,33 @@ def activation_map(features: Tensor, *, p: float = 2) -> Tensor:
             f"features need shape (batch, channels, *spatial), got {tuple(features.shape)}: "
             "take a layer before the global pooling."
         )
+    return map_of(widen(features), p)
+
+
+def map_of(features: Tensor, p: float) -> Tensor:
+    """Return the map of :func:`activation_map` of features that were looked at.
+
+    Example:
+        >>> map_of(torch.tensor([[[3.0, 0.0], [4.0, 0.0]]]), 2.0)
+        tensor([[1., 0.]])
+    """
     p = check_number(p, "p")
     if not 1 <= p < math.inf:
         raise ValueError(f"p is {p}, expected a finite number from 1: the paper uses 1, 2 and 4.")
-    features = widen(features)
     energy = _energy(features, p)
-    squares = energy.flatten(1).square().sum(dim=1)
-    if not all_between(squares, 1e-18, 1e30):
-        # The map does not depend on the scale, so the peak may count as a constant in the gradient.
-        energy = _energy(features / peaks(features, tuple(range(1, features.dim()))), p)
+    squares = energy.flatten(1).square().sum(dim=1, keepdim=True)
+    if all_between(squares, 1e-18, 1e30):
+        return (energy.flatten(1) / squares.sqrt()).view_as(energy)
+    # The map does not depend on the scale, so the peak may count as a constant in the gradient.
+    energy = _energy(features / peaks(features, tuple(range(1, features.dim()))), p)
     return unit(energy.flatten(1), dim=1).view_as(energy)
 
 
 def _energy(features: Tensor, p: float) -> Tensor:
     if p == 2:
-        return _SumOfSquares.apply(features)
+        # Without a gradient what prepares one would take as long as the sum.
+        asks = features.requires_grad
+        return _SumOfSquares.apply(features) if asks else features.square().sum(dim=1)
     sizes = features.abs()
     if not 1 < p < 2:
         return sizes.pow(p).sum(dim=1)

@@ -15,6 +15,11 @@ def test_numbers_and_shape_stay(channels):
     assert moved.stride() == (20 * channels, 1, 4 * channels, channels)
 
 
+def test_images_that_ask_for_a_gradient_lie_as_they_are():
+    images = torch.randn(2, 3, 5, 4, requires_grad=True)
+    assert channels_last(images) is images
+
+
 @pytest.mark.parametrize("make", [lambda: SmallCNN(4), lambda: SlimWRN((4, 8, 8), 1)])
 def test_a_gradient_of_each_sample_is_that_of_the_sample_alone(make):
     torch.manual_seed(0)
