@@ -157,7 +157,8 @@ def sum_to_one(scores: Tensor) -> bool:
     """
     if scores.detach().amin().item() < 0:
         return False
-    sums = scores.detach().double().sum(dim=-1)
+    home = "cpu" if scores.device.type == "mps" else scores.device  # which has no double precision
+    sums = scores.detach().to(home).double().sum(dim=-1)
     # Half precision is some thousandths off. Wider than need be, a few logits would fall inside.
     off = 1e-2 if scores.element_size() == 2 else 1e-5
     return bool(((sums - 1).abs() < off).logical_or(sums == 0).all())

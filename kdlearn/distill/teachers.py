@@ -198,7 +198,7 @@ def some_of(logits: Tensor) -> Tensor:
         >>> some_of(torch.arange(1000.0).view(4, 250))[-1].item()
         999.0
     """
-    numbers = logits.detach().flatten().double().cpu()
+    numbers = logits.detach().flatten().cpu().double()
     places = torch.linspace(0, len(numbers) - 1, min(256, len(numbers)), dtype=torch.float64)
     return numbers[places.long()]
 

@@ -1,6 +1,7 @@
 """Numbers that say how good a model is, how close to its teacher, and where it looks.
 
-Pure functions of tensors; each returns a Python number. Shares are in [0, 1], not in per cent.
+Pure functions of tensors; each returns a Python number, computed in double precision on the CPU,
+since not every device has that. Shares are in [0, 1], not in per cent.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     """
     _check_logits(logits, probabilities=True)
     check_labels(labels, logits)
-    return (logits.argmax(dim=1) == labels).double().mean().item()
+    return (logits.argmax(dim=1) == labels).sum().item() / len(labels)
 
 
 def evaluate(
@@ -162,7 +163,8 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
         0.5
     """
     _check_pair(student_logits, teacher_logits, probabilities=True)
-    return (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).double().mean().item()
+    same = student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)
+    return same.sum().item() / len(same)
 
 
 def kl_to_teacher(
@@ -195,8 +197,8 @@ def kl_to_teacher(
     """
     _check_pair(student_logits, teacher_logits)
     temperature = check_temperature(temperature)
-    student = (student_logits.double() / temperature).log_softmax(dim=1)
-    teacher = (teacher_logits.double() / temperature).log_softmax(dim=1)
+    student = (student_logits.cpu().double() / temperature).log_softmax(dim=1)
+    teacher = (teacher_logits.cpu().double() / temperature).log_softmax(dim=1)
     return kl_terms(teacher, student).sum(dim=1).mean().item()
 
 
@@ -230,10 +232,10 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
     _check_logits(logits)
     check_labels(labels, logits)
     bins = check_whole(bins, "bins")
-    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-    gap = (predicted == labels).double() - confidence
+    confidence, predicted = logits.cpu().double().softmax(dim=1).max(dim=1)
+    gap = (predicted == labels.cpu()).double() - confidence
     which = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
-    sums = torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add(0, which, gap)
+    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, which, gap)
     return sums.abs().sum().item() / len(gap)
 
 
@@ -266,9 +268,10 @@ def pointing_game(maps: Tensor, boxes: Tensor) -> float:
     """
     _check_maps(maps, boxes)
     height, width = maps.shape[1:]
+    maps, boxes = maps.cpu(), boxes.cpu()
     # Rounded as the edges are, or an edge at a center would miss it.
-    x = ((torch.arange(width, device=maps.device) + 0.5).double() / width).to(boxes.dtype)
-    y = ((torch.arange(height, device=maps.device) + 0.5).double() / height).to(boxes.dtype)
+    x = ((torch.arange(width) + 0.5).double() / width).to(boxes.dtype)
+    y = ((torch.arange(height) + 0.5).double() / height).to(boxes.dtype)
     x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
     inside = ((y >= y0) & (y <= y1))[:, :, None] & ((x >= x0) & (x <= x1))[:, None, :]
     at_maximum = maps == maps.amax(dim=(1, 2), keepdim=True)
@@ -306,7 +309,7 @@ def energy_in_box(maps: Tensor, boxes: Tensor) -> float:
             f"maps must not be below 0, got a minimum of {maps.min().item():.3g}: "
             "use kdlearn.losses.maps.activation_map, or take the absolute value."
         )
-    maps, boxes = maps.double(), boxes.double()
+    maps, boxes = maps.cpu().double(), boxes.cpu().double()
     height, width = maps.shape[1:]
     x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
     columns = _overlap(x0, x1, width)
@@ -318,7 +321,7 @@ def energy_in_box(maps: Tensor, boxes: Tensor) -> float:
 
 def _overlap(start: Tensor, stop: Tensor, cells: int) -> Tensor:
     """Return the share of each of ``cells`` equal intervals of [0, 1] between start and stop."""
-    left = torch.arange(cells, device=start.device, dtype=start.dtype) / cells
+    left = torch.arange(cells, dtype=start.dtype) / cells
     return ((stop.minimum(left + 1 / cells) - start.maximum(left)) * cells).clamp(0, 1)
 
 
