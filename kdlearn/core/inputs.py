@@ -247,10 +247,11 @@ class unchanged:
     """
 
     def __init__(self, inputs: Inputs, who: str) -> None:
-        self._inputs, self._who = inputs, who
+        self._tensors, self._who = tensors_in(inputs), who
+        self._before = self._versions()
 
     def __enter__(self) -> None:
-        self._before = self._versions()
+        pass
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None and self._versions() != self._before:
@@ -262,7 +263,7 @@ class unchanged:
 
     def _versions(self) -> list[int]:
         # Of tensors made in inference mode nothing is counted.
-        return [0 if t.is_inference() else t._version for t in tensors_in(self._inputs)]
+        return [0 if t.is_inference() else t._version for t in self._tensors]
 
 
 def logits_of(output: Any, model: nn.Module) -> Tensor:

@@ -154,8 +154,10 @@ def _a_parameter(module: nn.Module) -> Tensor | None:
     for parameter in module._parameters.values():
         if parameter is not None and parameter.is_floating_point():
             return parameter
-    inside = (_a_parameter(part) for part in module._modules.values() if part is not None)
-    return next((found for found in inside if found is not None), None)
+    for part in module._modules.values():
+        if part is not None and (found := _a_parameter(part)) is not None:
+            return found
+    return None
 
 
 def _for_model(tensor: Tensor, like: Tensor) -> Tensor:

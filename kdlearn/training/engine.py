@@ -164,7 +164,7 @@ class Run:
         Raises:
             FloatingPointError: they are not; the message names the term and what ``at`` prints as.
         """
-        found = [*(part.detach() for part in loss.parts.values()), *norms]
+        found = [*loss.parts.values(), *norms]
         if self.device.type == "cpu":
             numbers = [one.item() for one in found]
         else:  # as one tensor, since each reading of a GPU waits for it
