@@ -223,6 +223,13 @@ def _checked(optimizer: Any, scheduler: LRScheduler | None, model: nn.Module) ->
             f"{', '.join(missing[:3])}: build it from model.parameters(), of the Distiller where "
             "there is one, so that projectors are trained."
         )
+    fused = {id(p) for g in optimizer.param_groups if g.get("fused") for p in g["params"]}
+    gaps = [name for name, p in named if id(p) in fused and _has_gaps(p)]
+    if gaps:
+        raise ValueError(
+            f"the optimizer is fused and {gaps[0]!r} is a view with gaps in memory, of which a "
+            "fused step would take other numbers: make the weight contiguous, or pass fused=False."
+        )
     others = held - {id(p) for p in model.parameters()}
     if others:
         raise ValueError(
@@ -231,6 +238,11 @@ def _checked(optimizer: Any, scheduler: LRScheduler | None, model: nn.Module) ->
             "pass losses with parameters as modules."
         )
     return optimizer
+
+
+def _has_gaps(weight: Tensor) -> bool:
+    """Whether other numbers lie between those of a weight: what is made like it has none."""
+    return torch.empty_like(weight, device="meta").stride() != weight.stride()
 
 
 def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -> None:

@@ -231,6 +231,33 @@ def test_an_error_in_a_metric_says_after_which_epoch():
     assert notes == ["epoch 2, after the last step"]
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns", "gaps"])
+def test_a_fused_optimizer_steps_as_the_loop_or_is_refused(layout):
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            start = torch.randn(3, 4)
+            held = {"rows": start, "columns": start.T.clone().T, "gaps": torch.zeros(3, 8)[:, ::2]}
+            self.weight = nn.Parameter(held[layout].copy_(start))
+
+        def forward(self, inputs):
+            return inputs @ self.weight.T
+
+    def trained(fused):
+        model, data = Linear(), (torch.eye(4), torch.arange(4) % 3)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1, fused=fused)
+        fit(model, data, optimizer=optimizer, epochs=3, batch_size=2, progress=False)
+        return model.weight.detach()
+
+    by_loop = trained(fused=False)
+    if layout == "gaps":
+        with pytest.raises(ValueError, match="fused and 'weight' is a view with gaps in memory"):
+            trained(fused=True)
+    else:
+        torch.testing.assert_close(trained(fused=True), by_loop)
+
+
 def test_a_forgotten_projector_and_a_teacher_in_the_optimizer_are_refused():
     class Projected(nn.Module):
         def __init__(self) -> None:
