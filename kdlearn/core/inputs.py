@@ -155,6 +155,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        model.train(modes[model])  # which may do more, such as taking merged weights apart
         for module, training in modes.items():
             module.training = training
 
@@ -231,7 +232,7 @@ class unchanged:
     """Refuse what a ``with`` block changes in place in inputs that others will see too.
 
     Args:
-        inputs: that must stay as they are.
+        inputs: that must stay as they are, in any tree.
         who: what to call the one who may change them.
 
     Raises:
@@ -246,7 +247,7 @@ class unchanged:
         ValueError: teacher_input changes its inputs in place, so that the next to see them ...
     """
 
-    def __init__(self, inputs: Inputs, who: str) -> None:
+    def __init__(self, inputs: Any, who: str) -> None:
         self._tensors, self._who = tensors_in(inputs), who
         self._before = self._versions()
 

@@ -23,7 +23,7 @@ from torch.utils.data import (
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from kdlearn.core.identity import digest_of
-from kdlearn.core.inputs import Inputs, count
+from kdlearn.core.inputs import Inputs, count, map_tensors
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch, as_batch
 
@@ -140,7 +140,7 @@ class Samples(ABC):
     def few(self, samples: int, seed: int = 0) -> Batch:
         """Load some samples from all over the data, always the same ones."""
         rows = self._rows().unique_consecutive()
-        some = torch.linspace(0, len(rows) - 1, min(samples, len(rows))).long()
+        some = torch.linspace(0, len(rows) - 1, min(samples, len(rows)), dtype=torch.float64).long()
         return next(iter(self.load([rows[some]], ALONE, (seed,))))
 
     def whole(self) -> Samples:
@@ -343,6 +343,11 @@ class Stream(Samples):
     def __init__(self, batches: Any, name: str) -> None:
         super().__init__(name)
         self.batches, self.length = batches, _length(batches, name)
+        if isinstance(batches, Iterator):
+            raise TypeError(
+                f"{name} is a {type(batches).__name__}, which is used up after one pass: pass what "
+                "it goes over, such as a list of batches or a DataLoader."
+            )
 
     def steps(self, batch_size: int) -> int:
         """Return the stream's own number of batches."""
@@ -353,9 +358,17 @@ class Stream(Samples):
         return [torch.empty(0, dtype=torch.int64)] * self.length
 
     def in_order(self, batch_size: int = 512) -> Iterator[Batch]:
-        """Take the batches as they come."""
-        for batch in self.batches:
+        """Take the batches as they come, as many as the length says.
+
+        Raises:
+            ValueError: there are fewer or more.
+        """
+        number = 0
+        for number, batch in enumerate(self.batches, start=1):
+            if number > self.length:
+                break
             yield as_batch(batch, f"a batch of {self.name}")
+        _check_given(number, self.length, self.name)
 
     def few(self, samples: int, seed: int = 0) -> Batch:
         """Take the beginning of a first batch."""
@@ -363,17 +376,9 @@ class Stream(Samples):
             return next(self.in_order()).take(slice(samples))
 
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
-        """Take the batches as they come, as many as the length says.
-
-        Raises:
-            ValueError: there are fewer or more.
-        """
-        number = 0
-        for number, batch in enumerate(self.in_order(), start=1):
-            if number > len(order):
-                break
-            yield batch
-        _check_given(number, self.length, self.name)
+        """Take the batches as they come, with inputs that an augmentation may change in place."""
+        for batch in self.in_order():
+            yield replace(batch, inputs=map_tensors(torch.clone, batch.inputs))
 
 
 class _Seeded:

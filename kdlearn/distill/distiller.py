@@ -174,15 +174,25 @@ class Distiller(nn.Module):
     def loss(self, student: Outputs, teacher: Outputs) -> DistillationLoss:
         """Add up the terms over what both say of one batch."""
         batch = student.batch
-        more = batch is not None and (batch.mask is not None or batch.weight is not None)
-        if more and not any(term.reads_batch for term in self.terms):
+        if batch is not None and (batch.mask is not None or batch.weight is not None):
+            self._check_read(batch)
+        labels = None if batch is None else batch.labels
+        parts = {term.name: term.compute(student, teacher, labels) for term in self.terms}
+        return DistillationLoss(reduce(torch.add, parts.values()), parts, student.logits)
+
+    def _check_read(self, batch: Batch) -> None:
+        """Refuse a mask or weights that no term reads."""
+        reading = [term for term in self.terms if term.reads_batch]
+        if not reading:
             raise ValueError(
                 "the batch has a mask or weights and no term reads them: pass mask=lambda "
                 "batch: batch.mask to a term, or write a Term with a loss that takes them."
             )
-        labels = None if batch is None else batch.labels
-        parts = {term.name: term.compute(student, teacher, labels) for term in self.terms}
-        return DistillationLoss(reduce(torch.add, parts.values()), parts, student.logits)
+        if batch.weight is not None and all(term.mask is not None for term in reading):
+            raise ValueError(
+                "the batch has weights and its terms read a mask alone: write a Term with a loss "
+                "that takes student.batch.weight."
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distiller:
         # to(), cuda(), half() and their like all come through here.
@@ -222,6 +232,11 @@ def _source_of(teacher: Any, terms: Sequence[Term], adapt: Any) -> TeacherOutput
         elif isinstance(teacher, nn.Module):
             source = LiveTeacher(teacher, wants, adapt)
         elif isinstance(teacher, TeacherOutputs) and not isinstance(teacher, type):
+            if adapt is not None:
+                raise ValueError(
+                    "teacher_input is for a teacher that runs, and this one's outputs are stored: "
+                    "pass it to cache_teacher, and leave it out here."
+                )
             source = teacher
         else:
             raise TypeError(

@@ -160,7 +160,13 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             f"labels have shape {tuple(labels.shape)}, as many dimensions as the logits: expected "
             f"class numbers, take {advice}; rows of probabilities are floating point."
         )
-    if logits.dim() == 3 and labels.shape == logits.shape[:2]:
+    if logits.dim() == 3 and not labels.is_floating_point():
+        if labels.shape != logits.shape[:2]:
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and logits {tuple(logits.shape)}: "
+                "expected one class number for each token of (B, L, C); logits (B, C, L) come to "
+                "that by .transpose(1, 2)."
+            )
         logits, labels = logits.flatten(0, 1), labels.flatten()
     try:
         return F.cross_entropy(logits, labels)

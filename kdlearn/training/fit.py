@@ -24,6 +24,7 @@ from kdlearn.measure.metrics import accuracy, evaluate
 from kdlearn.training.checkpoints import Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.history import History
+from kdlearn.training.on_policy import OnPolicy
 from kdlearn.training.optimizer import adamw
 from kdlearn.training.rehearsal import rehearse
 from kdlearn.training.resume import Keeper, Position, checkpoint_to_resume
@@ -129,6 +130,8 @@ def fit(
         optimizer = adamw(model.parameters(), learning_rate)
         scheduler = OneCycleLR(optimizer, max_lr=learning_rate, total_steps=epochs * steps)
     optimizer = _checked(optimizer, scheduler, model)
+    if start is None:
+        _check_length(scheduler, epochs * steps)
     run, at = Run(engine or Engine(), model, optimizer), Position(seed, steps)
     _check_together(run, samples, views, batch_size)
 
@@ -171,7 +174,8 @@ def _measured(
     if held_out is None:
         return {}
     name = f"validation_{getattr(metric, '__name__', 'metric')}"
-    return {name: evaluate(run.distiller.student, held_out, metric)}
+    with separate_randomness(0):  # so that measuring does not change the training
+        return {name: evaluate(run.distiller.student, held_out, metric)}
 
 
 def _check(model: Any, learning_rate: Any, engine: Any, checkpoints: Any) -> None:
@@ -240,6 +244,16 @@ def _checked(optimizer: Any, scheduler: LRScheduler | None, model: nn.Module) ->
     return optimizer
 
 
+def _check_length(scheduler: LRScheduler | None, steps: int) -> None:
+    """Refuse a schedule that ends before the training does."""
+    total = getattr(scheduler, "total_steps", None)
+    if scheduler is not None and isinstance(total, int) and scheduler.last_epoch + steps > total:
+        raise ValueError(
+            f"the {type(scheduler).__name__} has total_steps={total}, of which it took "
+            f"{scheduler.last_epoch}, and this training takes {steps}: make it for as many."
+        )
+
+
 def _has_gaps(weight: Tensor) -> bool:
     """Whether other numbers lie between those of a weight: what is made like it has none."""
     return torch.empty_like(weight, device="meta").stride() != weight.stride()
@@ -247,6 +261,18 @@ def _has_gaps(weight: Tensor) -> bool:
 
 def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -> None:
     """Refuse a teacher, views and processes that do not fit the samples."""
+    if torch.is_autocast_enabled(run.device.type):
+        raise ValueError(
+            "fit is called inside torch.autocast, which keeps weights as they were cast first: "
+            "leave that, and pass engine=Engine(precision='bf16')."
+        )
+    if isinstance(views, OnPolicy):
+        trained = set(run.distiller.student.parameters())
+        if trained.isdisjoint(views.student.parameters()):
+            raise ValueError(
+                "OnPolicy has another student than the one that is trained, so what it writes "
+                "would not follow the training: give it the same module."
+            )
     run.distiller.source.check_run(samples, views)
     if not samples.has_rows:
         if run.processes == 1:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in
+from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in, unchanged
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
@@ -31,7 +31,8 @@ def rehearse(
 
     Raises:
         TypeError: the model or a loss cannot take the data, or the metric the labels.
-        ValueError: a term has no gradient, or returns no single number.
+        ValueError: a term has no gradient, or one to parameters that are not trained, returns no
+            single number, or changes in place what other terms see.
     """
     model = run.distiller
     with separate_randomness(0), evaluating(model), buffers_kept(model):
@@ -44,7 +45,10 @@ def rehearse(
                 # (B, 1) against (B,): torch compares every sample with every other, and warns.
                 warnings.filterwarnings("error", message="Using a target size")
                 with run.autocast():
-                    loss = model.train().compute(batch)
+                    taught, said = model.train().teach(batch), model.study(batch)
+                    seen = [said.logits, said.taps, taught.logits, taught.taps, taught.kept]
+                    with unchanged([*seen, batch.labels], "a loss"):
+                        loss = model.loss(said, taught)
         except (TypeError, RuntimeError, UserWarning) as error:
             raise _explained(error, batch, samples.name, model.student) from error
         for name, part in loss.parts.items():
@@ -53,6 +57,14 @@ def rehearse(
                     f"term {name!r} has no gradient, so it trains nothing: its loss must depend on "
                     "the student's logits or layers, without detach(), argmax, or a no_grad() or "
                     "inference_mode() around."
+                )
+            strange = _parameters_of(part) - set(model.parameters())
+            if strange:
+                raise ValueError(
+                    f"term {name!r} goes through {len(strange)} parameters that are neither the "
+                    f"student's nor its own, one of shape {tuple(min(strange, key=id).shape)}, and "
+                    "nothing would train them: pass a loss with parameters as a module, not inside "
+                    "a lambda, or call requires_grad_(False) on what shall stay as it is."
                 )
         loss.total.backward()
         sparse = any(p.grad is not None and p.grad.is_sparse for p in model.parameters())
@@ -64,6 +76,20 @@ def rehearse(
             )
         if held_out is not None:
             _try_metric(run, held_out, metric)
+
+
+def _parameters_of(value: Tensor) -> set[nn.Parameter]:
+    """Return the parameters to which a gradient of a value goes."""
+    found, seen, left = set(), set(), [value.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            variable = getattr(node, "variable", None)
+            if isinstance(variable, nn.Parameter):
+                found.add(variable)
+            left += [before for before, _ in node.next_functions]
+    return found
 
 
 def _few(samples: Samples) -> Batch:

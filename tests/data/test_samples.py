@@ -505,3 +505,51 @@ def test_what_cannot_be_read_is_told(data, error, said):
 def test_other_inputs_for_the_same_samples_are_counted():
     with pytest.raises(ValueError, match="3 inputs for 10 samples"):
         Samples.of((X, Y)).with_inputs(X[:3], 0)
+
+
+def test_what_is_used_up_after_one_pass_is_refused():
+    class Once:
+        def __init__(self) -> None:
+            self.batches = iter([(X, Y)])
+
+        def __len__(self) -> int:
+            return 1
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return next(self.batches)
+
+    with pytest.raises(TypeError, match="Once, which is used up after one pass"):
+        Samples.of(Once(), "validation")
+
+
+@pytest.mark.parametrize("said", [1, 3])
+def test_a_stream_with_a_wrong_length_is_not_measured_either(said):
+    class Wrong(list):
+        def __len__(self) -> int:
+            return said
+
+    stream = Samples.of(Wrong([(X, Y), (X, Y)]), "validation")
+    with pytest.raises(ValueError, match=f"validation has a length of {said} batches"):
+        list(stream.in_order())
+
+
+def test_what_augment_does_in_place_stays_out_of_a_streams_own_tensors():
+    batches = [(X.clone(), Y)]
+    for batch in Samples.of(batches).load([torch.empty(0)], (0, 1), (0,)):
+        batch.inputs.zero_()
+    assert torch.equal(batches[0][0], X)
+
+
+def test_a_few_of_very_many_samples_are_rows_that_there_are():
+    class Many:
+        def __len__(self) -> int:
+            return 16_777_220
+
+        def __getitem__(self, row: int):
+            assert 0 <= row < len(self)
+            return torch.tensor([float(row)]), row % 2
+
+    assert Samples.of(Many()).few(8).rows[-1] == 16_777_219

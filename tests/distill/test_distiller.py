@@ -9,8 +9,10 @@ from torch.nn.parameter import is_lazy
 from torch.utils.checkpoint import checkpoint
 
 from kdlearn.data import Batch
-from kdlearn.distill import Distiller, label_term, layer_term, logit_term
-from kdlearn.losses import attention_transfer_loss, soft_target_loss
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.losses import attention_transfer_loss, forward_kl, soft_target_loss
+from kdlearn.measure import evaluate
+from kdlearn.store import cache_teacher
 
 
 def network(width: int, seed: int = 0) -> nn.Sequential:
@@ -301,3 +303,39 @@ def test_an_unknown_layer_of_the_student_names_the_side():
 def test_a_model_that_is_stored_or_missing_cannot_be_asked_for():
     with pytest.raises(ValueError, match="there is no model, see .source"):
         _ = Distiller(network(2)).teacher
+
+
+def test_weights_beside_terms_that_read_a_mask_alone_are_told():
+    tokens = Batch(torch.randn(2, 4), mask=torch.ones(2).bool(), weight=torch.ones(2))
+    soft = logit_term("soft", forward_kl, mask=lambda batch: batch.mask)
+    own = Term(
+        "weighed",
+        1.0,
+        lambda logits, weight: (logits.square().mean(1) * weight).mean(),
+        lambda student, teacher, labels: [(student.logits, student.batch.weight)],
+    )
+    with pytest.raises(ValueError, match="has weights and its terms read a mask alone"):
+        Distiller(nn.Linear(4, 4), nn.Linear(4, 4), [soft]).compute(tokens)
+    assert Distiller(nn.Linear(4, 4), nn.Linear(4, 4), [soft, own]).compute(tokens).total > 0
+
+
+def test_an_adaptor_of_inputs_is_of_no_use_to_stored_outputs(tmp_path):
+    teacher, inputs = nn.Linear(4, 3), torch.randn(5, 4)
+    stored = cache_teacher(teacher, inputs, tmp_path, progress=False)
+    with pytest.raises(ValueError, match="teacher_input is for a teacher that runs"):
+        Distiller(nn.Linear(4, 3), stored, teacher_input=lambda given: given / 2)
+
+
+def test_a_model_that_does_more_on_train_and_eval_is_put_back_as_it_was():
+    class Merging(nn.Linear):
+        """As LoRA: in eval() its two weights are one, and training needs both."""
+
+        merged = False
+
+        def train(self, mode: bool = True):
+            self.merged = not mode
+            return super().train(mode)
+
+    model = nn.Sequential(Merging(2, 2), nn.Dropout().eval())
+    evaluate(model, (torch.zeros(3, 2), torch.zeros(3).long()))
+    assert not model[0].merged and model[0].training and not model[1].training

@@ -97,3 +97,11 @@ def test_a_mask_needs_outputs_that_know_their_batch():
     alone = Outputs(torch.zeros(2, 3, 5))
     with pytest.raises(ValueError, match="'kl' has a mask, which needs outputs that know"):
         term.compute(alone, alone, None)
+
+
+def test_classes_of_tokens_are_the_last_dimension_whatever_the_sizes():
+    logits, labels = torch.randn(2, 5, 5), torch.arange(10).view(2, 5) % 5
+    expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    assert torch.equal(label_cross_entropy(logits, labels), expected)
+    with pytest.raises(ValueError, match=r"\(2, 5\) and logits \(2, 4, 5\).*\.transpose\(1, 2\)"):
+        label_cross_entropy(torch.randn(2, 4, 5), labels % 4)

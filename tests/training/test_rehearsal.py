@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import forward_kl, hint_loss, soft_target_loss
-from kdlearn.training import Engine, fit, next_tokens
+from kdlearn.training import Engine, OnPolicy, answer_mask, fit, next_tokens
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
@@ -156,3 +156,64 @@ def test_nothing_is_left_of_the_trial():
             p -= 0.1 * p.grad
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(rehearsed.state_dict()[name], value)
+
+
+PROJECT = nn.Linear(3, 3)
+HEAD = nn.Linear(3, 3).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda s, t: F.mse_loss(PROJECT(s), t), "goes through 2 parameters that are neither"),
+        (lambda s, t: F.mse_loss(s.mul_(2), t), "a loss changes its inputs in place"),
+        (lambda s, t: F.mse_loss(s, t.div_(4)), "a loss changes its inputs in place"),
+    ],
+)
+def test_a_loss_whose_weights_nothing_trains_or_that_writes_to_its_inputs_is_refused(loss, said):
+    model = Distiller(network(), network(1), [logit_term("soft", loss), label_term()])
+    error, seen = refused(model)
+    assert said in str(error) and seen == [2]
+
+
+def test_a_loss_through_weights_that_stay_as_they_are_is_taken():
+    def loss(student, teacher):
+        return F.mse_loss(HEAD(student), HEAD(teacher))
+
+    model = Distiller(network(), network(1), [logit_term("head", loss)])
+    fit(model, (X, Y), epochs=1, progress=False)
+
+
+def test_fit_inside_autocast_is_refused_and_measuring_does_not_change_the_training():
+    with torch.autocast("cpu", torch.bfloat16):
+        error, seen = refused(network())
+    assert "inside torch.autocast" in str(error) and not seen
+
+    def drawing(logits, labels):
+        return torch.rand(()).item()
+
+    ends = []
+    for more in ({}, {"validation": (X, Y), "metric": drawing}):
+        student = network()
+        fit(student, (X, Y), epochs=2, batch_size=4, progress=False, **more)
+        ends.append(student[0].weight)
+    assert torch.equal(*ends)
+
+
+def test_a_schedule_that_ends_before_the_training_is_told_before_it():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    short = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=2)
+    error, seen = refused(model, optimizer=optimizer, scheduler=short)
+    assert "has total_steps=2, of which it took 0, and this training takes 3" in str(error)
+    assert not seen
+
+
+def test_another_student_that_writes_is_refused():
+    def student() -> nn.Module:
+        return nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+
+    model = Distiller(student(), student(), [logit_term("soft", forward_kl, mask=answer_mask)])
+    views = OnPolicy(student(), prompt=2, new_tokens=3)
+    error, seen = refused(model, (torch.arange(24).view(12, 2) % 5, None), augment=views)
+    assert "OnPolicy has another student" in str(error) and not seen
