@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kdlearn.core.checks import check_choice
+from kdlearn.core.checks import check_choice, check_class_dimension, check_logit_values
 from kdlearn.core.inputs import logits_of
 
 
@@ -67,4 +67,7 @@ class Ensemble(nn.Module):
                 "the models of the ensemble answer with 1 logit, and softmax over one class is "
                 "always 1: pass mean='logits'."
             )
+        check_class_dimension(answers[0])
+        for answer in answers:
+            check_logit_values(answer, "the answers of a model of the ensemble")
         return answers.log_softmax(-1).logsumexp(0) - torch.tensor(len(answers)).log()

@@ -557,12 +557,12 @@ def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
 def _log_left(log_probs: Tensor, others: Tensor, rounding: float) -> Tensor:
     """Logarithm of what the probabilities (N, k) leave to all other tokens, (N, 1).
 
-    Where the student rules these out, and what is left is within the rounding of so many
-    logarithms, the teacher rules them out too.
+    Where the student rules these out, by -inf or a number such as -1e4, and what is left is within
+    the rounding of so many logarithms, the teacher rules them out too.
     """
     # Rounding can bring the sum to 1 or above, then nothing is left.
     total = log_sum(log_probs).clamp_max(0)
-    nothing = (others == -torch.inf) & (-total < 4 * rounding * (1 + math.log(log_probs.shape[-1])))
+    nothing = (others < -100) & (-total < 4 * rounding * (1 + math.log(log_probs.shape[-1])))
     return torch.log(-torch.expm1(total)).masked_fill(nothing, -torch.inf)
 
 

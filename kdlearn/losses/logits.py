@@ -8,6 +8,7 @@ from kdlearn.core.checks import (
     check_class_dimension,
     check_fraction,
     check_labels,
+    check_logit_values,
     check_logits,
     check_number,
     check_overflow,
@@ -372,6 +373,8 @@ def dist_loss(
         0.0
     """
     check_logits(student_logits, teacher_logits, "finite")
+    check_logit_values(student_logits, "student logits")
+    check_logit_values(teacher_logits, "teacher logits")
     temperature = check_softening(temperature, student_logits.shape[-1])
     beta, gamma = check_number(beta, "beta"), check_number(gamma, "gamma")
     if gamma and student_logits[..., 0].numel() == 1:
@@ -389,9 +392,14 @@ def dist_loss(
 
 
 def _correlation(left: Tensor, right: Tensor) -> Tensor:
-    left = left - left.mean(dim=1, keepdim=True)
-    right = right - right.mean(dim=1, keepdim=True)
+    left, right = _around_mean(left), _around_mean(right)
     return (left * right).sum(dim=1) / (lengths(left) * lengths(right) + 1e-8)
+
+
+def _around_mean(rows: Tensor) -> Tensor:
+    """Rows around their means; of numbers that are all equal exact zeros, without rounding."""
+    rows = rows - rows[..., :1]
+    return rows - rows.mean(dim=-1, keepdim=True)
 
 
 def standardize_logits(logits: Tensor) -> Tensor:
@@ -405,6 +413,7 @@ def standardize_logits(logits: Tensor) -> Tensor:
             matches the shape of the teacher's logits, not their size: scaling or shifting a row
             changes nothing.
         Detached: nothing. The loss detaches its teacher.
+        Zero: a constant row becomes zeros, and its gradient is that of deviation 1.
 
     Args:
         logits: shape (..., C), C > 1.
@@ -420,8 +429,8 @@ def standardize_logits(logits: Tensor) -> Tensor:
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
     check_logits(logits, logits, "finite")
-    logits = widen(logits)
-    centered = logits - logits.mean(dim=-1, keepdim=True)
+    check_logit_values(logits, "logits")
+    centered = _around_mean(widen(logits))
     variance = centered.square().sum(dim=-1, keepdim=True) / (logits.shape[-1] - 1)
     check_overflow(variance, "logits")
     # A constant row has deviation 0, where the square root has no gradient.

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import torch
@@ -292,14 +291,15 @@ def _value_and_gradients(
             (student, weight, bias), (_unscaled, widen, widen), wanted, strict=True
         )
     ]
-    values = []
+    value = student.new_zeros((), dtype=widen(student[:0]).dtype)
     for rows in ctx.parts:
         logits = _logits(student[rows], weight, bias).detach()
         leaf = _unscaled(logits).requires_grad_(any(wanted))
         target = _logits(teacher[rows], *teacher_head).detach()
         with torch.enable_grad():
             piece = ctx.total(leaf, target)
-        values.append(piece.detach())
+        # Not a list: many small tensors that stay keep memory between them from being used again.
+        value = value + piece.detach()
         if not any(wanted):
             continue
         (slope,) = torch.autograd.grad(piece, leaf)
@@ -317,7 +317,7 @@ def _value_and_gradients(
             _add_product(gradients[1], slope, student[rows], 1 / scale)
         if gradients[2] is not None:
             gradients[2].add_(widen(slope).sum(dim=0), alpha=1 / scale)
-    return reduce(torch.add, values), gradients
+    return value, gradients
 
 
 def _unscaled(tensor: Tensor) -> Tensor:

@@ -83,6 +83,8 @@ def attention_score_loss(
         2.75
     """
     _check_scores(student_scores, teacher_scores)
+    check_no_probabilities(student_scores, "student scores")
+    check_no_probabilities(teacher_scores, "teacher scores")
     if mask is not None:
         kept = _token_mask(mask, student_scores)
         pairs = (kept[:, None, :, None] & kept[:, None, None, :]).expand_as(student_scores)

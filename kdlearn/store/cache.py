@@ -250,7 +250,8 @@ def cache_teacher(
     folder, wants = Path(folder).absolute(), _wants(terms)
     live = LiveTeacher(teacher, wants, teacher_input)
     marks = _marks(live, samples, copies, dtype)
-    if int(os.environ.get("RANK", "0")) > 0:
+    # One process may have the number that an earlier launch left in its environment.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
         return _wait_for(folder, marks, wants, copies)
     total = len(samples) * (len(copies) if copies else 1)
     starts = range(0, total, shard_rows)
@@ -460,7 +461,12 @@ def _batches(
 
 def _storable(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     if not values.is_floating_point():
-        return values.int().cpu()
+        whole = values.int().cpu()
+        if values.is_complex() or not torch.equal(whole.long(), values.long().cpu()):
+            raise ValueError(
+                f"the teacher gives {values.dtype} in {name!r} that no 32 bits hold: leave it out."
+            )
+        return whole
     if bool(values.isnan().any()):
         raise ValueError(f"the teacher gives NaN in {name!r}: look at its weights and inputs.")
     if bool((values == torch.inf).any()):

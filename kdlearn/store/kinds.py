@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from kdlearn.core.checks import check_whole
-from kdlearn.core.numerics import pool, widen
+from kdlearn.core.checks import check_logit_values, check_whole
+from kdlearn.core.numerics import matmul, pool, widen
 from kdlearn.losses.maps import activation_map
 
 
@@ -49,7 +49,7 @@ class AttentionMap:
 
     def reduce(self, output: Tensor, generator: Generator | None = None) -> Tensor:
         """Return the map, shape (B, *spatial)."""
-        features = output if self.size is None else pool(output, self.size)
+        features = output if self.size is None else pool(widen(output), self.size)
         return activation_map(features, p=self.p)
 
     def restore(self, kept: Tensor, student: Tensor | None = None) -> Tensor:
@@ -70,9 +70,9 @@ class Relation:
 
     Convention
         Kept are :math:`R_a = X_a X_a^\top/\sqrt{d_r}` for queries, keys or values X; for a pair
-        :math:`X_a Y_a^\top/\sqrt{d_r}`. Losses get the pair :math:`(\sqrt{L}\,R_a, I)`, whose
-        relation is R again, so `kdlearn.losses.relation_loss` with the same heads gives the number
-        that the states give.
+        :math:`X_a Y_a^\top/\sqrt{d_r}`; both up to a constant in each row. Losses get the
+        pair :math:`(\sqrt{L}\,R_a, I)`, whose relation is R again, so
+        `kdlearn.losses.relation_loss` with the same heads gives the number that the states give.
 
     Args:
         heads: relation heads; they divide the width of the states.
@@ -98,10 +98,13 @@ class Relation:
             raise ValueError(
                 f"the states have width {first.shape[-1]}, which {self.heads} heads do not divide."
             )
+        second = widen(second)
+        # A softmax over keys does not see what they have in common, which may be large.
+        second = second - second.mean(dim=1, keepdim=True)
         first, second = (
             widen(side).unflatten(2, (self.heads, -1)).transpose(1, 2) for side in (first, second)
         )
-        return first @ second.mT / first.shape[-1] ** 0.5
+        return matmul(first, second.mT) / first.shape[-1] ** 0.5
 
     def restore(self, kept: Tensor, student: Any = None) -> tuple[Tensor, Tensor]:
         """Return a pair of states (B, L, heads L) with these scores."""
@@ -141,13 +144,15 @@ class TopK:
             raise ValueError(
                 f"k is {self.k} and there are {output.shape[-1]} classes: keep at most so many."
             )
+        check_logit_values(output, "the teacher's logits")
         log_probs, indices = widen(output).log_softmax(-1).topk(self.k, dim=-1)
         return log_probs, indices
 
     def restore(self, kept: tuple[Tensor, Tensor], student: Any = None) -> tuple[Tensor, Tensor]:
         """Return both, the probabilities of a row at most 1 together."""
         log_probs, indices = kept
-        return log_probs - log_probs.logsumexp(-1, keepdim=True).clamp(min=0), indices
+        # Rounding brings a sum to exp(0.02) at most: what is more is for the loss to refuse.
+        return log_probs - log_probs.logsumexp(-1, keepdim=True).clamp(0, 0.03), indices
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,7 @@ class Sampled:
 
     def reduce(self, output: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and indices of the draws."""
+        check_logit_values(output, "the teacher's logits")
         log_probs = widen(output).log_softmax(-1)
         rows = log_probs.flatten(0, -2).exp()
         if generator is not None:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from kdlearn.core.checks import check_logit_values
 from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in, unchanged
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
 from kdlearn.data.views import Views
+from kdlearn.distill.terms import label_cross_entropy
 from kdlearn.measure.metrics import evaluate
 from kdlearn.training.engine import Run
 
@@ -47,6 +49,8 @@ def rehearse(
                 with run.autocast():
                     taught, said = model.train().teach(batch), model.study(batch)
                     seen = [said.logits, said.taps, taught.logits, taught.taps, taught.kept]
+                    if any(term.loss is label_cross_entropy for term in model.terms):
+                        check_logit_values(said.logits, "the student's logits")
                     with unchanged([*seen, batch.labels], "a loss"):
                         loss = model.loss(said, taught)
         except (TypeError, RuntimeError, UserWarning) as error:

@@ -44,3 +44,13 @@ def test_bad_ensembles_are_told():
     with pytest.raises(ValueError, match="answer with 1 logit.*pass mean='logits'"):
         Ensemble(one)(torch.ones(2, 4))
     assert Ensemble(one, "logits")(torch.ones(2, 4)).shape == (2, 1)
+
+
+def test_a_softmax_is_taken_once_and_over_classes():
+    sure = nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1))
+    with pytest.raises(ValueError, match="a model of the ensemble sum to 1 in each row"):
+        Ensemble([*members(), sure])(torch.randn(5, 4))
+    maps = nn.Conv2d(1, 3, 1)
+    with pytest.raises(ValueError, match=r"logits have shape \(2, 3, 4, 4\): make rows"):
+        Ensemble([maps, maps])(torch.randn(2, 1, 4, 4))
+    assert Ensemble([maps, maps], "logits")(torch.randn(2, 1, 4, 4)).shape == (2, 3, 4, 4)

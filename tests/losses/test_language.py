@@ -511,3 +511,12 @@ def test_a_head_has_the_precision_of_its_hidden_states(wrong):
         F.linear(hidden, getattr(h, "weight", h).float(), getattr(h, "bias", None)) for h in heads
     )
     assert found.item() == pytest.approx(losses.forward_kl(student, teacher).item(), rel=0.1)
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e9, torch.finfo(torch.float32).min, -torch.inf])
+def test_top_k_of_tokens_that_both_sides_rule_out_is_the_whole(low):
+    student, teacher = torch.randn(2, 16, 50).unbind()
+    student[:, 4:], teacher[:, 4:] = low, low
+    log_probs, indices = teacher.log_softmax(-1).topk(6)
+    found = losses.top_k_kl(student, log_probs, indices)
+    torch.testing.assert_close(found, losses.forward_kl(student, teacher), rtol=1e-5, atol=1e-6)

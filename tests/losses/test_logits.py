@@ -446,3 +446,29 @@ def test_vit_pytorchs_weight_becomes_this_ones_as_its_page_says():
     k = 1 - w + w * classes
     ours = losses.deit_soft_loss(*heads, teacher, labels, weight=w * classes / k)
     torch.testing.assert_close(k * ours, theirs)
+
+
+@pytest.mark.parametrize("classes", [3, 10, 23])
+@pytest.mark.parametrize("rows", ["zeros", "equal"])
+def test_dist_of_rows_that_do_not_vary_has_the_gradient_of_double_precision(classes, rows):
+    torch.manual_seed(0)
+    teacher = 3 * torch.randn(16, classes)
+    start = torch.zeros(16, classes) if rows == "zeros" else torch.randn(classes).repeat(16, 1)
+    gradients = []
+    for kind in (torch.float32, torch.float64):
+        student = start.detach().to(kind, copy=True).requires_grad_()
+        losses.dist_loss(student, teacher.to(kind)).backward()
+        gradients.append(student.grad.double())
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3 * gradients[1].abs().max().item())
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3, 1000.7])
+def test_a_constant_row_is_standardized_to_zeros(constant):
+    rows = torch.full((2, 7), constant)
+    assert torch.equal(losses.standardize_logits(rows), torch.zeros(2, 7))
+
+
+@pytest.mark.parametrize("call", [losses.dist_loss, lambda s, t: losses.standardize_logits(t)])
+def test_probabilities_are_no_logits_of_dist_and_standardization(call):
+    with pytest.raises(ValueError, match="logits sum to 1 in each row"):
+        call(torch.randn(4, 5), torch.randn(4, 5).softmax(1))

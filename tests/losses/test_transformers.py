@@ -299,3 +299,9 @@ def test_states_that_diverged_are_named_before_they_become_relations(place):
         losses.relation_loss(tuple(diverged), tuple(sides), relation_heads=2)
     with pytest.raises(ValueError, match="^teacher states contain inf"):
         losses.relation_loss(tuple(sides), tuple(diverged), relation_heads=2)
+
+
+def test_probabilities_are_no_attention_scores():
+    scores = torch.randn(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="teacher scores sum to 1 in each row"):
+        losses.attention_score_loss(scores, scores.softmax(-1))

@@ -320,6 +320,18 @@ def test_two_writers_of_one_folder_are_told_apart(tmp_path):
         stored(tmp_path)
 
 
+@pytest.mark.parametrize("launched", [{}, {"WORLD_SIZE": "1"}])
+def test_one_process_makes_its_cache_whatever_number_it_has(tmp_path, monkeypatch, launched):
+    def waits(*given):
+        raise AssertionError("nobody else will make it")
+
+    monkeypatch.setattr(module, "_wait_for", waits)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in {"RANK": "1", **launched}.items():
+        monkeypatch.setenv(name, value)
+    assert len(stored(tmp_path)) == 22
+
+
 def test_a_full_disk_is_told_and_what_stands_is_kept(tmp_path, monkeypatch):
     real, calls = module.save, []
 
@@ -643,3 +655,28 @@ def test_making_and_opening_holds_no_second_data_set_and_makes_each_copy_once(tm
         cache_teacher(teacher(), data, tmp_path, copies=copies, shard_rows=700, progress=False)
         open_cache(tmp_path, teacher=teacher(), inputs=data, copies=copies)
     assert large.made == len(seeds)
+
+
+@pytest.mark.parametrize("output", [torch.tensor(2**40 + 4), torch.tensor(1 + 2j)], ids=str)
+def test_numbers_that_the_store_has_no_room_for_are_refused(output, tmp_path):
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Says(output)
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, inputs):
+            self.inner(inputs)
+            return self.head(inputs)
+
+    class Says(nn.Module):
+        def __init__(self, value) -> None:
+            super().__init__()
+            self.value = value
+
+        def forward(self, inputs):
+            return self.value.expand(len(inputs), 1)
+
+    terms = [layer_term("odd", nn.MSELoss(), ["inner"])]
+    with pytest.raises(ValueError, match="that no 32 bits hold: leave it out"):
+        cache_teacher(Odd(), torch.randn(4, 2), tmp_path, terms, progress=False)

@@ -1,3 +1,6 @@
+import math
+from functools import partial
+
 import pytest
 import torch
 from torch import Generator
@@ -77,3 +80,29 @@ def test_rounded_probabilities_are_never_more_than_one_together(dtype):
 def test_settings_out_of_range_are_told(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@pytest.mark.parametrize("kind", [TopK(3), Sampled(3)], ids=str)
+def test_a_teacher_that_ends_in_a_softmax_is_not_softened_again(kind):
+    with pytest.raises(ValueError, match="the teacher's logits sum to 1 in each row"):
+        kind.reduce(torch.randn(4, 10).softmax(-1))
+
+
+@pytest.mark.parametrize("wrong", [lambda p: p.exp(), lambda p: p / math.log(10)], ids=["p", "lg"])
+def test_what_a_server_says_in_other_units_is_left_to_the_loss_to_refuse(wrong):
+    log_probs, indices = torch.randn(4, 10).log_softmax(-1).topk(8)
+    student = torch.randn(4, 10)
+    with pytest.raises(ValueError, match="sum to more than 1|above 0"):
+        losses.top_k_kl(student, *TopK(8).restore((wrong(log_probs), indices)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_relation_of_states_with_a_large_mean_survives_half_precision(dtype):
+    student, states = torch.randn(2, 6, 8), 100 + torch.randn(2, 6, 8)
+    kept = Relation(2).reduce(states)
+    loss = partial(losses.relation_loss, relation_heads=2)
+    whole = loss(student, states)
+    stored = loss(student, Relation(2).restore(kept.to(dtype).float()))
+    torch.testing.assert_close(stored, whole, rtol=5e-3, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(Relation(2).reduce(states), kept)

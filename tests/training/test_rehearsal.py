@@ -217,3 +217,8 @@ def test_another_student_that_writes_is_refused():
     views = OnPolicy(student(), prompt=2, new_tokens=3)
     error, seen = refused(model, (torch.arange(24).view(12, 2) % 5, None), augment=views)
     assert "OnPolicy has another student" in str(error) and not seen
+
+
+def test_a_student_that_ends_in_a_softmax_is_refused_where_labels_want_logits():
+    error, seen = refused(nn.Sequential(network(), nn.Softmax(dim=1)))
+    assert "the student's logits sum to 1 in each row" in str(error) and seen == [2]
