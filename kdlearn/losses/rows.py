@@ -234,7 +234,9 @@ def mean_of_rows(
     student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)
     parts = _parts(len(student), size, mask)
     count = len(student) if mask is None else sum(map(len, parts))
-    inputs: tuple[Tensor | None, ...] = (student, *student_head, teacher, *teacher_head)
+    # Detached, so that no gradient is seen to go to a head that is not trained.
+    taught = (None if given is None else given.detach() for given in (teacher, *teacher_head))
+    inputs: tuple[Tensor | None, ...] = (student, *student_head, *taught)
     if not torch.is_grad_enabled():  # which the function below is not told
         inputs = tuple(None if given is None else given.detach() for given in inputs)
     return _Chunked.apply(total, parts, *inputs) / count

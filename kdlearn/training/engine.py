@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from torch.optim import Optimizer
 
 from kdlearn.core.checks import check_choice, check_number, check_whole
 from kdlearn.core.inputs import Buffers, buffers_kept, join, map_tensors, tensors_in
-from kdlearn.core.randomness import random_states, set_random_states
+from kdlearn.core.randomness import random_states, separate_randomness, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Share
 from kdlearn.distill.distiller import DistillationLoss, Distiller, as_distiller
@@ -39,7 +40,7 @@ class Engine:
         and the logits and tapped layers of the batch are held. Statistics of batch normalization
         are those of the piece.
         In one process the model stays on its device; of several, each takes the GPU of its local
-        rank, or the CPU.
+        rank, or the CPU. Each is given all of the data, in one order, and takes its share itself.
 
     Args:
         precision: "fp32", or "bf16" and "fp16": mixed precision by autocast, weights in float32;
@@ -223,6 +224,30 @@ class Run:
         dist.all_gather_object(found, value)
         return found
 
+    def check_same(self, what: str, value: Callable[[], object], advice: str) -> None:
+        """Refuse what is not the same in all processes, in all of them; one alone asks for nothing.
+
+        Args:
+            what: the name of the value.
+            value: gives it; of plain values, as it goes to the other processes.
+            advice: what to do, a sentence.
+
+        Raises:
+            ValueError: it differs between processes.
+        """
+        if self.processes == 1:
+            return
+        own = value()
+        values = self.gather(own)
+        others = [rank for rank, other in enumerate(values) if other != values[0]]
+        # What is drawn anew each time, such as images of a data set, is never the same.
+        if others and all(self.gather(value() == own)):
+            raise ValueError(
+                f"{what} is {reprlib.repr(values[0])} in process 0 and "
+                f"{reprlib.repr(values[others[0]])} in process {others[0]}: expected the same in "
+                f"all {self.processes} processes. {advice}"
+            )
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must know of the run: the scale of fp16."""
         return self._scaler.state_dict()
@@ -282,12 +307,11 @@ class Run:
         """Put the shares of all processes together, with a graph through the own one alone."""
         if self.processes == 1:
             return tensor
-        flat = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach()
-        padded = flat.new_zeros(max(sizes), *flat.shape[1:])
-        padded[: len(flat)] = flat
+        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor.detach()
         shares = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(shares, padded)
-        parts = [share[:size].to(tensor.dtype) for share, size in zip(shares, sizes, strict=True)]
+        dist.all_gather([_bytes(share) for share in shares], _bytes(padded))
+        parts = [share[:size] for share, size in zip(shares, sizes, strict=True)]
         parts[self.rank] = tensor
         return torch.cat(parts)
 
@@ -298,8 +322,10 @@ class Run:
             yield
             return
         seed = self.gather(int(torch.randint(2**31, ())))[0]
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        on_gpu = self.device.type == "cuda"
+        with separate_randomness(seed), torch.random.fork_rng([self.device] if on_gpu else []):
+            if on_gpu:
+                torch.cuda.manual_seed(seed)
             yield
 
     def _add_gradients(self) -> None:
@@ -308,21 +334,28 @@ class Run:
         projectors -= {id(p) for p in self.distiller.student.parameters()}
         shared = [p for p in self._trained if id(p) not in projectors]
         used = torch.tensor([float(p.grad is not None) for p in shared], device=self.device)
-        flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
-        whole = torch.cat([used, *(gradient.flatten().float() for gradient in flat)])
+        own = [_real(torch.zeros_like(p) if p.grad is None else p.grad) for p in shared]
+        is_double = any(gradient.dtype == torch.float64 for gradient in own)
+        kind = torch.float64 if is_double else torch.float32
+        whole = torch.cat([used, *(gradient.flatten().to(kind) for gradient in own)])
         dist.all_reduce(whole)
-        sums = whole[len(shared) :].split([p.numel() for p in shared])
-        for p, of_any, total in zip(shared, whole[: len(shared)].tolist(), sums, strict=True):
-            if of_any:
+        of_any, sums = whole[: len(shared)].tolist(), whole[len(shared) :]
+        totals = sums.split([gradient.numel() for gradient in own])
+        for p, is_used, gradient, total in zip(shared, of_any, own, totals, strict=True):
+            if is_used:
                 # As the weight lies in memory, since a fused optimizer looks at no strides.
-                p.grad = torch.empty_like(p).copy_(total.view_as(p))
+                p.grad = torch.empty_like(p)
+                _real(p.grad).copy_(total.view_as(gradient))
 
     def _agree(self, tensors: Any) -> None:
         with torch.no_grad():
             for tensor in tensors:
-                plain = tensor.detach().contiguous()
-                dist.broadcast(plain, src=0)
-                tensor.copy_(plain)
+                # Of numbers that stand at several places (an expanded mask), each once.
+                once = tuple(slice(1 if step == 0 else None) for step in tensor.stride())
+                held = tensor.detach()[once]
+                plain = torch.empty_like(held, memory_format=torch.contiguous_format).copy_(held)
+                dist.broadcast(_bytes(plain), src=0)
+                held.copy_(plain)
 
 
 class _Piece:
@@ -360,7 +393,18 @@ def _tree(outputs: Outputs) -> tuple[Any, Any, Any]:
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
+    learns = tensor.is_floating_point() or tensor.is_complex()
+    return tensor.requires_grad_() if learns else tensor
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Show a complex tensor as pairs of numbers, which processes can add up."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Show a contiguous tensor in a kind that every backend sends; gloo knows no int16, say."""
+    return tensor.view(-1).view(torch.uint8)
 
 
 def _sizes(samples: int, parts: int) -> list[int]:

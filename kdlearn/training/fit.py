@@ -101,7 +101,8 @@ def fit(
         ValueError: no data, lengths that differ, a number out of its range, a term that trains
             nothing, an optimizer that lacks parameters or holds the teacher's, a scheduler without
             its optimizer, a folder with checkpoints and no ``resume``, a stored teacher with other
-            data or another augmentation than it was stored for.
+            data or another augmentation than it was stored for; processes that were given other
+            data, settings or checkpoints than each other.
         FloatingPointError: a loss, its gradient, or a weight that is to be saved is NaN or
             infinite; the message names the term or the weight, the epoch and the step.
         CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
@@ -136,6 +137,21 @@ def fit(
     _check_together(run, samples, views, batch_size)
 
     settings = {"epochs": epochs, "batch_size": batch_size, "steps": steps, "seed": seed}
+    run.check_same(
+        f"the digest of {samples.name}",
+        samples.digest,
+        "Pass all samples to each, in one order (seed a random split): fit gives each its share.",
+    )
+    run.check_same(
+        "what fit was given",
+        lambda: {**settings, "checkpoints": checkpoints is not None},
+        "Pass the same to each process: dropout differs between them anyway, and one alone writes.",
+    )
+    run.check_same(
+        "the checkpoint to resume from",
+        lambda: start and start.name,
+        "Name one folder that all processes read.",
+    )
     keeper = Keeper(checkpoints, run, at, model, optimizer, scheduler)
     bar = tqdm(total=epochs * steps, unit="step", disable=not progress or not run.is_main)
     with bar, keeper, torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):

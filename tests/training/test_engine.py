@@ -1,8 +1,11 @@
 import copy
 import json
+import os
+import random
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -238,6 +241,62 @@ def test_a_loss_of_any_kind_has_the_gradient_of_the_whole_batch(make, pieces):
         torch.testing.assert_close(cut[name], value, rtol=0, atol=1e-4 * moved)
 
 
+class Waves(nn.Module):
+    """Double and complex weights, and buffers that gloo does not send as they are."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.inner = nn.Parameter(torch.randn(4, 3, dtype=torch.complex128))
+        self.waves, self.outer = nn.Identity(), nn.Linear(3, 3).double()
+        self.register_buffer("whole", torch.randint(1, 99, (3,)).short())
+        self.register_buffer("spread", torch.randn(1, 3).expand(2, 3))
+
+    def forward(self, x):
+        waves = self.waves(x.to(self.inner.dtype) @ self.inner)
+        return self.outer(waves.abs() / self.whole) + self.spread[1]
+
+
+def far(student, teacher):
+    return (student - teacher).abs().square().mean()
+
+
+def step_of_waves(engine: Engine | None = None) -> dict[str, torch.Tensor]:
+    """The same step wherever it is computed: processes begin with other numbers of their own."""
+    student = Waves(seed=int(os.environ.get("RANK", "0")))
+    model = Distiller(student, Waves(1), [label_term(), layer_term("far", far, ["waves"])])
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(-9, 10, (6, 4), dtype=torch.int16, generator=generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    fit(model, (inputs, torch.arange(6) % 3), epochs=1, batch_size=6, optimizer=optimizer,
+        engine=engine, progress=False)  # fmt: skip
+    state = student.state_dict()
+    return {**state, "inner": torch.view_as_real(state["inner"])}  # a file has no complex128
+
+
+def test_pieces_give_the_gradient_of_complex_layers_and_weights():
+    whole, cut = step_of_waves(), step_of_waves(Engine(accumulate=2))
+    for name, value in whole.items():
+        torch.testing.assert_close(cut[name], value, rtol=0, atol=1e-13)
+    assert (whole["inner"] - torch.view_as_real(Waves(0).inner)).abs().min() > 1e-3
+
+
+def draws() -> list[tuple[float, ...]]:
+    """What a loss draws in each step, from all that one may draw from."""
+    drawn: list[tuple[float, ...]] = []
+
+    def loss(student, teacher):
+        drawn.append((random.random(), float(np.random.rand()), torch.rand(()).item()))
+        return F.mse_loss(student, teacher)
+
+    images, labels = torch.randn(8, 3), torch.arange(8) % 3
+    model = Distiller(nn.Linear(3, 3), nn.Linear(3, 3), [logit_term("loss", loss)])
+    random.seed(int(os.environ["RANK"]))
+    np.random.seed(int(os.environ["RANK"]))
+    fit(model, (images, labels), epochs=1, batch_size=4, progress=False)
+    return drawn[1:]  # the first is the trial's
+
+
 def test_pieces_count_once_in_statistics_and_draw_the_same_dropout():
     torch.manual_seed(0)
     first = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
@@ -368,11 +427,11 @@ def test_a_last_batch_with_fewer_samples_than_pieces_counts_whole():
 
 
 SCRIPT = """
-import os, sys
+import itertools, json, os, sys
 folder, *parts = sys.argv[1:]
 sys.path[:0] = [{tests!r}, {tests!r} + "/../.."]
 import torch
-from test_engine import UNEVEN, Engine, fit, step_of, task, trained
+from test_engine import UNEVEN, Engine, draws, fit, network, step_of, step_of_waves, task, trained
 from kdlearn.training.engine import Run
 from kdlearn.training.checkpoints import Checkpoints
 from safetensors.torch import save_file
@@ -388,6 +447,32 @@ def whole():
 def kinds():
     for make in UNEVEN:
         save(step_of(make), make.__name__)
+
+def waves():
+    save(step_of_waves(), "waves")
+
+def drawn():
+    print("DREW", json.dumps(draws()))
+
+def same():
+    model, rank, count = network(0), int(os.environ["RANK"]), itertools.count()
+    run = Run(Engine(), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    run.check_same("the seed", lambda: 3, "")
+    run.check_same("what changes", lambda: (rank, next(count)), "")
+    try: run.check_same("the seed", lambda: rank + 3, "Pass one seed.")
+    except ValueError as error: print("TOLD", error)
+
+def apart():
+    images, labels = task()
+    rank = int(os.environ["RANK"])
+    checkpoints = Checkpoints(f"{{folder}}/of{{rank}}")
+    trained(epochs=1, checkpoints=checkpoints)
+    for data, options in (
+        ((images[rank::2], labels[rank::2]), {{}}),
+        (task(), {{"checkpoints": checkpoints, "resume": True}}),
+    ):
+        try: fit(network(0), data, epochs=1, progress=False, **options)
+        except ValueError as error: print("TOLD", error)
 
 def loader():
     seen = []
@@ -437,7 +522,8 @@ def launch(folder: Path, *parts: str) -> list[str]:
 def two(tmp_path_factory) -> tuple[Path, list[str]]:
     """What two processes left in a folder, and what each of them printed; the last run stops."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, launch(folder, "whole", "kinds", "loader", "stop")
+    parts = ("whole", "kinds", "waves", "drawn", "same", "apart", "loader", "stop")
+    return folder, launch(folder, *parts)
 
 
 def test_two_processes_give_the_parameters_of_one_with_the_same_batches(two):
@@ -461,6 +547,37 @@ def test_two_processes_have_the_gradient_of_the_whole_batch_for_any_loss(two):
         for name, value in whole.items():
             assert torch.equal(first[name], second[name])
             torch.testing.assert_close(first[name], value, rtol=0, atol=1e-4 * moved)
+
+
+def test_two_processes_take_the_double_and_complex_step_of_one(two):
+    first, second = (load_file(two[0] / f"waves{rank}") for rank in (0, 1))
+    for name, value in step_of_waves().items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value.contiguous(), rtol=0, atol=1e-13)
+
+
+def test_a_loss_draws_the_same_in_two_processes(two):
+    lines = [next(line for line in text.splitlines() if "DREW" in line) for text in two[1]]
+    steps = json.loads(lines[0].removeprefix("DREW "))
+    assert lines[0] == lines[1] and len(steps) == 2
+    assert all(one != other for one, other in zip(*steps, strict=True))
+
+
+def test_what_should_be_the_same_and_is_not_is_told_by_both_processes(two):
+    said = "the seed is 3 in process 0 and 4 in process 1: expected the same in all 2 processes. "
+    assert all(text.count("TOLD the seed") == 1 for text in two[1])
+    assert all(f"{said}Pass one seed." in text for text in two[1])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "the digest of train is '",
+        "the checkpoint to resume from is 'step-00000004' in process 0 and None in process 1",
+    ],
+)
+def test_processes_with_data_or_a_folder_of_their_own_are_refused(two, said):
+    assert all(f"TOLD {said}" in text for text in two[1])
 
 
 def test_two_processes_share_a_shuffling_loader_and_refuse_a_stream(two):
