@@ -144,7 +144,7 @@ def ranks(work: partial, folder: Path, count: int, prepare: Callable[[int], None
     def one(rank: int) -> None:
         random.seed(0)  # a fork has drawn it anew
         if count > 1:
-            os.environ["RANK"] = str(rank)
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
             if work.func is train:
                 dist.init_process_group(
                     "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count

@@ -42,8 +42,9 @@ def described(value: Any) -> str:
 
     Convention
         A function counts by its name, its code and its defaults, the values it closes over, and
-        the globals that it reads: values, functions of the same file, values of another module
-        (``config.TEMPERATURE``). What it assigns itself (``global``, ``nonlocal``) is no setting.
+        the globals that it reads: values, functions and classes of the same file, values of another
+        module or class (``config.TEMPERATURE``). What it assigns itself (``global``, ``nonlocal``)
+        is no setting.
         An object counts by its class and all its attributes, and a class of your own by its
         functions and constants too. A module counts so as well, with its layers; of what is trained
         or saved with it (parameters, buffers) only types and shapes. Arrays and other tensors count
@@ -61,12 +62,27 @@ def described(value: Any) -> str:
     return _Description().of(value)
 
 
+def described_parts(value: Any) -> dict[str, str]:
+    """Return what `described` says as a digest for each part, under the place of the part.
+
+    What is told of a part is not told of those around it, so that a part that changes (a list of
+    what a loss has seen) leaves the others as they are.
+
+    Example:
+        >>> half, more = (described_parts(nn.Sequential(nn.Dropout(p))) for p in (0.5, 0.6))
+        >>> sorted(place for place in half if half[place] != more[place])
+        ['/0/<shown>', '/0/p']
+    """
+    walk = _Parts()
+    return {"": _sha(walk.of(value)), **walk.found}
+
+
 class _Description:
     """One walk through a value, that visits each function once and ends where it meets itself."""
 
     def __init__(self) -> None:
         self._inside: list[Any] = []
-        self._functions: dict[int, Any] = {}
+        self._visited: dict[int, Any] = {}
 
     def of(self, value: Any) -> str:
         if isinstance(value, Enum):
@@ -76,7 +92,7 @@ class _Description:
         if isinstance(value, np.generic):
             return repr(value.item())
         if isinstance(value, type):
-            return _name(value)
+            return self._of_type(value)
         for depth, outer in enumerate(self._inside):
             if outer is value:
                 return f"<itself, {depth}>"
@@ -85,6 +101,25 @@ class _Description:
             return self._of_parts(value)
         finally:
             self._inside.pop()
+
+    def _at(self, name: str, value: Any) -> str:
+        """Describe what stands at a place of its own."""
+        return self.of(value)
+
+    def _whole(self, value: Any) -> str:
+        """Describe what has no place of its own, such as an element of a set."""
+        before, self._visited = self._visited, dict(self._visited)  # in whatever order it comes
+        try:
+            return self.of(value)
+        finally:
+            self._visited = before
+
+    def _told(self, name: str, text: str) -> str:
+        """Return what the text around a part says of it."""
+        return text
+
+    def _part(self, name: str, value: Any) -> str:
+        return self._told(name, self._at(name, value))
 
     def _of_parts(self, value: Any) -> str:
         kind = type(value)
@@ -95,14 +130,15 @@ class _Description:
             whole = self.of(value.tolist()) if value.dtype.hasobject else _sha(value.tobytes())
             return f"{value.dtype.str} {value.shape} {whole}"
         if isinstance(value, Mapping):
-            pairs = sorted((self.of(key), self.of(part)) for key, part in value.items())
+            keys = ((self._whole(key), part) for key, part in value.items())
+            pairs = sorted((key, self._at(key, part)) for key, part in keys)
             inside = ", ".join(f"{key}: {part}" for key, part in pairs)
             return f"{'' if kind is dict else kind.__qualname__}{{{inside}}}"
         if isinstance(value, tuple | list | deque):
-            inside = ", ".join(self.of(part) for part in value)
+            inside = ", ".join(self._at(str(place), part) for place, part in enumerate(value))
             return f"{'' if kind in (tuple, list) else kind.__qualname__}[{inside}]"
         if isinstance(value, set | frozenset):
-            return f"{{{', '.join(sorted(self.of(part) for part in value))}}}"
+            return f"{{{', '.join(sorted(self._whole(part) for part in value))}}}"
         if callable(value) and (text := self._of_callable(value)):
             return text
         if isinstance(value, nn.Module):
@@ -111,8 +147,9 @@ class _Description:
 
     def _of_callable(self, value: Any) -> str:
         if isinstance(value, partial):
-            parts = [self.of(part) for part in value.args]
-            parts += [f"{name}={self.of(part)}" for name, part in sorted(value.keywords.items())]
+            parts = [self._part(str(place), part) for place, part in enumerate(value.args)]
+            named = sorted(value.keywords.items())
+            parts += [f"{name}={self._part(name, part)}" for name, part in named]
             return f"{self.of(value.func)}({', '.join(parts)})"
         if isinstance(value, torch.jit.ScriptFunction | torch.jit.ScriptModule):
             graph: Any = value.graph
@@ -127,7 +164,7 @@ class _Description:
         if isinstance(value, FunctionType):
             return self._of_function(value)
         if isinstance(value, MethodType):
-            return f"{self.of(value.__self__)}.{self.of(value.__func__)}"
+            return f"{self.of(value.__self__)}.{self._at('<method>', value.__func__)}"
         if isinstance(value, BuiltinFunctionType):
             owner = value.__self__
             if owner is None or isinstance(owner, ModuleType | type):
@@ -137,32 +174,41 @@ class _Description:
 
     def _of_function(self, function: FunctionType) -> str:
         name = f"{function.__module__}.{function.__qualname__}"
-        if id(function) in self._functions:
+        if id(function) in self._visited:
             return name
-        self._functions[id(function)] = function
-        parts = [self._of_code(function.__code__), self.of(function.__defaults__)]
-        parts += [self.of(function.__kwdefaults__), self.of(vars(function))]
+        self._visited[id(function)] = function
+        parts = [self._told("<code>", self._of_code(function.__code__))]
+        parts.append(self._part("<defaults>", function.__defaults__))
+        parts.append(self._part("<named defaults>", function.__kwdefaults__))
+        parts.append(self._part("<attributes>", vars(function)))
         read, stored = _names(function.__code__)
         cells = function.__closure__ or ()
         for free, cell in zip(function.__code__.co_freevars, cells, strict=True):
             if free not in stored:
-                parts.append(f"{free}={self._of_cell(cell)}")
+                parts.append(f"{free}={self._told(free, self._of_cell(free, cell))}")
         if not _installed(function.__module__):
             space = function.__globals__
             found = dict(_found(names, space) for names in read if names[0] not in stored)
-            parts += [f"{place}={self._of_global(part, space)}" for place, part in found.items()]
+            for place, part in found.items():
+                parts.append(f"{place}={self._told(place, self._of_global(place, part, space))}")
         return f"{name} {_sha(' '.join(parts))}"
 
-    def _of_cell(self, cell: Any) -> str:
+    def _of_cell(self, name: str, cell: Any) -> str:
         try:
-            return self.of(cell.cell_contents)
+            return self._at(name, cell.cell_contents)
         except ValueError:
             return "<empty>"
 
-    def _of_global(self, value: Any, here: Mapping[str, Any]) -> str:
+    def _of_global(self, name: str, value: Any, here: Mapping[str, Any]) -> str:
         if isinstance(value, FunctionType) and value.__globals__ is not here:
             return f"{value.__module__}.{value.__qualname__}"
-        return self.of(value)
+        if isinstance(value, type) and value.__module__ != here.get("__name__"):
+            return _name(value)
+        return self._at(name, value)
+
+    def _of_type(self, kind: type) -> str:
+        known = id(kind) in self._visited or not _is_yours(kind)
+        return f"{_name(kind)}{'' if known else self._of_class(kind)}"
 
     def _of_code(self, code: CodeType) -> str:
         consts = [
@@ -172,18 +218,21 @@ class _Description:
         return f"{code.co_code.hex()} {code.co_names} {consts}"
 
     def _of_module(self, module: nn.Module) -> str:
-        parts = [module.extra_repr(), self._of_class(type(module))]
+        parts = [self._told("<shown>", module.extra_repr()), self._of_class(type(module))]
         for name, part in sorted(vars(module).items()):
             if name not in _PARTS_OF_EVERY_MODULE:
-                parts.append(f"{name}={self.of(part)}")
+                parts.append(f"{name}={self._part(name, part)}")
         for name, parameter in module._parameters.items():
-            parts.append(f"{name}={None if parameter is None else _form(parameter)}")
+            form = "None" if parameter is None else _form(parameter)
+            parts.append(f"{name}={self._told(name, form)}")
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
-                parts.append(f"{name}={_form(buffer)}")
+                parts.append(f"{name}={self._told(name, _form(buffer))}")
             else:
-                parts.append(f"{name}={self.of(buffer)}")
-        parts += [f"{name}={self.of(child)}" for name, child in module._modules.items()]
+                parts.append(f"{name}={self._part(name, buffer)}")
+        layers = [f"{name}={self._part(name, child)}" for name, child in module._modules.items()]
+        if text := self._told("<layers>", " ".join(layers)):
+            parts.append(text)
         return " ".join(parts)
 
     def _of_object(self, value: Any) -> str:
@@ -204,22 +253,53 @@ class _Description:
             for name in (slots,) if isinstance(slots, str) else slots:
                 if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
                     held[name] = getattr(value, name)
-        parts = [f"{name}={self.of(part)}" for name, part in sorted(held.items())]
+        parts = [f"{name}={self._part(name, part)}" for name, part in sorted(held.items())]
         return f"{kind.__qualname__}({', '.join(parts)}){self._of_class(kind)}"
 
     def _of_class(self, kind: type) -> str:
         """Describe what you wrote into a class and those it inherits from."""
         parts = []
-        for owner in kind.__mro__:
-            if _installed(owner.__module__):
-                continue
+        owners = [owner for owner in kind.__mro__ if not _installed(owner.__module__)]
+        self._visited |= {id(owner): owner for owner in owners}
+        for owner in owners:
             for name, part in sorted(vars(owner).items()):
                 inner = getattr(part, "__func__", None) or getattr(part, "fget", None) or part
+                place = f"<{owner.__qualname__}> {name}"
                 if isinstance(inner, FunctionType):
-                    parts.append(self.of(inner))
+                    parts.append(self._at(place, inner))
                 elif not name.startswith("__") and not name.startswith("_abc_"):
-                    parts.append(f"{name}={self.of(inner)}")
-        return f" {_sha(' '.join(parts))}" if parts else ""
+                    parts.append(f"{name}={self._part(place, inner)}")
+        return self._told("<class>", f" {_sha(' '.join(parts))}" if parts else "")
+
+
+class _Parts(_Description):
+    """A walk that takes each part out of the text around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self._place: str | None = ""
+
+    def _at(self, name: str, value: Any) -> str:
+        before = self._place
+        self._place = None if before is None else f"{before}/{name}"
+        try:
+            return super()._at(name, value)
+        finally:
+            self._place = before
+
+    def _whole(self, value: Any) -> str:
+        before, self._place = self._place, None
+        try:
+            return super()._whole(value)
+        finally:
+            self._place = before
+
+    def _told(self, name: str, text: str) -> str:
+        if self._place is None:
+            return text
+        self.found[f"{self._place}/{name}"] = _sha(text)
+        return ""
 
 
 def _names(code: CodeType) -> tuple[list[tuple[str, ...]], set[str]]:
@@ -251,9 +331,21 @@ def _names(code: CodeType) -> tuple[list[tuple[str, ...]], set[str]]:
 def _found(names: tuple[str, ...], space: Mapping[str, Any]) -> tuple[str, Any]:
     """Return what a global is: of ``config.T`` the number, of ``settings.T`` the whole settings."""
     value, known = space.get(names[0]), 1
-    while isinstance(value, ModuleType) and known < len(names) and not _installed(value.__name__):
+    while known < len(names) and _holds_settings(value):
         value, known = getattr(value, names[known], None), known + 1
     return ".".join(names[:known]), None if isinstance(value, ModuleType) else value
+
+
+def _holds_settings(value: Any) -> bool:
+    """Return whether single values are read from something: a module of yours, or a class."""
+    if isinstance(value, ModuleType):
+        return not _installed(value.__name__)
+    return isinstance(value, type) and _is_yours(value)
+
+
+def _is_yours(kind: type) -> bool:
+    # What is stored under a name of today would not be found again if ours told of their code.
+    return not _installed(kind.__module__) and kind.__module__.partition(".")[0] != "kdlearn"
 
 
 @lru_cache

@@ -143,7 +143,7 @@ def history(history: HasEpochs) -> Figure:
         ['total', 'labels', 'hints']
     """
     epochs = _epochs(history, "history")
-    measured = "validation_accuracy" in epochs[0]
+    measured = all("validation_accuracy" in row for row in epochs)
     with drawing(1 + measured, 1, height=5.6 if measured else 3.4, sharex=True) as (figure, axes):
         parts = list(epochs[0]["parts"])
         lines = {"total": [row["loss"] for row in epochs]} if len(parts) != 1 else {}

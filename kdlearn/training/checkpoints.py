@@ -20,7 +20,7 @@ from torch import Tensor
 from kdlearn.core.checks import check_number, check_whole
 from kdlearn.core.files import digest, flush, locked, read_json, reason, write_json
 
-FORMAT = "kdlearn checkpoint 3"
+FORMAT = "kdlearn checkpoint 4"
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _PARTIAL = ".partial-"
 
@@ -237,6 +237,9 @@ def _remove(checkpoint: Path) -> None:
 
 def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """Turn a tree into JSON, its tensors moved to ``tensors`` under their path."""
+    if isinstance(value, Tensor) and value.dtype == torch.complex128:  # no type of safetensors
+        pairs = torch.view_as_real(value.detach().resolve_conj())
+        return {"$complex": _encode(pairs, tensors, path)}
     if isinstance(value, Tensor):
         name = path if path not in tensors else f"{path}#{len(tensors)}"
         tensors[name] = value.detach()
@@ -250,7 +253,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         items = [_encode(item, tensors, f"{path}/{place}") for place, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
     if isinstance(value, Mapping):
-        pairs = [
+        items = [
             [
                 _encode(_plain(key), {}, path),
                 _encode(item, tensors, f"{path}/{key}" if path else str(key)),
@@ -258,7 +261,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
             for key, item in value.items()
         ]
         plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
-        return dict(pairs) if plain else {"$pairs": pairs}
+        return dict(items) if plain else {"$pairs": items}
     raise TypeError(
         f"a {type(value).__name__} at {path or 'the top'!r} cannot be saved without pickle: "
         "expected tensors, numbers, texts, None, or lists, tuples and dicts of them. Give the "
@@ -283,6 +286,8 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return value
     if "$tensor" in value:
         return tensors[value["$tensor"]]
+    if "$complex" in value:
+        return torch.view_as_complex(_decode(value["$complex"], tensors))
     if "$array" in value:
         return _decode(value["$array"], tensors).numpy()[()]
     if "$tuple" in value:

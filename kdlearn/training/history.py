@@ -28,7 +28,9 @@ class History:
         if not self.epochs:
             return "no epoch yet"
         parts = list(self.epochs[0]["parts"])
-        measured = [name for name in self.epochs[0] if name.startswith("validation")]
+        # A run that was resumed may have been measured otherwise before, or not at all.
+        names = dict.fromkeys(name for row in self.epochs for name in row)
+        measured = [name for name in names if name.startswith("validation")]
         widths = [max(6, len(part)) for part in parts]
         columns = zip(parts, widths, strict=True)
         lines = ["epoch    loss" + "".join(f"  {part:>{width}}" for part, width in columns)]
@@ -37,9 +39,11 @@ class History:
             line = f"{row['epoch']:5d}  {row['loss']:6.3f}"
             for part, width in zip(parts, widths, strict=True):
                 line += f"  {row['parts'][part]:{width}.3f}"
-            lines.append(line + "".join(_shown(name, row[name]) for name in measured))
+            lines.append(line + "".join(_shown(name, row.get(name)) for name in measured))
         return "\n".join(lines)
 
 
-def _shown(name: str, value: float) -> str:
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return f"  {'-':>10}"
     return f"  {100 * value:8.1f} %" if name == "validation_accuracy" else f"  {value:10.4f}"

@@ -7,17 +7,19 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdlearn.core.identity import described
-from kdlearn.core.inputs import buffers_kept, evaluating
+from kdlearn.core.identity import described, described_parts
+from kdlearn.core.inputs import buffers_kept, evaluating, map_tensors
 from kdlearn.core.randomness import random_states, separate_randomness, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
@@ -26,6 +28,8 @@ from kdlearn.distill.teachers import LiveTeacher, same_teacher
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Run
 from kdlearn.training.history import History
+
+_OF_THE_OPTIMIZER = "attributes of the optimizer"
 
 
 class Position:
@@ -151,7 +155,7 @@ class Keeper:
         self.checkpoints, self.run, self.at = checkpoints, run, at
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._plan: dict[str, Any] = {}
-        self._before_the_trial: dict[str, str] = {}
+        self._before_the_trial: dict[str, dict[str, str]] = {}
         self._few: Batch | None = None
         self._saved_at = time.monotonic()
         self._signal = 0
@@ -205,13 +209,14 @@ class Keeper:
         training = saved["training"]
         _check_plan(training["plan"], self._plan, start)
         self.model.load_state_dict(saved["model"])
+        _load_unsaved_buffers(self.model, training["buffers"], self.run.device)
         if not _alike(training["answers"], self._answers()):
             raise CheckpointError(
                 f"{start} belongs to another run: its student has these weights and answers other "
                 "numbers. Make the model with the settings of the first time, or use another "
                 "folder."
             )
-        self.optimizer.load_state_dict(training["optimizer"])
+        _load_optimizer(self.optimizer, training["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(training["scheduler"])
         self.run.load_state(training["run"])
@@ -236,7 +241,10 @@ class Keeper:
         }
         now = self._settings(views)
         # A list that a loss writes its values to, or a number that it counts, is no setting of it.
-        fixed = {n: text for n, text in now.items() if text == self._before_the_trial[n]}
+        fixed = {n: _unchanged(self._before_the_trial[n], parts) for n, parts in now.items()}
+        fixed[_OF_THE_OPTIMIZER] = self._own_of_the_optimizer()
+        with _leaving_no_draws():
+            teacher = distiller.source.identity(samples)
         return {
             "engine": repr(self.run.engine),
             "processes": self.run.processes,
@@ -246,28 +254,32 @@ class Keeper:
             "optimizer": [type(self.optimizer).__name__, groups],
             "schedule": _schedule(self.scheduler),
             "data": samples.digest(),
-            "teacher": distiller.source.identity(samples),
+            "teacher": teacher,
             "settings": fixed,
         }
 
-    def _settings(self, views: Views) -> dict[str, str]:
-        """Describe the objects of which anything may be a setting."""
+    def _settings(self, views: Views) -> dict[str, dict[str, str]]:
+        """Describe the parts of the objects of which anything may be a setting."""
         distiller = self.run.distiller
-        return {"model": described(distiller.student), "augmentation": described(views)} | {
-            f"{part} of term {term.name!r}": described(getattr(term, part))
+        objects = {"model": distiller.student, "augmentation": views} | {
+            f"{part} of term {term.name!r}": getattr(term, part)
             for term in distiller.terms
             for part in ("loss", "arguments", "mask")
         }
+        return {name: described_parts(value) for name, value in objects.items()}
+
+    def _own_of_the_optimizer(self) -> dict[str, str]:
+        """Describe what an optimizer of your own holds outside of what torch keeps in each."""
+        kept = {*vars(SGD([torch.zeros(1)], 1.0)), "step", "_opt_called"}  # the two are schedules'
+        held = {name: part for name, part in vars(self.optimizer).items() if name not in kept}
+        return described_parts(SimpleNamespace(**held))
 
     def _answers(self) -> Tensor:
         """Return what the student says of a few samples; nothing of it is left."""
         assert self._few is not None
-        student, before = self.run.distiller.student, random_states()
-        with separate_randomness(0), buffers_kept(student), evaluating(student):
-            torch.cuda.manual_seed_all(0)
-            answers = LiveTeacher(student).answers(self._few)
-        set_random_states(before)
-        return answers
+        student = self.run.distiller.student
+        with _leaving_no_draws(), buffers_kept(student), evaluating(student):
+            return LiveTeacher(student).answers(self._few)
 
     def after_step(self) -> None:
         """Save where it is time; after an epoch's last step, `after_epoch` does."""
@@ -282,6 +294,7 @@ class Keeper:
     def _training(self, states: list[Any]) -> dict[str, Any]:
         return {
             "plan": self._plan,
+            "buffers": _unsaved_buffers(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler and self.scheduler.state_dict(),
             "run": self.run.state(),
@@ -296,12 +309,70 @@ class Keeper:
             self.run.check_weights(self.at)
             states = self.run.gather(random_states())
             if self.run.is_main:
+                settings = self._plan["settings"]  # what the steps count is none of them
+                own = _unchanged(settings[_OF_THE_OPTIMIZER], self._own_of_the_optimizer())
+                settings[_OF_THE_OPTIMIZER] = own
                 training = {**self._training(states), "answers": self._answers()}
                 checkpoints.save(self.at.steps, self.model.state_dict(), training)
             self._saved_at = time.monotonic()
         if noted:
             self._open.close()
             signal.raise_signal(noted)
+
+
+@contextmanager
+def _leaving_no_draws() -> Iterator[None]:
+    """Let the draws of a ``with`` block, of GPUs too, follow from a seed and change no others."""
+    before = random_states()
+    with separate_randomness(0):
+        torch.cuda.manual_seed_all(0)
+        yield
+    set_random_states(before)
+
+
+def _unchanged(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    return {place: text for place, text in now.items() if before.get(place) == text}
+
+
+def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that a ``state_dict()`` leaves out."""
+    saved = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+
+
+@torch.no_grad()
+def _load_unsaved_buffers(
+    model: nn.Module, saved: Mapping[str, Tensor], home: torch.device
+) -> None:
+    """Put back what `_unsaved_buffers` returned, also one that comes or grows in training."""
+    modules, here = dict(model.named_modules()), dict(model.named_buffers())
+    for name, value in saved.items():
+        known, (place, _, own) = here.get(name), name.rpartition(".")
+        alike = known is not None and _kind(known) == _kind(value)
+        if known is not None and alike and torch.equal(known.cpu(), value):
+            continue
+        if known is not None and alike and 0 not in known.stride():
+            known.copy_(value)  # it may be another module's too
+        elif place in modules:
+            value = value.to(home if known is None else known.device)
+            modules[place].register_buffer(own, value, persistent=False)
+
+
+def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state in its own types, laid out as the weights it belongs to."""
+    optimizer.load_state_dict(saved)
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, weight in enumerate(weights):
+        held = optimizer.state.get(weight, {})
+        for name, part in saved["state"].get(number, {}).items():
+            if name in held:
+                held[name] = map_tensors(partial(_as_saved, weight), part, held[name])
+
+
+def _as_saved(weight: Tensor, saved: Tensor, loaded: Tensor) -> Tensor:
+    # torch loads all in the type of the weight, and a fused step looks at no strides.
+    like = weight if weight.shape == saved.shape else saved
+    return torch.empty_like(like, dtype=saved.dtype, device=loaded.device).copy_(saved)
 
 
 def _kind(value: Any) -> str:
@@ -340,7 +411,11 @@ def _check_plan(saved: Mapping[str, Any], plan: Mapping[str, Any], path: os.Path
             else saved.get(name) == plan[name]
         )
     ]
-    differs += [name for name in now if known.get(name, now[name]) != now[name]]
+    differs += [
+        name
+        for name, parts in now.items()
+        if any(known.get(name, {}).get(place, text) != text for place, text in parts.items())
+    ]
     if differs:
         shown = ("epochs", "batch_size", "seed", "steps", "processes", "engine", "schedule")
         said = "; ".join(

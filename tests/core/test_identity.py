@@ -6,14 +6,14 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from kdlearn.core.identity import described, digest_of, digest_of_model
+from kdlearn.core.identity import described, described_parts, digest_of, digest_of_model
 from kdlearn.data import RandomShift
 from tests.forked import python
 
@@ -132,6 +132,12 @@ CHANGES = {
     "slots": CALLED,
     "private attribute": PRIVATE,
     "constant of a class": CLASS_LEVEL,
+    "constant of a class that is read": "class C: T = {0}\ndef f(x): return x / C.T",
+    "constant of a class inside": "class C:\n    class D: T = {0}\ndef f(x): return x / C.D.T",
+    "class": "class f: T = {0}",
+    "class that is called": "class C:\n    def g(self): return {0}\ndef f(x): return C().g()",
+    "method of a class": "class C:\n    T = {0}\n    @classmethod\n"
+    "    def g(cls, x): return x / cls.T\nf = C.g",
     "method": METHOD,
     "attribute of a module": MODULE,
     "method of a module": MODULE + "f = f.forward",
@@ -162,13 +168,20 @@ def test_each_kind_of_change_gives_another_text(kind):
 def test_a_constant_of_another_file_of_yours_counts_and_of_a_package_not(monkeypatch):
     ours = ModuleType("ours")
     monkeypatch.setitem(sys.modules, "ours", ours)
-    function = written("import ours, math\ndef f(x): return x / ours.T + math.pi")
+    ours.C = type("C", (), {"__module__": "ours"})
+    function = written("import ours, math\ndef f(x): return x / ours.T + ours.C.T + math.pi")
     texts = set()
     for ours.T in (4, 2):
-        texts.add(described(function))
+        for ours.C.T in (4, 2):
+            texts.add(described(function))
     monkeypatch.setattr(math, "pi", 3)
     texts.add(described(function))
-    assert len(texts) == 2
+    assert len(texts) == 4
+
+
+def test_a_constant_of_a_class_that_is_not_read_is_no_setting():
+    source = "class C:\n    T = 4\n    resume = {0}\ndef f(x): return x / C.T"
+    assert described(written(source.format(False))) == described(written(source.format(True)))
 
 
 def test_what_a_function_counts_itself_and_what_is_random_is_no_setting():
@@ -188,6 +201,55 @@ def test_what_a_function_counts_itself_and_what_is_random_is_no_setting():
     assert described(state) == before
 
 
+NOTING = {
+    "object": "class C:\n    def __init__(self): self.T, self.seen = {0}, []\nf = C()",
+    "object in a list": "class C:\n    def __init__(self): self.T, self.seen = {0}, []\n"
+    "f_ = C()\nf = [f_]",
+    "method": "class C:\n    def __init__(self): self.T, self.seen = {0}, []\n"
+    "    def g(self): pass\nf_ = C()\nf = f_.g",
+    "class": "class f:\n    T, seen = {0}, []",
+    "module": "class C(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.T, self.seen = {0}, []\nf_ = C()\nf = torch.nn.Sequential(f_)",
+    "layer": "class C(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.drop, self.seen = torch.nn.Dropout({0} / 10), []\nf = C()",
+    "closure": "def make(T, seen):\n    return lambda x: seen.append(x / T)\nf = make({0}, [])",
+    "code": "def make(seen):\n    return lambda x: seen.append(x / {0})\nf = make([])",
+    "global": "seen, T = [], {0}\ndef f(x): return seen.append(x / T)",
+    "partial": "seen = []\nf = partial(max, seen, {0})",
+}
+
+
+@pytest.mark.parametrize("kind", NOTING)
+def test_a_part_that_changes_leaves_the_others(kind):
+    def seen_of(f):
+        if isinstance(f, partial):
+            return f.args[0]
+        if isinstance(f, FunctionType):
+            names = dict(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
+            return names["seen"].cell_contents if names else f.__globals__["seen"]
+        inner = f[0] if isinstance(f, list | nn.Sequential) else getattr(f, "__self__", f)
+        return inner.seen
+
+    first, other = written(NOTING[kind].format(4)), written(NOTING[kind].format(2))
+    before = described_parts(first)
+    seen_of(first).append(1.0)
+    after = described_parts(first)
+    kept = {place for place in after if before.get(place) == after[place]}
+    assert 0 < len(kept) < len(after)
+    assert any(described_parts(other)[place] != after[place] for place in kept)
+
+
+class Colliding(Callable):
+    def __hash__(self):
+        return 0  # so that a set has the order in which it was filled
+
+
+def test_the_parts_do_not_depend_on_the_order_of_sets():
+    one, other = Colliding(1), Colliding(2)
+    for describe in (described, described_parts):
+        assert describe([{one, other}]) == describe([{other, one}])
+
+
 def test_a_name_that_is_an_attribute_alone_is_no_global():
     source = "def f(batch): return batch.labels"
     assert described(written(source, labels=1)) == described(written(source, labels=2))
@@ -205,7 +267,7 @@ SCRIPT = """
 import logging, random, numpy, torch, transformers
 from functools import partial
 from kdlearn import losses
-from kdlearn.core.identity import described
+from kdlearn.core.identity import described, described_parts
 from kdlearn.data import FixedCopies, RandomShift
 from kdlearn.models import TinyEncoder
 from tests.core.test_identity import CHANGES, written
@@ -221,11 +283,13 @@ class Objects:
         return x
 for source in CHANGES.values():
     print(described(written(source.format(4))))
+    print(described_parts(written(source.format(4))))
 for name in losses.__all__:
     print(described(getattr(losses, name)))
 small = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
 print(described(transformers.BertForSequenceClassification(transformers.BertConfig(**small))))
-print(described([kind, Objects(), FixedCopies(RandomShift(1), (0,)), TinyEncoder(5, 3)]))
+for describe in (described, described_parts):
+    print(describe([kind, Objects(), FixedCopies(RandomShift(1), (0,)), TinyEncoder(5, 3)]))
 """
 
 

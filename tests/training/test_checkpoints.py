@@ -22,6 +22,7 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
         "numbers": {0: {"step": torch.tensor(3)}, 7: tied},
         "$odd": {"a": tied.to(torch.bfloat16), "empty": torch.zeros(0, 2)},
         "large": [1e-300, 0.1, 2**80],
+        "complex": [torch.polar(tied, tied), torch.polar(tied, tied).to(torch.complex128).conj()],
     }
     saved = Checkpoints(tmp_path).save(1, {"w": tied, "tied": tied}, tree)
     back = Checkpoints(tmp_path).load(saved)

@@ -17,3 +17,10 @@ def test_accuracy_is_shown_in_per_cent_and_another_metric_as_it_is():
     row = {"epoch": 1, "loss": 1.0, "parts": {"labels": 1.0}}
     assert "50.0 %" in str(History([row | {"validation_accuracy": 0.5}]))
     assert "12.5000" in str(History([row | {"validation_error": 12.5}]))
+
+
+def test_an_epoch_that_was_measured_otherwise_has_a_dash():
+    row = {"epoch": 1, "loss": 1.0, "parts": {"labels": 1.0}}
+    rows = [row | {"validation_accuracy": 0.5}, row, row | {"validation_error": 12.5}]
+    shown = [line.split()[3:] for line in str(History(rows)).splitlines()]
+    assert shown == [["validation"] * 2, ["50.0", "%", "-"], ["-", "-"], ["-", "12.5000"]]

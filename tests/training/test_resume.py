@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from torch.optim import lr_scheduler as schedules
 from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 from kdlearn.core.files import locked
-from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
-from kdlearn.losses import MGDLoss, reverse_kl, soft_target_loss
+from kdlearn.core.identity import described_parts
+from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term, sparse_term
+from kdlearn.losses import MGDLoss, reverse_kl, sampled_kl, soft_target_loss
+from kdlearn.store import Sampled
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
-from kdlearn.training.resume import Position
+from kdlearn.training.resume import Keeper, Position
 from tests.forked import python
 from tests.training import resumable
 
@@ -358,16 +361,69 @@ class Heads(nn.Module):
 
 
 class Opaque(nn.Module):
-    """Changes its own attributes, so that only its answers tell its setting."""
+    """Writes into its own settings, so that only its answers tell them."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer, self.scale, self.calls = nn.Linear(3, 3), scale, 0
+        self.layer, self.noted = nn.Linear(3, 3), [scale]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.noted.append(0.0)
+        return self.layer(self.noted[0] * images)
+
+
+class Noting(nn.Module):
+    """Keeps what it saw last beside a setting, which shows in training alone."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.drop, self.last = nn.Linear(3, 3), nn.Dropout(share), None
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.last = self.layer(images).detach()
+        return self.drop(self.layer(images))
+
+
+class NotingLoss:
+    def __init__(self, temperature: float) -> None:
+        self.temperature, self.seen = temperature, []
+
+    def __call__(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        loss = soft_target_loss(student, teacher, temperature=self.temperature)
+        self.seen.append(loss.item())
+        return loss
+
+
+class Config:
+    temperature = 1.0
+    resume = False
+
+
+def configured(temperature: float) -> dict:
+    Config.temperature, Config.resume = temperature, not Config.resume
+    return soft(lambda s, t: soft_target_loss(s, t, temperature=Config.temperature))
+
+
+class Shrinking(torch.optim.SGD):
+    """Has a setting and a counter outside of its groups."""
+
+    def __init__(self, parameters, share: float) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.share, self.calls = share, 0
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        super().step()
         self.calls += 1
-        return self.layer(self.scale * images)
+        torch._foreach_mul_(self.param_groups[0]["params"], 1 - self.share)
+
+
+def shrinking(share: float) -> dict:
+    torch.manual_seed(0)
+    model = network()
+    return {"model": model, "optimizer": Shrinking(model.parameters(), share)}
 
 
 def soft(loss, **more) -> dict:
@@ -464,11 +520,21 @@ OTHERS = {
     ),
     "augmentation's attribute": (
         "other augmentation",
-        lambda T: {"model": network(), "augment": Scaled(T)},
+        lambda T: {"model": network(), "augment": Scaled(T).requires_grad_(False)},
+    ),
+    "setting of a loss that notes what it saw": (LOSS, lambda T: soft(NotingLoss(T))),
+    "layer of a student that notes what it saw": (
+        "other model",
+        lambda T: {"model": Noting(T / 10)},
+    ),
+    "constant of a class": (LOSS, configured),
+    "attribute of an optimizer": (
+        "other attributes of the optimizer",
+        lambda T: shrinking(T / 10),
     ),
     "heads": ("other model", lambda T: {"model": Heads(T)}),
     "dropout in forward": ("other model", lambda T: {"model": Scaled(T)}),
-    "setting of a student that counts": (
+    "setting that a student writes to": (
         "answers other numbers",
         lambda T: {"model": Opaque(T)},
     ),
@@ -526,6 +592,150 @@ def test_the_same_objects_go_on_though_they_noted_what_they_saw(tmp_path, monkey
         fit(run, task(), **settings)
     fit(run, task(), **settings, resume=True)
     assert same(whole, run) and len(values) > 24
+
+
+def whole_and_resumed(make, data, folder, monkeypatch):
+    """Return the model of a run that never stopped, and of one that went on after 4 steps."""
+    settings = {"epochs": 2, "batch_size": 8, "progress": False}
+
+    def run(**more):
+        model, optimizer = make()
+        fit(model, data, optimizer=optimizer, **settings, **more)
+        return model
+
+    every_step = Checkpoints(folder, every_steps=1)
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        stop_after(stopping, 4)
+        run(checkpoints=every_step)
+    return run(), run(checkpoints=every_step, resume=True)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        partial(torch.optim.AdamW, lr=0.01, fused=True),
+        partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=True),
+    ],
+)
+def test_a_fused_optimizer_goes_on_where_weights_lie_by_channels(tmp_path, kind, monkeypatch):
+    def make():
+        torch.manual_seed(0)
+        layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+        model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        return model, kind(model.parameters())
+
+    images = torch.randn(48, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    data = (images.to(memory_format=torch.channels_last), task()[1])
+    assert same(*whole_and_resumed(make, data, tmp_path, monkeypatch))
+
+
+class Exact(torch.optim.Optimizer):
+    """Keeps the weights in float32, whatever type the model has."""
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for p in self.param_groups[0]["params"]:
+            own = self.state[p].setdefault("own", p.float())
+            p.copy_(own.sub_(p.grad, alpha=0.01))
+
+
+def test_an_optimizer_goes_on_with_its_state_in_other_types_than_the_weights(tmp_path, monkeypatch):
+    def make():
+        torch.manual_seed(0)
+        model = nn.Linear(3, 3).bfloat16()
+        return model, Exact(model.parameters(), {})
+
+    data = (task()[0].bfloat16(), task()[1])
+    assert same(*whole_and_resumed(make, data, tmp_path, monkeypatch))
+
+
+class Unsaved(nn.Module):
+    """Holds what training moves in buffers that no state_dict() has."""
+
+    def __init__(self, also_in_eval: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.also_in_eval = nn.Linear(3, 3), also_in_eval
+        self.register_buffer("factor", torch.ones(()), persistent=False)
+        self.register_buffer("seen", torch.zeros(0), persistent=False)
+        self.register_buffer("first", None, persistent=False)
+        self.register_buffer("wide", torch.ones(1).expand(3), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.factor.mul_(0.9)
+            self.seen = torch.cat([self.seen, self.factor[None]])
+            self.wide = self.factor.clone().expand(3)
+            self.first = images[0].clone() if self.first is None else self.first
+        if not self.training and not self.also_in_eval:
+            return self.layer(images)
+        first = torch.zeros(3) if self.first is None else self.first
+        return self.layer(images + first) * (self.factor + self.seen.sum() + self.wide)
+
+
+@pytest.mark.parametrize("also_in_eval", [False, True])
+def test_buffers_that_are_no_part_of_the_weights_go_on_too(tmp_path, also_in_eval, monkeypatch):
+    def make():
+        model = Unsaved(also_in_eval)
+        return model, torch.optim.SGD(model.parameters(), lr=0.01)
+
+    whole, resumed = whole_and_resumed(make, task(), tmp_path, monkeypatch)
+    ours, theirs = dict(whole.named_buffers()), dict(resumed.named_buffers())
+    assert same(whole, resumed) and len(ours) == 4
+    assert all(torch.equal(buffer, theirs[name]) for name, buffer in ours.items())
+
+
+def test_a_teacher_that_is_drawn_from_draws_the_same_beside_checkpoints(tmp_path):
+    def run(**more):
+        torch.manual_seed(0)
+        student, term = network(), sparse_term("sampled", sampled_kl, Sampled(2))
+        taught = Distiller(student, network(), [term])
+        fit(taught, task(), epochs=1, batch_size=8, progress=False, **more)
+        return student
+
+    assert same(run(), run(checkpoints=Checkpoints(tmp_path)))
+
+
+def test_the_same_optimizer_goes_on_though_it_counted_its_steps(tmp_path, monkeypatch):
+    held, checkpoints = shrinking(0.1), Checkpoints(tmp_path, every_steps=1)
+    settings = {"epochs": 2, "batch_size": 8, "progress": False, "checkpoints": checkpoints}
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        stop_after(stopping, 4)
+        fit(**held, train=task(), **settings)
+    fit(**held, train=task(), **settings, resume=True)
+    assert held["optimizer"].calls == 12
+
+
+OPTIMIZERS = [
+    kind
+    for name, kind in sorted(vars(torch.optim).items())
+    if isinstance(kind, type) and name not in ("Optimizer", "LBFGS", "SparseAdam")
+]
+SCHEDULES = [
+    lambda o: None,
+    lambda o: schedules.LambdaLR(o, lambda k: 0.9**k),
+    lambda o: schedules.CyclicLR(o, 0.01, 0.1, 2, cycle_momentum=False),
+    lambda o: schedules.SequentialLR(
+        o, [schedules.LinearLR(o), schedules.CosineAnnealingLR(o, 6)], [2]
+    ),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_no_optimizer_of_torch_has_attributes_of_its_own(kind, schedule):
+    """Whatever a step or a schedule adds to one is no setting, or the same run were refused."""
+    model = nn.Linear(3, 3, bias=False)
+    optimizer = kind(model.parameters(), lr=0.1)
+    scheduler = schedule(optimizer)
+    keeper = Keeper(None, Run(Engine(), model, optimizer), Position(0, 1), model, optimizer, None)
+    before = keeper._own_of_the_optimizer()
+    model(task()[0]).sum().backward()
+    optimizer.step()
+    if scheduler is not None:
+        scheduler.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert keeper._own_of_the_optimizer() == before == described_parts(SimpleNamespace())
 
 
 def test_checkpoints_change_no_number_of_a_run(tmp_path):
