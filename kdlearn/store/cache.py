@@ -461,8 +461,8 @@ def _batches(
 
 def _storable(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     if not values.is_floating_point():
-        whole = values.int().cpu()
-        if values.is_complex() or not torch.equal(whole.long(), values.long().cpu()):
+        whole = None if values.is_complex() else values.int().cpu()
+        if whole is None or not torch.equal(whole.long(), values.long().cpu()):
             raise ValueError(
                 f"the teacher gives {values.dtype} in {name!r} that no 32 bits hold: leave it out."
             )

@@ -29,7 +29,7 @@ from kdlearn.losses import (
 )
 from kdlearn.training import engine
 from kdlearn.training.checkpoints import Checkpoints
-from kdlearn.training.engine import Engine
+from kdlearn.training.engine import Engine, Run
 from kdlearn.training.fit import fit
 from tests.processes import run_processes
 
@@ -659,3 +659,20 @@ def test_pieces_give_the_gradient_at_the_buffers_that_their_loss_saw(layer):
             p -= p.grad
     for name, value in by_hand.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["differs", "drawn anew"])
+def test_what_differs_between_processes_is_told_unless_it_is_drawn_anew(again, monkeypatch):
+    model = nn.Linear(2, 2)
+    run = Run(Engine(), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    run.check_same("the order", pytest.fail, "One process has nothing to compare.")
+    run.processes = 2
+    gathered = iter([["a", "b"], [again, again]])
+    monkeypatch.setattr(run, "gather", lambda value: next(gathered))
+    if not again:
+        run.check_same("the order", lambda: "a", "Pass one.")
+        return
+    with pytest.raises(
+        ValueError, match="the order is 'a' in process 0 and 'b' in process 1.*Pass"
+    ):
+        run.check_same("the order", lambda: "a", "Pass one.")
