@@ -98,6 +98,11 @@ class Run:
             self._agree((*model.parameters(), *model.buffers()))
         if engine.precision == "fp16" and self.device.type != "cuda":
             raise ValueError("precision is 'fp16' and the model is on no GPU: use 'bf16' there.")
+        if torch.is_autocast_enabled(self.device.type):
+            raise ValueError(
+                "fit is called inside torch.autocast, which keeps weights as they were cast first: "
+                "leave that, and pass engine=Engine(precision='bf16')."
+            )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=engine.precision == "fp16")
         self._trained = [p for p in self.distiller.parameters() if p.requires_grad]
         self._pieces: list[_Piece] = []

@@ -100,9 +100,10 @@ def fit(
         IndexError: a label is no class of the model.
         ValueError: no data, lengths that differ, a number out of its range, a term that trains
             nothing, an optimizer that lacks parameters or holds the teacher's, a scheduler without
-            its optimizer, a folder with checkpoints and no ``resume``, a stored teacher with other
-            data or another augmentation than it was stored for; processes that were given other
-            data, settings or checkpoints than each other.
+            its optimizer or shorter than the training, a call inside ``torch.autocast``, a folder
+            with checkpoints and no ``resume``, a stored teacher with other data or another
+            augmentation than it was stored for; processes that were given other data, settings or
+            checkpoints than each other.
         FloatingPointError: a loss, its gradient, or a weight that is to be saved is NaN or
             infinite; the message names the term or the weight, the epoch and the step.
         CheckpointError: a checkpoint cannot be written, is damaged, or belongs to another run.
@@ -277,11 +278,6 @@ def _has_gaps(weight: Tensor) -> bool:
 
 def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -> None:
     """Refuse a teacher, views and processes that do not fit the samples."""
-    if torch.is_autocast_enabled(run.device.type):
-        raise ValueError(
-            "fit is called inside torch.autocast, which keeps weights as they were cast first: "
-            "leave that, and pass engine=Engine(precision='bf16')."
-        )
     if isinstance(views, OnPolicy):
         trained = set(run.distiller.student.parameters())
         if trained.isdisjoint(views.student.parameters()):

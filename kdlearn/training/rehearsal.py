@@ -66,7 +66,7 @@ def rehearse(
             if strange:
                 raise ValueError(
                     f"term {name!r} goes through {len(strange)} parameters that are neither the "
-                    f"student's nor its own, one of shape {tuple(min(strange, key=id).shape)}, and "
+                    f"student's nor its own, one of shape {tuple(strange.pop().shape)}, and "
                     "nothing would train them: pass a loss with parameters as a module, not inside "
                     "a lambda, or call requires_grad_(False) on what shall stay as it is."
                 )
