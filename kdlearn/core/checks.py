@@ -557,7 +557,7 @@ def check_number(value: float, name: str) -> float:
     if isinstance(value, Tensor):
         number = value.dim() == 0 and not value.requires_grad and value.dtype != torch.bool
     else:
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        number = isinstance(value, (float, numbers.Real)) and not isinstance(value, bool)
     if not number:
         learned = isinstance(value, Tensor) and value.requires_grad
         raise TypeError(
