@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlearn.core.identity import digest_of_model
-from kdlearn.core.inputs import Inputs, device_of, map_tensors, unchanged
+from kdlearn.core.inputs import Inputs, device_of, map_tensors, tensors_in, unchanged
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
 from kdlearn.data.views import Views
@@ -109,14 +110,18 @@ class LiveTeacher:
 
     def identity(self, samples: Samples) -> dict[str, Any]:
         """Return the digest of its weights and what it answers to a few of the samples."""
-        return _identity(self.model, self.answers(samples.few(4)))
+        try:
+            answers = self.outputs(samples.few(4))
+        except Exception:  # whatever a model says to bytes, or to images of another size
+            answers = Outputs(torch.empty(0))
+        return identity_of(self.model, answers)
 
     def answers(self, batch: Batch) -> Tensor:
         """Return some of the logits for a batch; none where it must be augmented to be taken."""
         try:
             return some_of(self.outputs(batch).logits)
-        except Exception:  # whatever a model says to bytes, or to images of another size
-            return torch.empty(0, dtype=torch.float64)
+        except Exception:
+            return torch.empty(0)
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Outputs:
@@ -177,20 +182,27 @@ def identity_of(model: nn.Module, answers: Outputs) -> dict[str, Any]:
     """Return plain values that tell a model from another one, see `same_teacher`.
 
     Weights and layers alone do not tell: what ``forward`` does between them (the number of heads,
-    the kind of pooling, a factor) shows in the answers only.
+    the kind of pooling, a factor) shows in the answers and in what layers were recorded.
 
     Example:
         >>> batch = Batch(torch.ones(1, 2))
         >>> model = nn.Linear(2, 1)
         >>> list(identity_of(model, run(model, None, batch)))
-        ['weights', 'answers']
+        ['weights', 'answers', 'layers']
     """
-    return _identity(model, some_of(answers.logits))
+    return {
+        "weights": digest_of_model(model),
+        "answers": _rounded(answers.logits),
+        "layers": {
+            name: [_rounded(tensor) for tensor in tensors_in(value)]
+            for name, value in answers.taps.items()
+        },
+    }
 
 
-def _identity(model: nn.Module, answers: Tensor) -> dict[str, Any]:
-    rounded = [round(value, 6) for value in answers.tolist()]
-    return {"weights": digest_of_model(model), "answers": rounded}
+def _rounded(tensor: Tensor) -> list[float]:
+    # Six digits of each, since layers have scales of their own.
+    return [float(f"{value:.6g}") for value in some_of(tensor).tolist()]
 
 
 def some_of(logits: Tensor) -> Tensor:
@@ -200,7 +212,8 @@ def some_of(logits: Tensor) -> Tensor:
         >>> some_of(torch.arange(1000.0).view(4, 250))[-1].item()
         999.0
     """
-    numbers = logits.detach().flatten().cpu().double()
+    real = torch.view_as_real(logits) if logits.is_complex() else logits
+    numbers = real.detach().flatten().cpu().double()
     places = torch.linspace(0, len(numbers) - 1, min(256, len(numbers)), dtype=torch.float64)
     return numbers[places.long()]
 
@@ -215,9 +228,27 @@ def same_teacher(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         >>> same_teacher(first, {"weights": "a", "answers": [1.0, 2.1]})
         False
     """
-    rest = [{k: v for k, v in side.items() if k != "answers"} for side in (one, other)]
-    here, there = (torch.tensor(side.get("answers", [])).double() for side in (one, other))
-    close = here.shape == there.shape and torch.allclose(
-        here, there, rtol=1e-3, atol=1e-4, equal_nan=True
+    numbers = ("answers", "layers")
+    rest = [{k: v for k, v in side.items() if k not in numbers} for side in (one, other)]
+    here, there = (side.get("layers", {}) for side in (one, other))
+    # Which layers are recorded is a matter of the terms.
+    return (
+        rest[0] == rest[1]
+        and _close(one.get("answers", []), other.get("answers", []), largest=1e-4)
+        and all(
+            len(parts) == len(there[name]) and all(map(_close, parts, there[name]))
+            for name, parts in here.items()
+            if name in there
+        )
     )
-    return close and rest[0] == rest[1]
+
+
+def _close(one: list[float], other: list[float], largest: float = math.inf) -> bool:
+    """Whether numbers are equal up to rounding, on another device too."""
+    here, there = (torch.tensor(side, dtype=torch.float64) for side in (one, other))
+    sizes = there.abs()
+    # What rounding leaves of a number near 0 is a share of its neighbors; -1e4 stands for a mask.
+    scale = sizes.masked_fill(~(sizes < 1e4), 0).amax().item() if len(sizes) else 0.0
+    return here.shape == there.shape and torch.allclose(
+        here, there, rtol=1e-3, atol=min(largest, 1e-3 * scale), equal_nan=True
+    )

@@ -106,3 +106,41 @@ def test_the_same_weights_with_another_forward_are_another_teacher():
     one, again, other = (LiveTeacher(Scaled(f)).identity(samples) for f in (1.0, 1.0, -9.0))
     assert one["weights"] == other["weights"]
     assert same_teacher(one, again) and not same_teacher(one, other)
+
+
+class Normalized(nn.Module):
+    """A layer that is scaled, and a head that does not care about the scale."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.norm = Scaled(factor), nn.LayerNorm(3, eps=0.0)
+
+    def forward(self, x):
+        return self.norm(self.body(x))
+
+
+def test_what_moves_a_recorded_layer_alone_is_another_teacher():
+    samples = Samples.of(torch.randn(10, 4))
+    for wants, is_told in (((), False), ((Want("body"),), True)):
+        one, again, other = (
+            LiveTeacher(Normalized(f), wants).identity(samples) for f in (1.0, 1.0, 2.0)
+        )
+        assert same_teacher(one, again)
+        assert same_teacher(one, other) is not is_told
+    assert same_teacher(one, LiveTeacher(Normalized(1.0)).identity(samples))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_answers_of_any_size_may_differ_by_rounding_and_by_no_more(scale: float):
+    def identity(change: float) -> dict:
+        layer = [scale * value for value in (3.0, change, -1.0)]
+        return {"weights": "a", "answers": layer, "layers": {"body": [layer]}}
+
+    assert same_teacher(identity(0.5), identity(0.5 + 2e-5))
+    assert not same_teacher(identity(0.5), identity(0.51))
+
+
+def test_what_a_mask_stands_for_hides_no_change():
+    one, other = ({"layers": {"scores": [[first, -1e9]]}} for first in (1.0, 1.1))
+    assert not same_teacher(one, other)

@@ -680,3 +680,21 @@ def test_numbers_that_the_store_has_no_room_for_are_refused(output, tmp_path):
     terms = [layer_term("odd", nn.MSELoss(), ["inner"])]
     with pytest.raises(ValueError, match="that no 32 bits hold: leave it out"):
         cache_teacher(Odd(), torch.randn(4, 2), tmp_path, terms, progress=False)
+
+
+def test_a_teacher_that_differs_in_the_stored_layer_alone_is_another(tmp_path):
+    class Normalized(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.norm, self.factor = nn.Linear(4, 3), nn.LayerNorm(3, 0.0), factor
+            self.scaled = nn.Identity()
+
+        def forward(self, x):
+            return self.norm(self.scaled(self.factor * self.body(x)))
+
+    inputs, terms = torch.randn(6, 4), [layer_term("states", nn.functional.mse_loss, ["scaled"])]
+    cache_teacher(Normalized(1.0), inputs, tmp_path, terms, progress=False)
+    assert len(cache_teacher(Normalized(1.0), inputs, tmp_path, terms, progress=False)) == 6
+    with pytest.raises(CacheError, match="made with another teacher"):
+        cache_teacher(Normalized(2.0), inputs, tmp_path, terms, progress=False)
