@@ -126,12 +126,26 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_held: set[Any] = set()
+
+
+def _let_go() -> None:
+    """Close in a forked process what its parent holds: a lock lasts while a copy is open."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder for a ``with`` block.
 
-    The lock dies with the process that holds it, also when that is killed. Systems without
-    ``fcntl`` (Windows) have none.
+    The lock dies with the process that holds it, also when that is killed and processes that it
+    forked (workers of a loader) outlive it. Systems without ``fcntl`` (Windows) have none.
 
     Raises:
         BlockingIOError: another process is at work in the folder.
@@ -149,4 +163,8 @@ def locked(folder: Path) -> Iterator[None]:
             yield
             return
         flock(file, LOCK_EX | LOCK_NB)
-        yield
+        _held.add(file)
+        try:
+            yield
+        finally:
+            _held.discard(file)

@@ -349,6 +349,11 @@ def _wait_for(
 ) -> CachedTeacher:
     # Not a barrier: that would end after half an hour, and a cache may take longer.
     while True:
+        if folder.exists():  # what the first process refuses at once, none of the others awaits
+            _check_free(folder)
+            index = _read_index(folder)
+            if index is not None:
+                _check_marks(folder, index, marks)
         with suppress(CacheError):
             return _opened(folder, marks, wants, copies)
         time.sleep(0.2)
@@ -519,14 +524,14 @@ def _same_augmentation(one: Any, other: Any) -> bool:
 
 def _check_free(folder: Path) -> None:
     """Refuse a folder with files of somebody else, before anything is written there."""
-    if not (folder / _INDEX).exists():
-        names = [path.name for path in folder.iterdir()]
-        others = [name for name in names if name != ".lock" and PARTIAL not in name]
-        if others:
-            raise CacheError(
-                f"{folder} has files that are no teacher cache, such as {others[0]}: name an empty "
-                "folder."
-            )
+    names = [path.name for path in folder.iterdir()]
+    others = [name for name in names if name != ".lock" and PARTIAL not in name]
+    # Asked last: while this process looks, another one may begin.
+    if others and not (folder / _INDEX).exists():
+        raise CacheError(
+            f"{folder} has files that are no teacher cache, such as {others[0]}: name an empty "
+            "folder."
+        )
 
 
 def _begun(folder: Path, marks: dict[str, Any], shard_rows: int, samples: int) -> dict[str, Any]:

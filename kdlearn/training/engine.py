@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import reprlib
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -290,9 +291,11 @@ class Run:
         leaves = map_tensors(_leaf, joined)
         for number, piece in enumerate(self._pieces):
             piece.leaves, piece.rows = tensors_in(leaves), _slice(cuts, number)
+        trees = (leaves, join([_tree(outputs) for outputs in taught]))
+        self._check_shapes(own, trees)
         whole_batch = own.change(lambda tensor: self._gathered(tensor, sizes))
         sides = []
-        for tree in (leaves, join([_tree(outputs) for outputs in taught])):
+        for tree in trees:
             logits, taps, kept = map_tensors(lambda tensor: self._gathered(tensor, sizes), tree)
             sides.append(Outputs(logits, taps, kept, whole_batch))
         with self._same_draws():
@@ -307,6 +310,28 @@ class Run:
         outputs = self.distiller.study(piece.batch)
         set_random_states(now)
         return outputs
+
+    def _check_shapes(self, batch: Batch, said: Any) -> None:
+        """Refuse shares of a batch that do not fit together; gloo would end the program."""
+        if self.processes == 1:
+            return
+        parts = tensors_in([batch.inputs, batch.labels, batch.mask, said])
+        shapes = [(str(part.dtype), *part.shape[1:]) for part in parts]
+        told = torch.tensor([zlib.crc32(repr(shapes).encode())], device=self.device)
+        others = [torch.empty_like(told) for _ in range(self.processes)]
+        dist.all_gather(others, told)
+        if any(not torch.equal(other, told) for other in others):
+            first, second = next(
+                (one, other)
+                for one, *rest in zip(*self.gather(shapes), strict=False)
+                for other in rest
+                if one != other
+            )
+            raise ValueError(
+                f"a sample of this batch is {first} in one process and {second} in another, so "
+                "that no loss on all of it can be computed: pad all samples to one length, not "
+                "each share of a batch to its longest."
+            )
 
     def _gathered(self, tensor: Tensor, sizes: list[int]) -> Tensor:
         """Put the shares of all processes together, with a graph through the own one alone."""

@@ -144,6 +144,11 @@ def fit(
         "Pass all samples to each, in one order (seed a random split): fit gives each its share.",
     )
     run.check_same(
+        "the digest of the teacher's weights",
+        lambda: run.distiller.source.identity(samples).get("weights"),
+        "Load one teacher in each: fit makes the student's weights equal, never the teacher's.",
+    )
+    run.check_same(
         "what fit was given",
         lambda: {**settings, "checkpoints": checkpoints is not None},
         "Pass the same to each process: dropout differs between them anyway, and one alone writes.",

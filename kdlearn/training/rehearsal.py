@@ -10,10 +10,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kdlearn.core.checks import check_logit_values
-from kdlearn.core.inputs import buffers_kept, evaluating, tensors_in, unchanged
+from kdlearn.core.inputs import buffers_kept, evaluating, place, tensors_in, unchanged
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
-from kdlearn.data.samples import Samples
+from kdlearn.data.samples import ALONE, InMemory, Samples
 from kdlearn.data.views import Views
 from kdlearn.distill.terms import label_cross_entropy
 from kdlearn.measure.metrics import evaluate
@@ -97,13 +97,26 @@ def _parameters_of(value: Tensor) -> set[nn.Parameter]:
 
 
 def _few(samples: Samples) -> Batch:
-    """Return two samples, or more where no label of these counts."""
-    few = samples.few(2)
+    """Return two samples, of the outermost classes where known; more where no label counts."""
+    few = _outermost(samples) or samples.few(2)
     for count in (16, 128, 1024):
         if not _are_tokens(few.labels) or bool((few.labels != -100).any()):
             break
         few = samples.few(count)
     return few
+
+
+def _outermost(samples: Samples) -> Batch | None:
+    """Return the samples with the lowest and the highest label: one that is no class is told."""
+    if not isinstance(samples, InMemory):
+        return None
+    labels = samples.batch.labels
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        return None
+    counted = labels.masked_fill(labels == -100, 0).reshape(len(labels), -1)
+    low, high = int(counted.amin(1).argmin()), int(counted.amax(1).argmax())
+    other = high if high != low else (low + 1) % len(labels)
+    return next(samples.load([torch.tensor([low, other]).unique()], ALONE, (0,)))
 
 
 def _check_shifted(samples: Samples) -> None:
@@ -128,8 +141,16 @@ def _are_tokens(labels: Any) -> bool:
 
 def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], float]) -> None:
     few = Samples.of(held_out.few(2), held_out.name)
+
+    def of_all(logits: Tensor, labels: Any) -> float:
+        if not isinstance(held_out, InMemory):
+            return metric(logits, labels)
+        # Answers to one sample stand for all: what is tried are the labels, wherever they stand.
+        repeated = logits[:1].expand(len(held_out), *logits.shape[1:])
+        return metric(repeated, place(held_out.batch.labels, logits.device))
+
     try:
-        evaluate(run.distiller.student, few, metric)
+        evaluate(run.distiller.student, few, of_all)
     except (TypeError, ValueError, RuntimeError) as error:
         named = getattr(metric, "__name__", "metric")
         raise type(error)(

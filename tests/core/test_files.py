@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,21 +46,29 @@ def test_a_digest_is_that_of_the_shell(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
-def test_a_lock_keeps_other_processes_out_and_dies_with_its_holder(tmp_path):
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_lock_keeps_other_processes_out_and_dies_with_its_holder(tmp_path, forks):
     script = (
-        "import sys; from pathlib import Path; from kdlearn.core.files import locked\n"
-        "with locked(Path(sys.argv[1])): print('locked', flush=True); input()\n"
-    )
+        "import os, sys, time; from pathlib import Path; from kdlearn.core.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "    child = {forks} and os.fork()\n"
+        "    if {forks} and not child: time.sleep(600)\n"
+        "    print(int(child), flush=True); input()\n"
+    ).replace("{forks}", str(forks))
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
-    assert holder.stdout.readline() == b"locked\n"
+    child = int(holder.stdout.readline())
     with pytest.raises(BlockingIOError), locked(tmp_path):
         pass
     holder.kill()
     holder.wait()
-    with locked(tmp_path):
-        pass
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        if child:
+            os.kill(child, signal.SIGKILL)

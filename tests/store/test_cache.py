@@ -332,6 +332,25 @@ def test_one_process_makes_its_cache_whatever_number_it_has(tmp_path, monkeypatc
     assert len(stored(tmp_path)) == 22
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (None, "made with another teacher"),
+        ("index.json", "index.json cannot be read"),
+        ("notes.txt", "has files that are no teacher cache, such as notes.txt"),
+    ],
+)
+def test_no_process_waits_for_what_the_first_one_refuses(tmp_path, monkeypatch, left, said):
+    if left is None:
+        cache_teacher(nn.Linear(4, 3), torch.randn(9, 4), tmp_path, progress=False)
+    else:
+        (tmp_path / left).write_text("mine")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(CacheError, match=said):
+        stored(tmp_path)
+
+
 def test_a_full_disk_is_told_and_what_stands_is_kept(tmp_path, monkeypatch):
     real, calls = module.save, []
 

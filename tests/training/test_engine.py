@@ -432,9 +432,12 @@ folder, *parts = sys.argv[1:]
 sys.path[:0] = [{tests!r}, {tests!r} + "/../.."]
 import torch
 from test_engine import UNEVEN, Engine, draws, fit, network, step_of, step_of_waves, task, trained
+from kdlearn.distill import Distiller, logit_term
+from kdlearn.losses import soft_target_loss
 from kdlearn.training.engine import Run
 from kdlearn.training.checkpoints import Checkpoints
 from safetensors.torch import save_file
+from torch.nn.utils.rnn import pad_sequence as pad
 
 def save(state, name):
     # Two names may share one; and a file holds them in the usual order.
@@ -473,6 +476,15 @@ def apart():
     ):
         try: fit(network(0), data, epochs=1, progress=False, **options)
         except ValueError as error: print("TOLD", error)
+    soft = logit_term("soft", soft_target_loss)
+    try: fit(Distiller(network(0), network(rank), [soft]), task(), epochs=1, progress=False)
+    except ValueError as error: print("TOLD", error)
+    tokens = [torch.arange(1, 2 + row) for row in range(4)]
+    loader = torch.utils.data.DataLoader(
+        tokens, 4, collate_fn=lambda rows: (pad(rows, True), 0 * pad(rows, True))
+    )
+    try: fit(torch.nn.Embedding(9, 9), loader, epochs=1, progress=False)
+    except ValueError as error: print("TOLD", error)
 
 def loader():
     seen = []
@@ -574,6 +586,8 @@ def test_what_should_be_the_same_and_is_not_is_told_by_both_processes(two):
     [
         "the digest of train is '",
         "the checkpoint to resume from is 'step-00000004' in process 0 and None in process 1",
+        "the digest of the teacher's weights is '",
+        "a sample of this batch is ('torch.int64', 2) in one process and ('torch.int64', 4) in",
     ],
 )
 def test_processes_with_data_or_a_folder_of_their_own_are_refused(two, said):

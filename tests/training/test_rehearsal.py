@@ -138,6 +138,33 @@ def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
     assert history.epochs[-1][name] < 10
 
 
+@pytest.mark.parametrize("wrong", [-1, 3])
+@pytest.mark.parametrize("row", [0, 5, 11])
+def test_a_label_that_is_no_class_is_told_before_the_first_step_wherever_it_stands(wrong, row):
+    labels = Y.clone()
+    labels[row] = wrong
+    caught, seen = refused(network(), (X, labels))
+    assert f"labels go from {labels.min()} to {labels.max()}" in str(caught) and set(seen) <= {2}
+    caught, seen = refused(network(), (X, Y), validation=(X, labels))
+    assert "validation cannot be measured by accuracy" in str(caught) and set(seen) <= {2}
+    tokens = torch.zeros(12, 6, dtype=torch.int64)
+    tokens[row, 3] = wrong
+    caught, seen = refused(nn.Embedding(3, 3), (torch.ones_like(tokens), tokens))
+    assert "numbered from 0" in str(caught) and set(seen) <= {2}
+
+
+def test_a_metric_that_asks_for_all_classes_is_tried_with_all_labels():
+    sizes = []
+
+    def classes_there(logits, labels):
+        sizes.append(len(logits))
+        assert set(labels.tolist()) == set(Y.tolist())
+        return 1.0
+
+    fit(network(), (X, Y), validation=(X, Y), metric=classes_there, epochs=1, progress=False)
+    assert sizes == [12, 12]
+
+
 def test_half_precision_inputs_are_welcome_where_a_step_takes_them():
     fit(network(), (X.half(), Y), epochs=1, engine=Engine(precision="bf16"), progress=False)
 
