@@ -534,7 +534,7 @@ def top_k_kl(
         # events has the denominator of the whole.
         origin = student.detach().amax(dim=-1, keepdim=True)
         others = log_sum(student.scatter(-1, indices, -torch.inf), origin)
-        left = _log_left(teacher, others, torch.finfo(teacher_log_probs.dtype).eps)
+        left = _log_left(teacher, others, teacher_log_probs.dtype)
         if tail == "ignore":
             left = torch.full_like(left, -torch.inf)
         teacher, stored = torch.cat([teacher, left], -1), torch.cat([stored - origin, others], -1)
@@ -554,7 +554,7 @@ def _check_stored(log_probs: Tensor, indices: Tensor) -> None:
         raise ValueError("teacher indices name a token twice in a row: each may appear once.")
 
 
-def _log_left(log_probs: Tensor, others: Tensor, rounding: float) -> Tensor:
+def _log_left(log_probs: Tensor, others: Tensor, kind: torch.dtype) -> Tensor:
     """Logarithm of what the probabilities (N, k) leave to all other tokens, (N, 1).
 
     Where the student rules these out, by -inf or a number such as -1e4, and what is left is within
@@ -562,6 +562,10 @@ def _log_left(log_probs: Tensor, others: Tensor, rounding: float) -> Tensor:
     """
     # Rounding can bring the sum to 1 or above, then nothing is left.
     total = log_sum(log_probs).clamp_max(0)
+    rounding = torch.full_like(total, torch.finfo(kind).eps)
+    for half in (torch.float16, torch.bfloat16):  # of which a store gives numbers in float32
+        is_rounded = (log_probs == log_probs.to(half)).all(dim=-1, keepdim=True)
+        rounding = rounding.masked_fill(is_rounded, torch.finfo(half).eps)
     nothing = (others < -100) & (-total < 4 * rounding * (1 + math.log(log_probs.shape[-1])))
     return torch.log(-torch.expm1(total)).masked_fill(nothing, -torch.inf)
 

@@ -192,6 +192,8 @@ class Recipe(_Table):
         for name, terms in self.methods.items():
             if not terms:
                 raise ValueError(f"method {name!r} has no term: give at least one")
+            if name in ("", ".", "..") or set(name) & set("/\\:"):
+                raise ValueError(f"method {name!r} cannot be the name of a folder: use letters")
         if self.teacher_training is None and self.teacher.model in NETWORKS:
             raise ValueError(
                 "teacher_training is missing: only a teacher of your own, 'my_module:my_function', "

@@ -39,7 +39,8 @@ class Engine:
         every loss: means over tokens that count, class weights, relations between samples. With
         ``accumulate`` the student runs each piece twice, from the same random state and buffers,
         and the logits and tapped layers of the batch are held. Statistics of batch normalization
-        are those of the piece.
+        are those of the piece. What a loss reads elsewhere, such as an auxiliary loss that a module
+        keeps of its last pass, has no gradient there: compute it from a tapped layer.
         In one process the model stays on its device; of several, each takes the GPU of its local
         rank, or the CPU. Each is given all of the data, in one order, and takes its share itself.
 
@@ -187,7 +188,8 @@ class Run:
         if said:
             raise FloatingPointError(
                 f"the loss broke at {at}: {said}. The step was not taken. Check the inputs for "
-                "NaN, lower the learning rate or the weight of the term."
+                "NaN and the labels for -100 throughout; lower the learning rate or the weight of "
+                "the term."
             )
         return parts
 

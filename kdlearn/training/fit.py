@@ -61,8 +61,9 @@ def fit(
         Two samples are tried before the first step, so that what cannot work is told at once.
         ``seed`` fixes order, augmentation and dropout: same seed, machine and thread count, same
         numbers. The random state of torch outside is left as it was. The model stays where it is
-        (CPU, GPU) and batches are moved to it; afterwards it is in ``eval()``. How a step is
-        computed is the `Engine`'s business.
+        (CPU, GPU) and batches are moved to it. Each epoch begins with ``model.train()``, so a layer
+        that shall stay in ``eval()`` (a frozen batch normalization) says so in a ``train`` of its
+        own; afterwards all is in ``eval()``. How a step is computed is the `Engine`'s business.
         A resumed run gives the numbers of one that never stopped, bit for bit. It is refused with
         another model, teacher, loss, optimizer setting, schedule, augmentation, data or order of
         them: functions and objects are told apart as `kdlearn.core.identity.described` says, and

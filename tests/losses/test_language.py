@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlearn import losses
+from kdlearn.store import TopK
 
 few = settings(max_examples=15, deadline=None)
 
@@ -520,3 +521,16 @@ def test_top_k_of_tokens_that_both_sides_rule_out_is_the_whole(low):
     log_probs, indices = teacher.log_softmax(-1).topk(6)
     found = losses.top_k_kl(student, log_probs, indices)
     torch.testing.assert_close(found, losses.forward_kl(student, teacher), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("low", [-1e4, -torch.inf])
+def test_a_store_in_half_precision_leaves_nothing_to_what_both_sides_rule_out(dtype, low):
+    student, teacher = torch.randn(2, 16, 50).unbind()
+    student[:, 4:], teacher[:, 4:] = low, low
+    log_probs, indices = teacher.log_softmax(-1).topk(6)
+    whole = losses.forward_kl(student, teacher)
+    for stored in (log_probs.to(dtype), log_probs.to(dtype).float()):
+        stored, _ = TopK(6).restore((stored, indices))
+        found = losses.top_k_kl(student, stored, indices)
+        torch.testing.assert_close(found.float(), whole, rtol=0, atol=4 * torch.finfo(dtype).eps)

@@ -83,6 +83,7 @@ def test_the_papers_networks_have_the_depth_and_width_of_their_names(name):
         ('"small-cnn"\nwidth = 2', '"vit"', "student: 'vit' is not one of"),
         ('"small-cnn"\nwidth = 2', '"no_such:make"', "student: 'no_such:make' cannot be imported"),
         ('[student]\nmodel = "small-cnn"\nwidth = 2', "", "student: is missing and has no default"),
+        ("KD = [", '"../x" = [', "method '../x' cannot be the name of a folder"),
         ("[teacher_training]\nepochs = 1\nbatch_size = 100", "", "teacher_training is missing"),
         ("[methods]", "[mehtods]", "mehtods: there is no such key; did you mean 'methods'?"),
         (
