@@ -65,11 +65,11 @@ def fit(
         that shall stay in ``eval()`` (a frozen batch normalization) says so in a ``train`` of its
         own; afterwards all is in ``eval()``. How a step is computed is the `Engine`'s business.
         A resumed run gives the numbers of one that never stopped, bit for bit. It is refused with
-        another model, teacher, loss, optimizer setting, schedule, augmentation, data or order of
-        them: functions and objects are told apart as `kdlearn.core.identity.described` says, and
-        the student also by what it answers to a few samples. What a loss, an augmentation or a
-        sampler counts in attributes of its own is not saved, buffers of modules are: keep a
-        temperature that falls during the run in one.
+        another model, teacher, loss, optimizer setting, schedule, augmentation, metric, or with
+        other data in training, in another order, or in validation: functions and objects are told
+        apart as `kdlearn.core.identity.described` says, and the student also by what it answers to
+        a few samples. What a loss, an augmentation or a sampler counts in attributes of its own is
+        not saved, buffers of modules are: keep a temperature that falls during the run in one.
 
     Args:
         model: the student, or a `Distiller` that holds it.
@@ -162,11 +162,11 @@ def fit(
     keeper = Keeper(checkpoints, run, at, model, optimizer, scheduler)
     bar = tqdm(total=epochs * steps, unit="step", disable=not progress or not run.is_main)
     with bar, keeper, torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
-        keeper.look(views)
+        keeper.look(views, metric)
         with noting("in a trial on two samples, before the first step"):
             rehearse(run, samples, views, held_out, metric)
         torch.manual_seed(seed + run.rank)  # each process draws dropout masks of its own
-        keeper.begin(start, samples, views, settings)
+        keeper.begin(start, samples, held_out, settings)
         bar.update(at.steps)
         with noting(at):
             for epoch in at.epochs_left(epochs):

@@ -155,6 +155,7 @@ class Keeper:
         self.checkpoints, self.run, self.at = checkpoints, run, at
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._plan: dict[str, Any] = {}
+        self._objects: dict[str, Any] = {}
         self._before_the_trial: dict[str, dict[str, str]] = {}
         self._few: Batch | None = None
         self._saved_at = time.monotonic()
@@ -180,16 +181,23 @@ class Keeper:
     def _noted(self, number: int, frame: Any) -> None:
         self._signal = number
 
-    def look(self, views: Views) -> None:
-        """Note how losses and views are before the trial; what that changes is no setting."""
-        if self.checkpoints is not None:
-            self._before_the_trial = self._settings(views)
+    def look(self, views: Views, metric: Any) -> None:
+        """Note how losses, views and metric are before the trial; what it changes is no setting."""
+        if self.checkpoints is None:
+            return
+        distiller = self.run.distiller
+        self._objects = {"model": distiller.student, "augmentation": views, "metric": metric} | {
+            f"{part} of term {term.name!r}": getattr(term, part)
+            for term in distiller.terms
+            for part in ("loss", "arguments", "mask")
+        }
+        self._before_the_trial = self._settings()
 
     def begin(
         self,
         start: os.PathLike[str] | None,
         samples: Samples,
-        views: Views,
+        held_out: Samples | None,
         settings: Mapping[str, Any],
     ) -> None:
         """Note which run this is; put everything back as a checkpoint has it, where one is given.
@@ -201,7 +209,9 @@ class Keeper:
         if self.checkpoints is None:
             return
         self._few = samples.few(4)
-        self._plan = {**settings, **self._described(samples, views)}
+        with _leaving_no_draws():  # in whatever order: a loader of what is measured may shuffle
+            measured = None if held_out is None else held_out.whole().digest()
+        self._plan = {**settings, **self._described(samples), "validation": measured}
         self.checkpoints.check(self.model.state_dict(), self._training([]))
         if start is None:
             return
@@ -223,7 +233,7 @@ class Keeper:
         self.at.restore(training["at"])
         set_random_states(training["random"][self.run.rank])
 
-    def _described(self, samples: Samples, views: Views) -> dict[str, Any]:
+    def _described(self, samples: Samples) -> dict[str, Any]:
         """Return in plain values which run this is; optimizer and schedule as they were made."""
         distiller = self.run.distiller
         names = {id(p): name for name, p in distiller.named_parameters()}
@@ -239,7 +249,7 @@ class Keeper:
             ]
             for term in distiller.terms
         }
-        now = self._settings(views)
+        now = self._settings()
         # A list that a loss writes its values to, or a number that it counts, is no setting of it.
         fixed = {n: _unchanged(self._before_the_trial[n], parts) for n, parts in now.items()}
         fixed[_OF_THE_OPTIMIZER] = self._own_of_the_optimizer()
@@ -258,15 +268,9 @@ class Keeper:
             "settings": fixed,
         }
 
-    def _settings(self, views: Views) -> dict[str, dict[str, str]]:
+    def _settings(self) -> dict[str, dict[str, str]]:
         """Describe the parts of the objects of which anything may be a setting."""
-        distiller = self.run.distiller
-        objects = {"model": distiller.student, "augmentation": views} | {
-            f"{part} of term {term.name!r}": getattr(term, part)
-            for term in distiller.terms
-            for part in ("loss", "arguments", "mask")
-        }
-        return {name: described_parts(value) for name, value in objects.items()}
+        return {name: described_parts(value) for name, value in self._objects.items()}
 
     def _own_of_the_optimizer(self) -> dict[str, str]:
         """Describe what an optimizer of your own holds outside of what torch keeps in each."""

@@ -221,6 +221,30 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changed, said):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({}, None),
+        ({"validation": DataLoader(TensorDataset(*task(9)), 4, shuffle=True)}, "validation"),
+        ({"validation": task(10)}, "validation"),
+        ({"validation": (task(9)[0], 1 - task(9)[1])}, "validation"),
+        ({"validation": None}, "validation"),
+        ({"metric": lambda logits, labels: -1.0}, "metric"),
+    ],
+)
+def test_a_history_is_of_one_validation_and_one_metric(tmp_path, changed, said):
+    settings = {"validation": task(9), "metric": lambda logits, labels: 1.0}
+    with_a_loader = {"validation": DataLoader(TensorDataset(*task(9)), 4, shuffle=True)}
+    for number, first in enumerate((settings, {**settings, **with_a_loader})):
+        options = {"progress": False, "checkpoints": Checkpoints(tmp_path / str(number))}
+        fit(network(), task(), epochs=1, **first, **options)
+        fit(network(), task(), epochs=1, **first, **options, resume=True)
+        if said is None or number and "metric" not in changed:
+            continue
+        with pytest.raises(CheckpointError, match=f"another run: other {said}"):
+            fit(network(), task(), epochs=1, **{**first, **changed}, **options, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
         ({"teacher": 2}, "other teacher"),
         ({"temperature": 2.0}, "other loss of term 'soft'"),
         ({"loss": reverse_kl}, "other loss of term 'soft'"),
