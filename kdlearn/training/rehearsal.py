@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ def rehearse(
     Raises:
         TypeError: the model or a loss cannot take the data, or the metric the labels.
         ValueError: a term has no gradient, or one to parameters that are not trained, returns no
-            single number, or changes in place what other terms see.
+            single number, or changes in place what other terms see; a layer of the student with
+            weights to train has none.
     """
     model = run.distiller
     with separate_randomness(0), evaluating(model), buffers_kept(model):
@@ -47,7 +49,9 @@ def rehearse(
                 # (B, 1) against (B,): torch compares every sample with every other, and warns.
                 warnings.filterwarnings("error", message="Using a target size")
                 with run.autocast():
-                    taught, said = model.train().teach(batch), model.study(batch)
+                    taught = model.train().teach(batch)
+                    with _without_graph(model.student) as ran:
+                        said = model.study(batch)
                     seen = [said.logits, said.taps, taught.logits, taught.taps, taught.kept]
                     if any(term.loss is label_cross_entropy for term in model.terms):
                         check_logit_values(said.logits, "the student's logits")
@@ -72,7 +76,15 @@ def rehearse(
                 )
         loss.total.backward()
         sparse = any(p.grad is not None and p.grad.is_sparse for p in model.parameters())
+        # A checkpoint that re-enters runs its part once more, with a graph.
+        cut_off = [name for name, part in ran.items() if _all_without_gradient(part)]
         model.zero_grad(set_to_none=True)
+        if cut_off:
+            raise ValueError(
+                f"layer {cut_off[0]!r} of the student has weights to train and runs under "
+                "torch.no_grad() in forward, so nothing would train them: leave no_grad out, or "
+                "call requires_grad_(False) on what shall stay as it is."
+            )
         if sparse:
             raise ValueError(
                 "a gradient of the student is sparse, and torch has no norm of it, by which a "
@@ -80,6 +92,34 @@ def rehearse(
             )
         if held_out is not None:
             _try_metric(run, held_out, metric)
+
+
+@contextmanager
+def _without_graph(student: nn.Module) -> Iterator[dict[str, nn.Module]]:
+    """Collect the layers with weights to train of their own that run without a graph."""
+    found: dict[str, nn.Module] = {}
+
+    def note(name: str, part: nn.Module) -> None:
+        if not torch.is_grad_enabled():
+            found[name] = part
+
+    parts = dict(student.named_modules())
+    if any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in parts.values()):
+        parts = {}  # a compiler would take the hooks into its code
+    hooks = [
+        part.register_forward_hook(lambda part, *_, name=name: note(name, part))
+        for name, part in parts.items()
+        if any(p.requires_grad for p in part.parameters(recurse=False))
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _all_without_gradient(part: nn.Module) -> bool:
+    return all(p.grad is None for p in part.parameters(recurse=False))
 
 
 def _parameters_of(value: Tensor) -> set[nn.Parameter]:

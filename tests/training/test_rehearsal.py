@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
 from kdlearn.losses import forward_kl, hint_loss, soft_target_loss
@@ -92,6 +93,39 @@ def test_a_student_whose_gradient_cannot_be_had_or_seen_is_told_before_the_first
     with torch.no_grad():
         caught, seen = refused(network())
     assert "or a no_grad() or inference_mode() around" in str(caught)
+
+
+class Halves(nn.Module):
+    """A body that runs with or without a graph, and a head."""
+
+    def __init__(self, body: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.how = nn.Linear(4, 4), nn.Linear(4, 3), body
+
+    def forward(self, x):
+        if self.how == "no_grad":
+            with torch.no_grad():
+                x = self.body(x)
+        elif self.how == "checkpoint":
+            x = checkpoint(self.body, x.requires_grad_(), use_reentrant=True)
+        elif self.how == "twice":
+            with torch.no_grad():
+                other = self.body(x)
+            x = self.body(x) - other
+        return self.head(x)
+
+
+def test_weights_that_forward_leaves_without_a_graph_are_told_before_the_first_step():
+    caught, seen = refused(Halves("no_grad"))
+    assert "layer 'body' of the student has weights to train and runs under" in str(caught)
+    assert set(seen) <= {2}
+    frozen = Halves("no_grad")
+    frozen.body.requires_grad_(False)
+    for student in (frozen, Halves("twice"), Halves("checkpoint"), Halves("left out")):
+        fit(student, (X.clone(), Y), epochs=1, progress=False)
+        assert not any(part._forward_hooks for part in student.modules())
+    fit(torch.compile(Halves("twice"), backend="eager"), (X, Y), epochs=1, progress=False)
 
 
 def test_labels_that_stand_in_their_own_place_are_told_before_the_first_step():
