@@ -214,7 +214,9 @@ def skew_kl(
     """
     skew = check_fraction(skew, "skew")
     return row_mean(
-        lambda student, teacher: kl_sum(teacher, _log_mixture(teacher, student, skew)),
+        lambda student, teacher: kl_sum(
+            teacher, _log_mixture(teacher, student, skew) if skew else student
+        ),
         student_logits,
         teacher_logits,
         mask=mask,
@@ -366,7 +368,8 @@ def linear_distillation_loss(
             on a GPU 64 MiB, at least 512.
 
     Raises:
-        ValueError: a head does not fit its hidden states, or has another precision.
+        ValueError: a head does not fit its hidden states, has another precision, or does more in
+            forward than a linear layer does.
 
     Source: Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section
         3.2, whose fused linear cross-entropy computes gradients beside the value as here.
@@ -408,7 +411,8 @@ def linear_distillation_loss(
         return len(student) * loss(student, teacher)
 
     if chunk is None:
-        weight = student_head.weight if isinstance(student_head, nn.Linear) else student_head
+        weight = heads[0][0]
+        assert weight is not None
         logits, rows = (CHUNK_ON_GPU, ROWS_ON_GPU) if weight.is_cuda else (CHUNK, ROWS)
         chunk = max(rows, logits // len(weight))
     return mean_of_rows(
@@ -423,8 +427,15 @@ def linear_distillation_loss(
 
 
 def _weights(head: Tensor | nn.Linear | None) -> Head:
-    if not isinstance(head, nn.Linear):
+    if not isinstance(head, nn.Module):
         return head, None
+    hooks = (*head._forward_pre_hooks.values(), *head._forward_hooks.values())
+    if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward or hooks:
+        raise ValueError(
+            f"a head is a {type(head).__name__} that does more in forward than a product with its "
+            "weight (an adapter, a norm of weights, a hook), of which its weight knows nothing: "
+            "give the weight (vocabulary, width) that it computes with, or compute the logits."
+        )
     return trackable(head.weight), trackable(head.bias)
 
 

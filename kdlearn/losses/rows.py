@@ -296,7 +296,9 @@ def _value_and_gradients(
             (student, weight, bias), (_unscaled, widen, widen), wanted, strict=True
         )
     ]
-    value = student.new_zeros((), dtype=widen(student[:0]).dtype)
+    # Of many small numbers in a row, single precision would lose the fourth digit.
+    exact = torch.float32 if student.device.type == "mps" else torch.float64
+    value = student.new_zeros((), dtype=exact)
     for rows in ctx.parts:
         logits = _logits(student[rows], weight, bias).detach()
         leaf = _unscaled(logits).requires_grad_(any(wanted))
@@ -322,7 +324,7 @@ def _value_and_gradients(
             _add_product(gradients[1], slope, student[rows], 1 / scale)
         if gradients[2] is not None:
             gradients[2].add_(widen(slope).sum(dim=0), alpha=1 / scale)
-    return value, gradients
+    return value.to(widen(student[:0]).dtype), gradients
 
 
 def _unscaled(tensor: Tensor) -> Tensor:

@@ -219,6 +219,7 @@ def summary(table: pd.DataFrame, metrics: Sequence[Hashable] | None = None) -> p
     Raises:
         KeyError: no such column.
         TypeError: a metric is no column of numbers.
+        ValueError: a method has a seed twice.
 
     Example:
         >>> table = pd.DataFrame({"seed": [0, 1], "method": ["KD", "KD"], "accuracy": [82.0, 84.0]})
@@ -228,6 +229,9 @@ def summary(table: pd.DataFrame, metrics: Sequence[Hashable] | None = None) -> p
     shown = _metrics(table) if metrics is None else metrics
     _check_columns(table, *shown)
     _check_metrics(table, *shown)
+    twice = table.loc[table.duplicated(["method", "seed"]), "method"]
+    if len(twice):
+        raise ValueError(f"{twice.iloc[0]!r} has a seed twice: give each run its own row and seed.")
     groups = table.groupby("method", sort=False)
     result = pd.DataFrame({"n": groups["seed"].nunique()})
     for column in shown:

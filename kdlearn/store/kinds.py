@@ -27,10 +27,11 @@ class AttentionMap:
 
     Args:
         p: the power, as in the loss.
-        size: pool the features to this spatial size first; None for their own.
+        size: pool the features to this smaller spatial size first; None for their own.
 
     Raises:
-        ValueError: p is below 1; in a loss, the student's layer is smaller than the map.
+        ValueError: p is below 1, the teacher's layer is smaller than size, or in a loss the
+            student's layer is smaller than the map.
 
     Example:
         >>> features = torch.rand(2, 3, 4, 4)
@@ -49,8 +50,15 @@ class AttentionMap:
 
     def reduce(self, output: Tensor, generator: Generator | None = None) -> Tensor:
         """Return the map, shape (B, *spatial)."""
-        features = output if self.size is None else pool(widen(output), self.size)
-        return activation_map(features, p=self.p)
+        if self.size is None:
+            return activation_map(output, p=self.p)
+        own = output.shape[2:]
+        if any(here < there for here, there in zip(own, self.size, strict=False)):
+            raise ValueError(
+                f"the teacher's layer is {_by(own)} and a map of {_by(self.size)} was asked for: "
+                "the loss would pool the student's to that of the teacher. Leave size out."
+            )
+        return activation_map(pool(widen(output), self.size), p=self.p)
 
     def restore(self, kept: Tensor, student: Tensor | None = None) -> Tensor:
         """Return features of one channel with this map, shape (B, 1, *spatial)."""

@@ -534,3 +534,63 @@ def test_a_store_in_half_precision_leaves_nothing_to_what_both_sides_rule_out(dt
         stored, _ = TopK(6).restore((stored, indices))
         found = losses.top_k_kl(student, stored, indices)
         torch.testing.assert_close(found.float(), whole, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+class Adapted(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + x.sum(dim=-1, keepdim=True)
+
+
+def hooked() -> nn.Linear:
+    head = nn.Linear(5, 7)
+    head.register_forward_hook(lambda module, inputs, output: 3 * output)
+    return head
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        Adapted(5, 7),
+        hooked(),
+        nn.utils.spectral_norm(nn.Linear(5, 7)),
+        nn.Sequential(nn.Linear(5, 7)),
+    ],
+    ids=["adapter", "hook", "old spectral norm", "no linear layer"],
+)
+def test_a_head_whose_weight_does_not_tell_what_it_computes_is_refused(head):
+    hidden, plain = torch.randn(4, 5), nn.Linear(5, 7)
+    for heads in ((head, plain), (plain, head)):
+        with pytest.raises(ValueError, match="does more in forward than a product"):
+            losses.linear_distillation_loss(hidden, heads[0], hidden, heads[1])
+
+
+def test_a_head_with_a_parametrized_weight_is_what_it_computes():
+    hidden, teacher = torch.randn(4, 5), torch.randn(4, 7)
+    head = nn.utils.parametrizations.weight_norm(nn.Linear(5, 7))
+    for _ in range(2):  # the weight is made anew each time
+        found, whole = (
+            losses.linear_distillation_loss(hidden, head, teacher),
+            losses.forward_kl(head(hidden), teacher),
+        )
+        torch.testing.assert_close(found, whole)
+        one, other = (torch.autograd.grad(loss, list(head.parameters())) for loss in (found, whole))
+        torch.testing.assert_close(one, other)
+
+
+def test_a_skew_of_zero_is_the_forward_kl_also_where_that_is_infinite():
+    student, teacher = torch.randn(2, 6, 5).unbind()
+    assert torch.equal(
+        losses.skew_kl(student, teacher, skew=0), losses.forward_kl(student, teacher)
+    )
+    student[0, 1] = -torch.inf
+    for loss in (losses.forward_kl, lambda *sides: losses.skew_kl(*sides, skew=0)):
+        with pytest.raises(ValueError, match="rules out by -inf"):
+            loss(student, teacher)
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_many_chunks_add_up_in_double_precision(chunk):
+    student, teacher = torch.randn(2, 1, 5).expand(2, 20_000, 5).unbind()
+    whole = losses.forward_kl(student.double(), teacher.double()).item()
+    found = losses.forward_kl(student, teacher, chunk=chunk)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(whole, rel=1e-6)

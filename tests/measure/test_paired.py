@@ -221,3 +221,10 @@ def test_a_column_may_be_named_by_a_number():
     assert summary(rows).loc["a", 4] == "2.00 ± 1.41"
     with pytest.raises(TypeError, match="of which the table has 4"):
         summary(rows, ["method"])
+
+
+def test_a_seed_that_occurs_twice_is_no_seed_more():
+    table = pd.DataFrame({"seed": [0, 1, 1], "method": ["a"] * 3, "accuracy": [80.0, 82.0, 82.0]})
+    with pytest.raises(ValueError, match="'a' has a seed twice"):
+        summary(table)
+    assert summary(table.assign(method=["a", "a", "b"])).n.tolist() == [2, 1]

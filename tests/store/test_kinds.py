@@ -6,6 +6,7 @@ import torch
 from torch import Generator
 
 from kdlearn import losses
+from kdlearn.losses import attention_transfer_loss
 from kdlearn.losses.maps import activation_map
 from kdlearn.store import AttentionMap, Relation, Sampled, TopK
 
@@ -106,3 +107,14 @@ def test_a_relation_of_states_with_a_large_mean_survives_half_precision(dtype):
     torch.testing.assert_close(stored, whole, rtol=5e-3, atol=0)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(Relation(2).reduce(states), kept)
+
+
+def test_a_map_larger_than_the_teachers_layer_is_refused():
+    student, teacher = torch.rand(2, 3, 8, 8), torch.rand(2, 5, 4, 4)
+    with pytest.raises(ValueError, match="layer is 4x4 and a map of 8x8 was asked for"):
+        AttentionMap(size=(8, 8)).reduce(teacher)
+    kind = AttentionMap()
+    torch.testing.assert_close(
+        attention_transfer_loss(student, kind.restore(kind.reduce(teacher), student)),
+        attention_transfer_loss(student, teacher),
+    )
