@@ -328,13 +328,15 @@ def check_logits(student: Tensor, teacher: Tensor, values: Values = "logits") ->
         Traceback (most recent call last):
         ...
         ValueError: student logits have shape (2, 10) and teacher logits (2, 100):
-            keep only the rows and classes that both have, in the same order.
+            keep only the rows and classes that both have, in the same order,
+            tokens padded to one length.
     """
     check_same_shape(
         student,
         teacher,
         "logits",
-        "keep only the rows and classes that both have, in the same order",
+        "keep only the rows and classes that both have, in the same order, tokens padded to one "
+        "length",
         values,
     )
     check_class_dimension(student, teacher)

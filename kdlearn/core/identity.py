@@ -13,20 +13,24 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import lru_cache, partial
+from operator import attrgetter, itemgetter, methodcaller
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
+    MethodDescriptorType,
     MethodType,
     ModuleType,
     SimpleNamespace,
+    WrapperDescriptorType,
 )
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from kdlearn.core.inputs import map_tensors, tensors_in
 
@@ -165,6 +169,10 @@ class _Description:
             return self._of_function(value)
         if isinstance(value, MethodType):
             return f"{self.of(value.__self__)}.{self._at('<method>', value.__func__)}"
+        if isinstance(value, MethodDescriptorType | WrapperDescriptorType):
+            return f"{_name(value.__objclass__)}.{value.__name__}"
+        if isinstance(value, methodcaller | attrgetter | itemgetter):  # without attributes
+            return f"{type(value).__name__} {value.__reduce__()[1]}"
         if isinstance(value, BuiltinFunctionType):
             owner = value.__self__
             if owner is None or isinstance(owner, ModuleType | type):
@@ -237,7 +245,7 @@ class _Description:
 
     def _of_object(self, value: Any) -> str:
         kind = type(value)
-        settings = callable(value) or is_dataclass(value)
+        settings = callable(value) or is_dataclass(value) or isinstance(value, Distribution)
         if _installed(kind.__module__) and not settings and not isinstance(value, _NAMESPACES):
             # Other packages put paths and versions in their texts, as configurations of models do.
             shown = kind.__module__.partition(".")[0] in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def count(inputs: Inputs) -> int:
 
 
 def map_tensors(change: Callable[..., Any], value: Any, *others: Any) -> Any:
-    """Change each tensor in a tree of tuples, lists and dicts, and keep the rest as it is.
+    """Change each tensor in a tree of tuples, lists, dicts and dataclasses; keep the rest as it is.
 
     With ``others``, trees of the same form, ``change`` gets the tensors of one place from all.
 
@@ -68,11 +69,17 @@ def map_tensors(change: Callable[..., Any], value: Any, *others: Any) -> Any:
     if isinstance(value, tuple | list):
         parts = [map_tensors(change, *same) for same in zip(value, *others, strict=True)]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if is_dataclass(value) and not isinstance(value, type):
+        held = copy.copy(value)
+        for name in (field.name for field in fields(value)):
+            same = (getattr(other, name) for other in others)
+            object.__setattr__(held, name, map_tensors(change, getattr(value, name), *same))
+        return held
     return value
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """List the tensors of a tree of tuples, lists and dicts.
+    """List the tensors of a tree of tuples, lists, dicts and dataclasses.
 
     Example:
         >>> len(tensors_in({"a": torch.zeros(1), "b": (torch.zeros(2), None)}))
@@ -225,7 +232,23 @@ def run(model: Callable[..., Any], inputs: Inputs) -> Any:
         torch.Size([4, 3])
     """
     with unchanged(inputs, type(model).__name__):
-        return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        _check_decoder(model, inputs)
+        return model(**inputs)
+
+
+def _check_decoder(model: Any, inputs: Mapping[str, Tensor]) -> None:
+    """Refuse an encoder and decoder without inputs of the decoder: some make up wrong ones."""
+    given = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+    if hasattr(model, "prepare_decoder_input_ids_from_labels") and not any(
+        name in inputs for name in given
+    ):
+        raise ValueError(
+            f"{type(model).__name__} has a decoder and gets no decoder_input_ids, which it would "
+            "make of the labels, and these are for the loss: add decoder_input_ids="
+            "model.prepare_decoder_input_ids_from_labels(labels) to the inputs."
+        )
 
 
 class unchanged:

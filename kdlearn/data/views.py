@@ -166,6 +166,19 @@ class FixedCopies:
         return batch
 
 
+def shown(views: Views, batch: Batch) -> Batch:
+    """Return a few samples as views may show them, always in the same way.
+
+    Example:
+        >>> copies = FixedCopies(lambda images, generator: images.float(), seeds=(0,))
+        >>> shown(copies, Batch(torch.zeros(2, 3, dtype=torch.uint8))).inputs.dtype
+        torch.float32
+    """
+    if isinstance(views, FixedCopies):  # which are made for a whole epoch
+        return replace(batch, inputs=views.copy(batch.inputs, 0))
+    return views.of_batch(batch, Generator().manual_seed(0))
+
+
 def as_views(augment: Any) -> Views:
     """Return what ``augment`` means: nothing, a function, or views.
 

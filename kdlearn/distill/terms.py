@@ -135,7 +135,7 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         ... ).item()
         1.6094...
     """
-    classes = logits.shape[1] if logits.dim() == 4 else logits.shape[-1]
+    classes = logits.shape[1] if logits.dim() > 3 else logits.shape[-1]
     if labels.is_floating_point() and labels.shape != logits.shape:
         raise TypeError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)} and logits have shape "
@@ -144,7 +144,7 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             "label_term(loss=...)."
         )
     if labels.is_floating_point() and checks_values():
-        sums = labels.float().sum(1 if logits.dim() == 4 else -1)
+        sums = labels.float().sum(1 if logits.dim() > 3 else -1)
         lowest = labels.min().item()
         if not bool((sums - 1).abs().max() < 1e-2) or lowest < 0:
             raise ValueError(
@@ -160,14 +160,15 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             f"labels have shape {tuple(labels.shape)}, as many dimensions as the logits: expected "
             f"class numbers, take {advice}; rows of probabilities are floating point."
         )
-    if logits.dim() == 3 and not labels.is_floating_point():
-        if labels.shape != logits.shape[:2]:
+    if logits.dim() == 3:
+        if not labels.is_floating_point() and labels.shape != logits.shape[:2]:
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and logits {tuple(logits.shape)}: "
                 "expected one class number for each token of (B, L, C); logits (B, C, L) come to "
                 "that by .transpose(1, 2)."
             )
-        logits, labels = logits.flatten(0, 1), labels.flatten()
+        logits = logits.flatten(0, 1)
+        labels = labels.flatten(0, 1)
     try:
         return F.cross_entropy(logits, labels)
     except IndexError as error:

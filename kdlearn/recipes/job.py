@@ -22,7 +22,7 @@ from kdlearn.core.randomness import separate_randomness
 from kdlearn.data import Split
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
-from kdlearn.data.views import Views, as_views
+from kdlearn.data.views import Views, as_views, shown
 from kdlearn.distill import Distiller
 from kdlearn.distill.teachers import LiveTeacher, same_teacher
 from kdlearn.measure import accuracy, agreement, count_parameters, kl_to_teacher, predict
@@ -327,7 +327,7 @@ class _NoFirstStep:
         raise _Ready
 
     def of_batch(self, batch: Batch, generator: Generator) -> Batch:
-        return self.views.of_batch(batch, generator)
+        return shown(self.views, batch)
 
 
 def _device() -> torch.device:

@@ -23,7 +23,7 @@ from kdlearn.core.inputs import Inputs, device_of
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import ALONE, Samples
-from kdlearn.data.views import FixedCopies, PlainViews, Views
+from kdlearn.data.views import FixedCopies, PlainViews, Views, shown
 from kdlearn.distill.outputs import LOGITS, Outputs, Want
 from kdlearn.distill.teachers import LiveTeacher, identity_of, same_teacher, some_of
 from kdlearn.distill.terms import Term
@@ -152,11 +152,11 @@ class CachedTeacher:
                 "copy * samples + row."
             )
         home = device_of(batch.inputs)
-        read = {
-            want: tuple(_usable(self._read(name, rows)).to(home) for name in self._parts(entry))
-            for want, entry in self._entries.items()
-        }
-        values = {want: part[0] if len(part) == 1 else part for want, part in read.items()}
+        values: dict[Want, Any] = {}
+        for want, entry in self._entries.items():
+            parts = [entry] if entry in self._shard(0) else self._parts(entry)
+            read = [_usable(self._read(name, rows)).to(home) for name in parts]
+            values[want] = read[0] if parts == [entry] else tuple(read)
         return Outputs(
             values.get(Want(LOGITS)),
             {want.layer: value for want, value in values.items() if want.keep is None},
@@ -165,7 +165,8 @@ class CachedTeacher:
         )
 
     def _parts(self, entry: str) -> list[str]:
-        return [name for name in self._shard(0) if name == entry or name.startswith(f"{entry}#")]
+        names = [name for name in self._shard(0) if name.startswith(f"{entry}#")]
+        return sorted(names, key=lambda name: int(name.rpartition("#")[2]))
 
     def _read(self, name: str, rows: Tensor) -> Tensor:
         first = self._shard(0)[name]
@@ -258,7 +259,7 @@ def cache_teacher(
 
     held: dict[int, Samples] = {}  # one, since a copy of the data is large
 
-    def shown(number: int) -> Samples:
+    def copy(number: int) -> Samples:
         if copies is None:
             return samples
         if number not in held:
@@ -276,7 +277,7 @@ def cache_teacher(
                 name = f"{start // shard_rows:06d}.safetensors"
                 rows = range(start, min(start + shard_rows, total))
                 if name not in index["shards"]:
-                    loaded = _batches(shown, len(samples), rows, batch_size)
+                    loaded = _batches(copy, len(samples), rows, batch_size)
                     shard = _computed(live, loaded, rows, dtype, _shapes(folder, index))
                     index["shards"][name] = _write(folder / name, shard)
                     index["shards"] = dict(sorted(index["shards"].items()))
@@ -417,13 +418,24 @@ def _computed(
                     value = outputs.logits if want.layer == LOGITS else outputs.taps[want.layer]
                 else:
                     value = outputs.kept[want]
-                several = value if isinstance(value, tuple | list) else [value]
-                for number, tensor in enumerate(several):
-                    name = entry if len(several) == 1 else f"{entry}#{number}"
+                for name, tensor in _named(entry, value):
                     parts.setdefault(name, []).append(_storable(name, tensor, dtype))
     for name, values in parts.items():
         _check_rows(name, values, len(rows), shapes.get(name, tuple(values[0].shape[1:])))
     return {name: torch.cat(values).contiguous() for name, values in parts.items()}
+
+
+def _named(entry: str, value: Any) -> list[tuple[str, Tensor]]:
+    """Name a tensor, or each of a tuple, for the files."""
+    if isinstance(value, Tensor):
+        return [(entry, value)]
+    if isinstance(value, tuple | list) and value and all(isinstance(v, Tensor) for v in value):
+        return [(f"{entry}#{number}", tensor) for number, tensor in enumerate(value)]
+    inside = f" of {', '.join(type(v).__name__ for v in value)}" if isinstance(value, tuple) else ""
+    raise ValueError(
+        f"the teacher gives a {type(value).__name__}{inside} as {entry!r}, and a tensor or a tuple "
+        "of tensors is stored: name the part that is wanted, as in 'layer[0]' or 'layer[states]'."
+    )
 
 
 def _check_rows(name: str, values: list[Tensor], rows: int, shape: tuple[int, ...]) -> None:
@@ -494,11 +506,19 @@ def _marks(
     live: LiveTeacher, samples: Samples, copies: FixedCopies | None, dtype: torch.dtype
 ) -> dict[str, Any]:
     with separate_randomness(0):
-        teacher = identity_of(live.model, live.outputs(samples.few(4)))
+        few = samples.few(4)
+        try:
+            answers = live.outputs(few)
+        except Exception:
+            if copies is None:
+                raise
+            answers = live.outputs(shown(copies, few))  # of bytes, say, copies may make numbers
+        teacher = identity_of(live.model, answers)
     return {
         "teacher": teacher,
         "data": samples.digest(inputs_alone=True),
         "augmentation": _augmentation(samples, copies),
+        "teacher_input": described(live.adapt),
         "terms": [str(want) for want in live.wants],
         "dtype": str(dtype),
     }
@@ -570,7 +590,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
 
 def _check_marks(folder: Path, index: Mapping[str, Any], marks: Mapping[str, Any]) -> None:
     there = index["marks"]
-    same = {name: there[name] == mark for name, mark in marks.items()}
+    same = {name: there.get(name, described(None)) == mark for name, mark in marks.items()}
     same["teacher"] = same_teacher(there["teacher"], marks["teacher"])
     same["augmentation"] = _same_augmentation(there["augmentation"], marks["augmentation"])
     differs = [name for name in marks if not same[name]]

@@ -106,7 +106,8 @@ class Run:
                 "leave that, and pass engine=Engine(precision='bf16')."
             )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=engine.precision == "fp16")
-        self._trained = [p for p in self.distiller.parameters() if p.requires_grad]
+        # All: what is frozen now may be trained later on, once an optimizer's hook thaws it.
+        self._parameters = list(self.distiller.parameters())
         self._pieces: list[_Piece] = []
         self._optimizer = optimizer
 
@@ -123,7 +124,7 @@ class Run:
     def zero_grad(self) -> None:
         """Forget the gradients of the step before."""
         # The optimizer's own notes itself for a profiler, a twentieth of a small step.
-        for p in self._trained:
+        for p in self._parameters:
             p.grad = None
 
     def forward(self, batch: Batch) -> DistillationLoss:
@@ -153,10 +154,10 @@ class Run:
     def clip(self) -> list[Tensor]:
         """Cut the gradient to the engine's norm where it has one; return each tensor's before."""
         self._scaler.unscale_(self._optimizer)
-        gradients = [p.grad for p in self._trained if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         norms = list(torch._foreach_norm(gradients))
         if self.engine.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._trained, self.engine.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._parameters, self.engine.clip_norm)
         return norms
 
     def step(self, optimizer: Optimizer) -> None:
@@ -215,7 +216,7 @@ class Run:
             self.zero_grad()
             # Not autograd.grad, which a checkpoint that re-enters forbids.
             part.backward(retain_graph=True)
-            if not all(p.grad is None or p.grad.isfinite().all() for p in self._trained):
+            if not all(p.grad is None or p.grad.isfinite().all() for p in self._parameters):
                 return f"term {name!r}"
         return "the sum of the terms"
 
@@ -364,7 +365,7 @@ class Run:
         """Add the students' gradients over processes; those of projectors are equal everywhere."""
         projectors = {id(p) for p in self.distiller.projectors.parameters()}
         projectors -= {id(p) for p in self.distiller.student.parameters()}
-        shared = [p for p in self._trained if id(p) not in projectors]
+        shared = [p for p in self._parameters if p.requires_grad and id(p) not in projectors]
         used = torch.tensor([float(p.grad is not None) for p in shared], device=self.device)
         own = [_real(torch.zeros_like(p) if p.grad is None else p.grad) for p in shared]
         is_double = any(gradient.dtype == torch.float64 for gradient in own)

@@ -19,7 +19,7 @@ from kdlearn.core.errors import noting
 from kdlearn.core.inputs import buffers_kept, evaluating
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.samples import InMemory, Samples
-from kdlearn.data.views import Augment, LiveViews, Views, as_views
+from kdlearn.data.views import Augment, FixedCopies, PlainViews, Views, as_views, shown
 from kdlearn.measure.metrics import accuracy, evaluate
 from kdlearn.training.checkpoints import Checkpoints
 from kdlearn.training.engine import Engine, Run
@@ -299,10 +299,11 @@ def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -
             f"{samples.name} is a stream and {run.processes} processes would each read all of it: "
             "pass a data set or a DataLoader of one."
         )
-    if run.processes > 1 and isinstance(views, LiveViews) and not isinstance(samples, InMemory):
+    draws = not isinstance(views, PlainViews | FixedCopies)
+    if run.processes > 1 and draws and not isinstance(samples, InMemory):
         raise ValueError(
-            "augment draws for whole batches, and each process loads only its share: let the data "
-            "set augment."
+            f"augment draws for whole batches, and each process loads only its share of "
+            f"{samples.name}: pass tensors, or let the data set augment."
         )
     smallest = min(map(len, samples.order(batch_size, Generator())))
     if smallest < run.processes:
@@ -320,7 +321,7 @@ def _try_one(run: Run, samples: Samples, views: Views) -> None:
     model = run.distiller
     try:
         with separate_randomness(0), evaluating(model), buffers_kept(model), run.autocast():
-            one = views.of_batch(samples.few(1), Generator().manual_seed(0)).to(run.device)
+            one = shown(views, samples.few(1)).to(run.device)
             model.train().study(one)
     except Exception as error:
         # What else may fail is told by the trial on two samples, which comes next.

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from kdlearn.core.checks import check_logit_values
 from kdlearn.core.inputs import buffers_kept, evaluating, place, tensors_in, unchanged
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import ALONE, InMemory, Samples
-from kdlearn.data.views import Views
+from kdlearn.data.views import Views, shown
 from kdlearn.distill.terms import label_cross_entropy
 from kdlearn.measure.metrics import evaluate
 from kdlearn.training.engine import Run
@@ -43,7 +43,7 @@ def rehearse(
         few = _few(samples)
         if _are_tokens(few.labels):
             _check_shifted(samples)
-        batch = views.of_batch(few, Generator().manual_seed(0)).to(run.device)
+        batch = shown(views, few).to(run.device)
         try:
             with warnings.catch_warnings():
                 # (B, 1) against (B,): torch compares every sample with every other, and warns.
@@ -58,6 +58,9 @@ def rehearse(
                     with unchanged([*seen, batch.labels], "a loss"):
                         loss = model.loss(said, taught)
         except (TypeError, RuntimeError, UserWarning) as error:
+            notes = getattr(error, "__notes__", [])
+            if any(note.startswith("in term ") for note in notes) and isinstance(error, TypeError):
+                raise  # of the loss itself, which says what it misses
             raise _explained(error, batch, samples.name, model.student) from error
         for name, part in loss.parts.items():
             if not part.requires_grad:
@@ -163,7 +166,8 @@ def _check_shifted(samples: Samples) -> None:
     """Refuse labels of tokens that are the tokens, each in its own place."""
     few = samples.few(8)
     tokens = few.inputs.get("input_ids") if isinstance(few.inputs, Mapping) else few.inputs
-    if not isinstance(tokens, Tensor) or tokens.shape != few.labels.shape:
+    is_decoder_apart = isinstance(few.inputs, Mapping) and any("decoder" in n for n in few.inputs)
+    if not isinstance(tokens, Tensor) or tokens.shape != few.labels.shape or is_decoder_apart:
         return
     counted = few.labels != -100
     # Fewer may be equal by chance, as words are that a masked language model is shown.
@@ -181,6 +185,8 @@ def _are_tokens(labels: Any) -> bool:
 
 def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], float]) -> None:
     few = Samples.of(held_out.few(2), held_out.name)
+    if _are_tokens(held_out.few(1).labels) and not isinstance(held_out, InMemory):
+        _check_lengths(held_out)
 
     def of_all(logits: Tensor, labels: Any) -> float:
         if not isinstance(held_out, InMemory):
@@ -197,6 +203,19 @@ def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], flo
             f"{held_out.name} cannot be measured by {named}: {error} Pass metric=, a function of "
             "(logits, labels) that returns a number."
         ) from error
+
+
+def _check_lengths(held_out: Samples) -> None:
+    """Refuse batches of tokens that no metric can get in one tensor."""
+    lengths, some_left_out = set(), False
+    for batch in held_out.in_order():
+        lengths.add(batch.labels.shape[1])
+        some_left_out |= bool((batch.labels == -100).any())
+    if len(lengths) > 1 and not some_left_out:
+        raise ValueError(
+            f"batches of {held_out.name} have {sorted(lengths)} tokens, and the metric gets all "
+            "samples in one tensor: pad them to one length, with labels of -100."
+        )
 
 
 def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) -> Exception:

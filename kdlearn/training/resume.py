@@ -23,7 +23,7 @@ from kdlearn.core.inputs import buffers_kept, evaluating, map_tensors
 from kdlearn.core.randomness import random_states, separate_randomness, set_random_states
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import Samples
-from kdlearn.data.views import Views
+from kdlearn.data.views import Views, shown
 from kdlearn.distill.teachers import LiveTeacher, same_teacher
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
 from kdlearn.training.engine import Run
@@ -186,7 +186,9 @@ class Keeper:
         if self.checkpoints is None:
             return
         distiller = self.run.distiller
-        self._objects = {"model": distiller.student, "augmentation": views, "metric": metric} | {
+        adapt = getattr(distiller.source, "adapt", None)
+        named = {"model": distiller.student, "augmentation": views, "metric": metric}
+        self._objects = {**named, "teacher_input": adapt} | {
             f"{part} of term {term.name!r}": getattr(term, part)
             for term in distiller.terms
             for part in ("loss", "arguments", "mask")
@@ -209,6 +211,9 @@ class Keeper:
         if self.checkpoints is None:
             return
         self._few = samples.few(4)
+        if not len(self._answers()):
+            with _leaving_no_draws():
+                self._few = shown(self._objects["augmentation"], self._few)
         with _leaving_no_draws():  # in whatever order: a loader of what is measured may shuffle
             measured = None if held_out is None else held_out.whole().digest()
         self._plan = {**settings, **self._described(samples), "validation": measured}
@@ -255,6 +260,9 @@ class Keeper:
         fixed[_OF_THE_OPTIMIZER] = self._own_of_the_optimizer()
         with _leaving_no_draws():
             teacher = distiller.source.identity(samples)
+            if teacher.get("answers") == []:  # to bytes, say, which only augment makes numbers of
+                few = shown(self._objects["augmentation"], samples.few(4))
+                teacher = distiller.source.identity(Samples.of(few))
         return {
             "engine": repr(self.run.engine),
             "processes": self.run.processes,

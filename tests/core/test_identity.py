@@ -1,4 +1,6 @@
+import copy
 import math
+import operator
 import os
 import random
 import subprocess
@@ -327,3 +329,20 @@ def test_a_digest_of_a_model_sees_layers_between_the_weights():
     kinds = [nn.ReLU(), nn.Sigmoid(), nn.Dropout(0.1), nn.Dropout(0.2)]
     digests = {digest_of_model(nn.Sequential(linear, kind)) for kind in kinds}
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (torch.Tensor.mean, torch.Tensor.sum),
+        (torch.Tensor.__add__, torch.Tensor.__mul__),
+        (operator.methodcaller("mean", 1), operator.methodcaller("mean", 2)),
+        (operator.itemgetter(0), operator.itemgetter(1)),
+        (operator.attrgetter("a"), operator.attrgetter("b")),
+        (torch.distributions.Beta(0.2, 0.2), torch.distributions.Beta(5.0, 5.0)),
+        (torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.0, 2.0)),
+    ],
+)
+def test_what_holds_its_settings_out_of_sight_is_told_apart(values):
+    one, other = values
+    assert described(one) == described(copy.deepcopy(one)) != described(other)

@@ -1,6 +1,7 @@
 """Named inputs and outputs of any kind, through every door of the package."""
 
 from collections import OrderedDict, UserDict
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kdlearn.core.inputs import buffers_kept, call, count, evaluating, join, run, take
+from kdlearn.core.inputs import (
+    buffers_kept,
+    call,
+    count,
+    evaluating,
+    join,
+    map_tensors,
+    run,
+    take,
+    tensors_in,
+)
 from kdlearn.data import FixedCopies, RandomShift
 from kdlearn.distill import Distiller, label_term, logit_term
 from kdlearn.losses import soft_target_loss
@@ -211,3 +222,39 @@ def test_buffers_go_back_to_those_that_were_there():
     assert model.seen == 0
     fit(model, (torch.randn(8, 3), torch.arange(8) % 3), epochs=1, batch_size=4, progress=False)
     assert model.seen == 2
+
+
+@dataclass(frozen=True)
+class States:
+    hidden: Tensor
+    scores: Tensor | None = None
+    note: str = "kept"
+
+
+def test_tensors_of_a_dataclass_are_seen_and_changed():
+    value = {"a": States(torch.ones(2), None), "b": [States(torch.zeros(2), torch.ones(1), "own")]}
+    assert len(tensors_in(value)) == 3
+    changed = map_tensors(lambda one, other: one + other, value, value)
+    assert torch.equal(changed["a"].hidden, torch.full((2,), 2.0))
+    assert changed["b"][0].scores.item() == 2 and changed["b"][0].note == "own"
+    assert value["a"].hidden.sum() == 2
+
+
+class EncoderDecoder(nn.Module):
+    """Makes inputs of the decoder by itself where none are given, as BART does."""
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        return labels.roll(1, 1)
+
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor | None = None) -> Tensor:
+        read = input_ids if decoder_input_ids is None else decoder_input_ids
+        return nn.functional.one_hot(read, 5).float()
+
+
+def test_a_decoder_without_inputs_of_its_own_is_refused():
+    model, tokens = EncoderDecoder(), torch.randint(5, (2, 4))
+    with pytest.raises(ValueError, match="EncoderDecoder has a decoder and gets no decoder_input"):
+        run(model, {"input_ids": tokens})
+    shifted = model.prepare_decoder_input_ids_from_labels(tokens)
+    said = run(model, {"input_ids": tokens, "decoder_input_ids": shifted})
+    assert torch.equal(said.argmax(-1), shifted)

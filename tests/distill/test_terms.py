@@ -105,3 +105,15 @@ def test_classes_of_tokens_are_the_last_dimension_whatever_the_sizes():
     assert torch.equal(label_cross_entropy(logits, labels), expected)
     with pytest.raises(ValueError, match=r"\(2, 5\) and logits \(2, 4, 5\).*\.transpose\(1, 2\)"):
         label_cross_entropy(torch.randn(2, 4, 5), labels % 4)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((6, 5), 1), ((2, 7, 5), 2), ((2, 5, 3, 4), 1)])
+def test_labels_that_are_probabilities_are_compared_along_the_classes(shape, dim):
+    logits = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    labels = torch.randn(shape, dtype=torch.float64).softmax(dim)
+    found = label_cross_entropy(logits, labels)
+    expected = -(labels * logits.log_softmax(dim)).sum(dim).mean()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(value, logits)[0] for value in (found, expected))
+    )

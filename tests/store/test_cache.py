@@ -1,3 +1,4 @@
+import copy
 import errno
 import os
 from pathlib import Path
@@ -717,3 +718,67 @@ def test_a_teacher_that_differs_in_the_stored_layer_alone_is_another(tmp_path):
     assert len(cache_teacher(Normalized(1.0), inputs, tmp_path, terms, progress=False)) == 6
     with pytest.raises(CacheError, match="made with another teacher"):
         cache_teacher(Normalized(2.0), inputs, tmp_path, terms, progress=False)
+
+
+class Layers(nn.Module):
+    """A layer that returns several tensors, in one of many forms."""
+
+    def __init__(self, form) -> None:
+        super().__init__()
+        self.form, self.inner = form, nn.Identity()
+        self.inner.register_forward_hook(lambda module, inputs, output: form(output))
+
+    def forward(self, x):
+        self.inner(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: (x,),
+        lambda x: [x, 2 * x],
+        lambda x: tuple(number * x for number in range(13)),
+    ],
+    ids=["one", "two", "thirteen"],
+)
+def test_a_layer_of_several_tensors_comes_back_as_it_was(tmp_path, form):
+    inputs = torch.randn(6, 4)
+    terms = [layer_term("states", lambda a, b: a[0].mean(), ["inner"])]
+    cached = cache_teacher(Layers(form), inputs, tmp_path, terms, progress=False)
+    back = cached.outputs(Batch(inputs, rows=torch.arange(6))).taps["inner"]
+    assert isinstance(back, tuple) and len(back) == len(form(inputs))
+    for one, other in zip(back, form(inputs), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x: (x, None), lambda x: {"a": x}, lambda x: ((x,), x), lambda x: ()]
+)
+def test_a_layer_that_is_no_tuple_of_tensors_is_told(tmp_path, form):
+    terms = [layer_term("states", lambda a, b: a[0].mean(), ["inner"])]
+    with pytest.raises(ValueError, match="as 'layer/inner', and a tensor or a tuple of tensors"):
+        cache_teacher(Layers(form), torch.randn(6, 4), tmp_path, terms, progress=False)
+
+
+def test_bytes_that_copies_make_numbers_of_can_be_stored_and_trained_on(tmp_path):
+    images = torch.randint(256, (12, 1, 8, 8), dtype=torch.uint8)
+    copies = FixedCopies(lambda x, generator: x[..., 1:7, 1:7].float() / 255, (1, 2))
+    made = [nn.Sequential(nn.Flatten(), nn.Linear(36, 3)) for _ in range(2)]
+    soft = [logit_term("soft", losses.soft_target_loss)]
+    cached = cache_teacher(made[1], images, tmp_path, soft, copies=copies, progress=False)
+    data = (images, torch.arange(12) % 3)
+    for source in (cached, made[1]):
+        student = copy.deepcopy(made[0])
+        fit(Distiller(student, source, soft), data, epochs=2, augment=copies, progress=False)
+        if source is cached:
+            first = student[1].weight
+    torch.testing.assert_close(first, student[1].weight)
+
+
+def test_a_teacher_that_sees_its_inputs_otherwise_is_another_store(tmp_path):
+    inputs, model = torch.rand(12, 4), nn.Linear(4, 3)
+    inputs[5] = 3.0  # the one row in which the two differ, and none of those that are tried
+    cache_teacher(model, inputs, tmp_path, progress=False)
+    with pytest.raises(CacheError, match="made with another teacher_input"):
+        open_cache(tmp_path, teacher=model, inputs=inputs, teacher_input=lambda x: x.clamp(0, 1))

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import random
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -500,7 +501,11 @@ def loader():
     try: fit(Seen(1, 2), [(rows, torch.arange(32) % 2)] * 2, progress=False)
     except ValueError as error: print("TOLD", error)
     uneven = torch.utils.data.DataLoader(data, 31)
-    for loader, views in ((uneven, None), (loader, lambda images, generator: images)):
+    class Own:
+        def of_epoch(self, samples, epoch): return samples
+        def of_batch(self, batch, generator): return batch
+    augment = lambda images, generator: images
+    for loader, views in ((uneven, None), (loader, augment), (loader, Own())):
         try: fit(Seen(1, 2), loader, augment=views, progress=False)
         except ValueError as error: print("TOLD", error)
 
@@ -601,7 +606,7 @@ def test_two_processes_share_a_shuffling_loader_and_refuse_a_stream(two):
     assert sorted(rows[0] + rows[1]) == list(range(32)) and len(rows[0]) == 16
     assert lines[0].rpartition(" ")[2] == lines[1].rpartition(" ")[2]
     assert all("has 1 samples for 2 processes" in text for text in outputs)
-    assert all("augment draws for whole batches" in text for text in outputs)
+    assert all(text.count("augment draws for whole batches") == 2 for text in outputs)
     assert all("is a stream and 2 processes would each read all of it" in text for text in outputs)
 
 
@@ -690,3 +695,69 @@ def test_what_differs_between_processes_is_told_unless_it_is_drawn_anew(again, m
         ValueError, match="the order is 'a' in process 0 and 'b' in process 1.*Pass"
     ):
         run.check_same("the order", lambda: "a", "Pass one.")
+
+
+@dataclass
+class States:
+    hidden: torch.Tensor
+
+
+class WithStates(nn.Module):
+    def __init__(self, form) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.form = nn.Linear(4, 4), nn.Linear(4, 3), nn.Identity()
+        self.form.register_forward_hook(lambda module, inputs, output: form(output))
+
+    def forward(self, x):
+        hidden = self.body(x)
+        self.form(hidden)
+        return self.head(hidden)
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_layer_that_returns_a_dataclass_is_computed_in_pieces_too(pieces):
+    inputs, labels = torch.randn(12, 4), torch.arange(12) % 3
+    weights = []
+    for form, pick in ((States, lambda value: value.hidden), (lambda x: x, lambda value: value)):
+        student, teacher = WithStates(form), WithStates(form)
+        nn.init.ones_(teacher.body.weight)
+        term = layer_term("states", lambda a, b, pick=pick: F.mse_loss(pick(a), pick(b)), ["form"])
+        fit(
+            Distiller(student, teacher, [label_term(), term]),
+            (inputs, labels),
+            epochs=2,
+            engine=Engine(accumulate=pieces),
+            progress=False,
+        )
+        weights.append(student.body.weight)
+    assert torch.equal(*weights)
+
+
+def test_weights_that_a_hook_thaws_have_the_gradient_of_their_step_alone():
+    inputs, labels = torch.randn(32, 4), torch.arange(32) % 3
+    ours, theirs = (
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double() for _ in range(2)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = []
+    for model in (ours, theirs):
+        model[0].requires_grad_(False)
+        optimizer, steps = torch.optim.SGD(model.parameters(), lr=0.5), []
+
+        def thaw(*_, model=model, steps=steps):
+            steps.append(1)
+            model[0].requires_grad_(len(steps) >= 2)
+
+        optimizer.register_step_post_hook(thaw)
+        optimizers.append(optimizer)
+    data, engine = (inputs.double(), labels), Engine(clip_norm=0.1)
+    options = {"batch_size": 32, "optimizer": optimizers[0], "engine": engine, "progress": False}
+    fit(ours, data, epochs=6, **options)
+    for _ in range(6):
+        optimizers[1].zero_grad()
+        F.cross_entropy(theirs(data[0]), labels).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.1)
+        optimizers[1].step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

@@ -172,6 +172,36 @@ def test_a_validation_that_cannot_be_measured_is_told_before_the_first_step():
     assert history.epochs[-1][name] < 10
 
 
+def test_a_loss_that_lacks_an_option_is_blamed_by_name():
+    term = logit_term("kd", lambda a, b: soft_target_loss(a, b, temprature=2))
+    caught, _ = refused(Distiller(network(), network(1), [term]))
+    assert "unexpected keyword argument 'temprature'" in str(caught)
+    assert "in term 'kd'" in caught.__notes__ and "named inputs" not in str(caught)
+
+
+def test_a_target_that_is_the_source_is_no_copying_where_the_decoder_has_its_own_inputs():
+    class Both(nn.Embedding):
+        def forward(self, input_ids, decoder_input_ids):
+            return super().forward(decoder_input_ids)
+
+    tokens = torch.randint(9, (12, 6), generator=torch.Generator().manual_seed(0))
+    named = {"input_ids": tokens, "decoder_input_ids": tokens.roll(1, 1), "labels": tokens}
+    fit(Both(9, 9), named, epochs=1, progress=False)
+
+
+def test_batches_of_tokens_that_no_metric_can_get_are_told_before_the_first_step():
+    def batches(*lengths, label):
+        return [(torch.ones(2, n, dtype=torch.int64), torch.full((2, n), label)) for n in lengths]
+
+    tokens, metric = torch.zeros(12, 6, dtype=torch.int64), {"metric": lambda z, y: 1.0}
+    train = (torch.ones_like(tokens), tokens)
+    validation = batches(6, 6, 9, label=0)
+    caught, seen = refused(nn.Embedding(3, 3), train, validation=validation, **metric)
+    assert "batches of validation have [6, 9] tokens" in str(caught) and set(seen) <= {2}
+    padded = [*validation, *batches(9, label=-100)]
+    fit(nn.Embedding(3, 3), train, validation=padded, epochs=1, progress=False, **metric)
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 @pytest.mark.parametrize("row", [0, 5, 11])
 def test_a_label_that_is_no_class_is_told_before_the_first_step_wherever_it_stands(wrong, row):

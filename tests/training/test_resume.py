@@ -510,6 +510,52 @@ def tokens(kind: torch.dtype) -> dict:
     return {"model": model, "train": (torch.arange(96).view(48, 2) % 5, task()[1])}
 
 
+def seen_by_the_teacher(most: float) -> dict:
+    """What differs shows in no sample as it is, but in augmented ones."""
+    torch.manual_seed(0)
+    models = network(), network()
+    adapt = lambda images: images.clamp(max=10 * most)  # noqa: E731
+    return {"model": Distiller(*models, [logit_term("soft", F.mse_loss)], teacher_input=adapt)}
+
+
+class Reduced:
+    def __init__(self, reduce) -> None:
+        self.reduce = reduce
+
+    def __call__(self, student, teacher):
+        return self.reduce((student - teacher).abs())
+
+
+class Shifted:
+    def __init__(self, distribution) -> None:
+        self.distribution = distribution
+
+    def __call__(self, images, generator):
+        return images + self.distribution.mean * torch.rand(len(images), 1, generator=generator)
+
+
+class Hidden(nn.Linear):
+    """A teacher with a factor in a place that no description sees."""
+
+    def forward(self, images):
+        return FACTORS[-1] * super().forward(images)
+
+
+FACTORS: list[float] = []
+
+
+def of_bytes(factor: float) -> dict:
+    torch.manual_seed(0)
+    FACTORS.append(factor)
+    student, teacher = network(), Hidden(3, 3)
+    images = (40 * task()[0].abs()).to(torch.uint8)
+    return {
+        "model": Distiller(student, teacher, [logit_term("soft", F.mse_loss)]),
+        "train": (images, task()[1]),
+        "augment": lambda images, generator: images.float() / 255,
+    }
+
+
 LOSS = "other loss of term 'soft'"
 SHIFTS = {2: lambda images, generator: images + 1, 4: lambda images, generator: images + 2}
 TYPES = {2: torch.float32, 4: torch.bfloat16}
@@ -556,6 +602,16 @@ OTHERS = {
         "other attributes of the optimizer",
         lambda T: shrinking(T / 10),
     ),
+    "inputs of the teacher": ("other teacher_input", lambda T: seen_by_the_teacher(T)),
+    "method of torch": (
+        "other loss of term 'soft'",
+        lambda T: soft(Reduced(torch.Tensor.mean if T == 2 else torch.Tensor.sum)),
+    ),
+    "distribution": (
+        "other augmentation",
+        lambda T: {"model": network(), "augment": Shifted(torch.distributions.Beta(T, T))},
+    ),
+    "teacher of bytes": ("other teacher", lambda T: of_bytes(T)),
     "heads": ("other model", lambda T: {"model": Heads(T)}),
     "dropout in forward": ("other model", lambda T: {"model": Scaled(T)}),
     "setting that a student writes to": (
