@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import (
     DataLoader,
+    Dataset,
     DistributedSampler,
     IterableDataset,
     Subset,
@@ -105,6 +106,7 @@ class Samples(ABC):
             return _of_loader(data, name)
         images = getattr(data, "images", None)
         held = isinstance(data, Batch | Mapping | Tensor) or isinstance(images, Tensor | Mapping)
+        held &= not isinstance(data, Dataset)  # which may give them otherwise than it holds them
         if held or (isinstance(data, tuple) and len(data) == 2):
             return InMemory(as_batch(data, name), name)
         _check_form(data, name)
@@ -373,7 +375,8 @@ class Stream(Samples):
     def few(self, samples: int, seed: int = 0) -> Batch:
         """Take the beginning of a first batch."""
         with separate_randomness(seed):
-            return next(self.in_order()).take(slice(samples))
+            few = next(self.in_order()).take(slice(samples))
+        return few.change(torch.clone)  # which an augmentation may change in place
 
     def load(self, order: Sequence[Tensor], share: Share, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Take the batches as they come, with inputs that an augmentation may change in place."""
@@ -432,7 +435,8 @@ def _nothing(values: list[Any], *, collate_fn_map: Any = None) -> None:
 
 
 def _of_loader(loader: DataLoader, name: str) -> Samples:
-    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+    is_own = type(loader).__iter__ is not DataLoader.__iter__  # and gives what it likes
+    if is_own or isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return Stream(loader, name)
     return OnDisk(loader.dataset, name, loader)
 

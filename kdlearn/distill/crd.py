@@ -147,7 +147,8 @@ class CRDLoss(nn.Module):
         if int(rows.min()) < 0 or int(rows.max()) >= len(self.order):
             raise ValueError(
                 f"rows go from {int(rows.min())} to {int(rows.max())} and CRD was made for "
-                f"{len(self.order)} labels: give it those of all training data, in their order."
+                f"{len(self.order)} labels: give it those of all training data, in their order, "
+                "once for each of several fixed copies."
             )
 
     @staticmethod

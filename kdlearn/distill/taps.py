@@ -25,16 +25,16 @@ class Taps(Mapping[str, Any]):
 
     Convention
         A recorded tensor is the module's output as it was when the module returned. Later modules
-        get a copy, so an in-place successor (``nn.ReLU(inplace=True)``) cannot change it, and the
-        graph from it to the logits is whole: gradients of anything computed from either reach the
-        layers below. Each forward pass of the model forgets the values of the one before. A module
-        that runs twice in one pass keeps its last output. Nothing is detached: run the model under
-        ``torch.no_grad()`` for a teacher. Under `torch.utils.checkpoint` with
-        ``use_reentrant=True`` no layer inside the piece carries a gradient; the output of the piece
-        does, unless something wrote into it. The hooks exist inside the ``with`` block alone; the
-        values stay readable after it, until `forget` or the next run, and it can be entered again.
-        With ``torch.compile``, enter the block before the first call: later hooks are not seen by
-        compiled code.
+        get another one than is recorded, so an in-place successor (``nn.ReLU(inplace=True)``)
+        cannot change it, and the model computes what it does without taps. The graph to the logits
+        is whole: gradients of anything computed from either reach the layers below. Each forward
+        pass of the model forgets the values of the one before. A module that runs twice in one pass
+        keeps its last output. Nothing is detached: run the model under ``torch.no_grad()`` for a
+        teacher. Under `torch.utils.checkpoint` with ``use_reentrant=True`` no layer inside the
+        piece carries a gradient; the output of the piece does, unless something wrote into it. The
+        hooks exist inside the ``with`` block alone; the values stay readable after it, until
+        `forget` or the next run, and it can be entered again. With ``torch.compile``, enter the
+        block before the first call: later hooks are not seen by compiled code.
 
     Args:
         model: any module, plain or compiled.
@@ -83,7 +83,8 @@ class Taps(Mapping[str, Any]):
         self.forget()
         self._handles.append(self.model.register_forward_pre_hook(self._begin))
         for path, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(self._recorder(path)))
+            hook = self._recorder(path)
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -133,18 +134,22 @@ class Taps(Mapping[str, Any]):
             return self._handed_on[path]
         return self._outputs[path]
 
-    def _recorder(self, path: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def record(module: nn.Module, arguments: Any, output: Any) -> Any:
+    def _recorder(self, path: str) -> Callable[[nn.Module, Any, Any, Any], Any]:
+        def record(module: nn.Module, arguments: Any, named: Any, output: Any) -> Any:
             # A module may return its own input or a view of it, which the caller can still change
-            # in place.
+            # in place: that goes on, and the copy is kept.
+            held = tensors_in([*arguments, *named.values()])
+            shared = [_is_shared(tensor, held) for tensor in tensors_in(output)]
+            kept, passed = iter(shared), iter(shared)
             self._outputs[path] = map_tensors(
-                lambda tensor: tensor.clone() if _is_shared(tensor, arguments) else tensor, output
+                lambda tensor: tensor.clone() if next(kept) else tensor, output
             )
-            handed_on = map_tensors(lambda tensor: tensor.clone(), output)
             if self._wants_graph and not torch.is_grad_enabled():
                 # A checkpoint that re-enters gives its gradient to these very tensors, later.
+                handed_on = map_tensors(lambda tensor: tensor.clone(), output)
                 self._handed_on[path] = handed_on
-            return handed_on
+                return handed_on
+            return map_tensors(lambda tensor: tensor if next(passed) else tensor.clone(), output)
 
         return record
 
@@ -184,5 +189,11 @@ def _pick(value: Any, pick: str, name: str) -> Any:
     )
 
 
-def _is_shared(tensor: Tensor, arguments: tuple[Any, ...]) -> bool:
-    return tensor._is_view() or any(tensor is argument for argument in arguments)
+def _is_shared(tensor: Tensor, inputs: list[Tensor]) -> bool:
+    """Whether others have the numbers of a tensor too: as an input, or by a view."""
+    if tensor._is_view() or any(tensor is one for one in inputs):
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    place = tensor.untyped_storage()._cdata  # views made in inference mode or by .data are none
+    return any(one.untyped_storage()._cdata == place for one in inputs)

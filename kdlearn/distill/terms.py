@@ -135,6 +135,11 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         ... ).item()
         1.6094...
     """
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"labels are a {type(labels).__name__}: cross-entropy needs one tensor of class "
+            "numbers or probabilities, for others pass label_term(loss=...)."
+        )
     classes = logits.shape[1] if logits.dim() > 3 else logits.shape[-1]
     if labels.is_floating_point() and labels.shape != logits.shape:
         raise TypeError(

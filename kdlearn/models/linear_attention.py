@@ -87,6 +87,8 @@ class LinearScores(nn.Module):
     def _phi(self, inputs: Tensor) -> Tensor:
         inputs = inputs.clamp(-LIMIT, LIMIT)
         if self.features == "elu":
+            if inputs.element_size() == 2:  # where 1 + (e^x - 1) would leave nothing of e^x
+                return torch.where(inputs > 0, 1 + inputs, inputs.clamp(max=0).exp())
             return 1 + F.elu(inputs)
         return torch.cat([inputs.exp(), (-inputs).exp()], dim=-1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlearn.core.checks import check_sizes
+from kdlearn.core.checks import check_sizes, checks_values
 
 
 class TableLM(nn.Module):
@@ -65,10 +65,17 @@ class TableLM(nn.Module):
 
         Raises:
             ValueError: there are more tokens than places.
+            IndexError: a number is no token.
         """
         places, length = len(self.table), tokens.shape[1]
         if length > places:
             raise ValueError(f"{length} tokens and {places} places: make it with length={length}.")
+        start = self.table.shape[2]
+        if checks_values() and not 0 <= int(tokens.min()) <= int(tokens.max()) <= start:
+            raise IndexError(
+                f"tokens go from {int(tokens.min())} to {int(tokens.max())}: expected numbers from "
+                f"0, and {start} for the start."
+            )
         return self.table[torch.arange(length, device=tokens.device), self._windows(tokens)]
 
     def _windows(self, tokens: Tensor) -> Tensor:

@@ -125,8 +125,8 @@ class CachedTeacher:
         whole = _fixed(samples)
         if whole.digest(inputs_alone=True) != self._marks["data"]:
             raise ValueError(
-                f"the stored teacher saw other samples than {samples.name} has, or in another "
-                "order: pass the same data, or make a cache of these."
+                f"the stored teacher saw other samples than {samples.name} has, in another order "
+                "or form (tensors, a data set): pass the same data, or make a cache of these."
             )
         if not _same_augmentation(self._marks["augmentation"], _augmentation(whole, self.copies)):
             raise ValueError(
@@ -519,9 +519,16 @@ def _marks(
         "data": samples.digest(inputs_alone=True),
         "augmentation": _augmentation(samples, copies),
         "teacher_input": described(live.adapt),
-        "terms": [str(want) for want in live.wants],
+        "terms": [_told(want) for want in live.wants],
         "dtype": str(dtype),
     }
+
+
+def _told(want: Want) -> str:
+    """Name what is wanted; what your own class keeps is told by its code and settings."""
+    if want.keep is None or type(want.keep).__module__.partition(".")[0] == "kdlearn":
+        return str(want)
+    return f"{want} {described(want.keep)}"
 
 
 def _augmentation(samples: Samples, copies: FixedCopies | None) -> str | dict[str, Any]:

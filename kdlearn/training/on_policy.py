@@ -46,11 +46,19 @@ def next_tokens(tokens: Tensor, mask: Tensor) -> Batch:
 def answer_mask(batch: Batch) -> Tensor:
     """Return where the labels of a batch count, for ``mask=`` of a term.
 
+    Raises:
+        ValueError: there are no labels.
+
     Example:
         >>> import torch
         >>> answer_mask(Batch(torch.zeros(1, 2), torch.tensor([[-100, 9]])))
         tensor([[False,  True]])
     """
+    if not isinstance(batch.labels, Tensor):
+        raise ValueError(
+            "the batch has no labels, by which answers are known: pass the tokens that come next, "
+            "as next_tokens makes them (OnPolicy with a share keeps some of the data's)."
+        )
     return batch.labels != IGNORED
 
 

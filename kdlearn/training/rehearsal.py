@@ -5,17 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdlearn.core.checks import check_logit_values
-from kdlearn.core.inputs import buffers_kept, evaluating, place, tensors_in, unchanged
+from kdlearn.core.inputs import (
+    buffers_kept,
+    call,
+    evaluating,
+    map_tensors,
+    place,
+    tensors_in,
+    unchanged,
+)
 from kdlearn.core.randomness import separate_randomness
 from kdlearn.data.batch import Batch
 from kdlearn.data.samples import ALONE, InMemory, Samples
-from kdlearn.data.views import Views, shown
+from kdlearn.data.views import FixedCopies, Views, shown
+from kdlearn.distill.distiller import DistillationLoss
 from kdlearn.distill.terms import label_cross_entropy
 from kdlearn.measure.metrics import evaluate
 from kdlearn.training.engine import Run
@@ -43,25 +53,10 @@ def rehearse(
         few = _few(samples)
         if _are_tokens(few.labels):
             _check_shifted(samples)
-        batch = shown(views, few).to(run.device)
-        try:
-            with warnings.catch_warnings():
-                # (B, 1) against (B,): torch compares every sample with every other, and warns.
-                warnings.filterwarnings("error", message="Using a target size")
-                with run.autocast():
-                    taught = model.train().teach(batch)
-                    with _without_graph(model.student) as ran:
-                        said = model.study(batch)
-                    seen = [said.logits, said.taps, taught.logits, taught.taps, taught.kept]
-                    if any(term.loss is label_cross_entropy for term in model.terms):
-                        check_logit_values(said.logits, "the student's logits")
-                    with unchanged([*seen, batch.labels], "a loss"):
-                        loss = model.loss(said, taught)
-        except (TypeError, RuntimeError, UserWarning) as error:
-            notes = getattr(error, "__notes__", [])
-            if any(note.startswith("in term ") for note in notes) and isinstance(error, TypeError):
-                raise  # of the loss itself, which says what it misses
-            raise _explained(error, batch, samples.name, model.student) from error
+        loss, ran = _tried(run, samples, views, few)
+        if not all(part.requires_grad for part in loss.parts.values()):
+            # A loss may find nothing to compare in two samples, such as a pair of one class.
+            loss, ran = _tried(run, samples, views, samples.few(32))
         for name, part in loss.parts.items():
             if not part.requires_grad:
                 raise ValueError(
@@ -95,6 +90,35 @@ def rehearse(
             )
         if held_out is not None:
             _try_metric(run, held_out, metric)
+
+
+def _tried(
+    run: Run, samples: Samples, views: Views, few: Batch
+) -> tuple[DistillationLoss, dict[str, nn.Module]]:
+    """Return the loss on a few samples, and the layers that ran without a graph."""
+    model, batch = run.distiller, shown(views, few)
+    if isinstance(views, FixedCopies) and few.rows is not None:
+        # The rows of the last copy: a loss that was made for fewer is told.
+        batch = replace(batch, rows=few.rows + (len(views) - 1) * len(samples))
+    batch = batch.to(run.device)
+    try:
+        with warnings.catch_warnings():
+            # (B, 1) against (B,): torch compares every sample with every other, and warns.
+            warnings.filterwarnings("error", message="Using a target size")
+            with run.autocast():
+                taught = model.train().teach(batch)
+                with _without_graph(model.student) as ran:
+                    said = model.study(batch)
+                seen = [said.logits, said.taps, taught.logits, taught.taps, taught.kept]
+                if any(term.loss is label_cross_entropy for term in model.terms):
+                    check_logit_values(said.logits, "the student's logits")
+                with unchanged([*seen, batch.labels], "a loss"):
+                    return model.loss(said, taught), ran
+    except (TypeError, RuntimeError, UserWarning) as error:
+        notes = getattr(error, "__notes__", [])
+        if any(note.startswith("in term ") for note in notes) and isinstance(error, TypeError):
+            raise  # of the loss itself, which says what it misses
+        raise _explained(error, batch, samples.name, model.student) from error
 
 
 @contextmanager
@@ -184,19 +208,33 @@ def _are_tokens(labels: Any) -> bool:
 
 
 def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], float]) -> None:
-    few = Samples.of(held_out.few(2), held_out.name)
-    if _are_tokens(held_out.few(1).labels) and not isinstance(held_out, InMemory):
+    student, batch = run.distiller.student, held_out.few(2).to(run.device)
+    try:
+        with torch.no_grad():
+            call(student.eval(), batch.inputs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        explained = _explained(error, batch, held_out.name, student)
+        if explained is error:
+            explained = type(error)(f"the student cannot run on {held_out.name}: {error}")
+        raise explained from error
+    if _are_tokens(batch.labels) and not isinstance(held_out, InMemory):
         _check_lengths(held_out)
 
     def of_all(logits: Tensor, labels: Any) -> float:
         if not isinstance(held_out, InMemory):
             return metric(logits, labels)
         # Answers to one sample stand for all: what is tried are the labels, wherever they stand.
-        repeated = logits[:1].expand(len(held_out), *logits.shape[1:])
-        return metric(repeated, place(held_out.batch.labels, logits.device))
+        labels = map_tensors(torch.clone, place(held_out.batch.labels, logits.device))
+        return metric(logits[:1].repeat(len(held_out), *[1] * (logits.dim() - 1)), labels)
 
     try:
-        evaluate(run.distiller.student, few, of_all)
+        try:
+            evaluate(student, Samples.of(batch, held_out.name), of_all)
+        except (TypeError, ValueError, RuntimeError):
+            # Some metrics want every class among the labels.
+            if isinstance(held_out, InMemory):
+                raise
+            evaluate(student, Samples.of(held_out.few(512), held_out.name), metric)
     except (TypeError, ValueError, RuntimeError) as error:
         named = getattr(metric, "__name__", "metric")
         raise type(error)(
@@ -227,10 +265,14 @@ def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) ->
             f"({str(error).splitlines()[0]})"
         )
     kinds = {tensor.dtype for tensor in tensors_in(batch.inputs)}
-    if torch.uint8 in kinds:
+    whole = [kind for kind in kinds if not kind.is_floating_point and not kind.is_complex]
+    about_types = any(word in str(error) for word in ("dtype", "scalar type", "type Float"))
+    if torch.uint8 in kinds or (whole and about_types and isinstance(error, RuntimeError)):
+        kind = torch.uint8 if torch.uint8 in kinds else whole[0]
+        where = ", or convert in augment" if name == "train" else " (augment is for train alone)"
         return TypeError(
-            f"the inputs of {name} are torch.uint8 and the model wants floating point: use "
-            f"images.float() / 255, or convert in augment. ({error})"
+            f"the inputs of {name} are {kind} and the model wants floating point: use "
+            f"images.float() / 255{where}. ({error})"
         )
     own = {p.dtype for p in student.parameters()}
     others = [kind for kind in kinds - own if kind.is_floating_point or kind.is_complex]

@@ -553,3 +553,36 @@ def test_a_few_of_very_many_samples_are_rows_that_there_are():
             return torch.tensor([float(row)]), row % 2
 
     assert Samples.of(Many()).few(8).rows[-1] == 16_777_219
+
+
+class Scaled(Dataset):
+    """Gives its samples otherwise than it holds them, and not all of them."""
+
+    def __init__(self) -> None:
+        self.images, self.labels = 255 * torch.rand(8, 3), torch.arange(8)
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, row: int):
+        return self.images[row] / 255, self.labels[row]
+
+
+class Halved(DataLoader):
+    def __iter__(self):
+        for inputs, labels in super().__iter__():
+            yield inputs / 2, labels
+
+
+def test_what_a_data_set_or_a_loader_of_your_own_gives_is_what_is_seen():
+    samples = Samples.of(Scaled())
+    (batch,) = samples.in_order()
+    assert len(samples) == len(batch) == 5 and batch.inputs.max() <= 1
+    (batch,) = Samples.of(Halved(TensorDataset(torch.ones(4, 2), torch.arange(4)), 4)).in_order()
+    assert torch.equal(batch.inputs, torch.full((4, 2), 0.5))
+
+
+def test_a_few_of_a_stream_are_copies():
+    batches = [(torch.ones(4, 2), torch.arange(4))]
+    Samples.of(batches).few(2).inputs.zero_()
+    assert batches[0][0].sum() == 8

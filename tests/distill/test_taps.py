@@ -243,3 +243,54 @@ def test_an_output_that_is_none_says_why():
         model(torch.ones(1))
     with pytest.raises(KeyError, match=r"is None: the module did not compute it.*eager"):
         taps["0[1]"]
+
+
+class Shortcut(nn.Module):
+    """Keeps its input by a module that returns it, and lets a later one change it in place."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.same, self.change, self.how = nn.Identity(), nn.ReLU(inplace=True), how
+
+    def forward(self, x):
+        hidden = x - 1
+        if self.how == "keyword":
+            kept = self.same(input=hidden)
+        elif self.how == "tuple":
+            (kept,) = self.same((hidden,))
+        else:
+            kept = self.same(hidden)
+        return self.change(hidden) + kept
+
+
+@pytest.mark.parametrize("how", ["first", "keyword", "tuple"])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_taps_change_nothing_of_what_a_model_computes(how, mode):
+    model, x = Shortcut(how), torch.randn(4, 3)
+    with mode():
+        expected = model(x)
+        with Taps(model, ["same"]) as taps:
+            found = model(x)
+        recorded = taps["same"][0] if how == "tuple" else taps["same"]
+        assert torch.equal(found, expected)
+        assert torch.equal(recorded, x - 1)
+
+
+def test_a_layer_that_hides_where_its_numbers_lie_is_recorded_as_it_was():
+    class Hidden(nn.Module):
+        def forward(self, x):
+            return x.data
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Hidden()
+
+        def forward(self, x):
+            hidden = 2 * x
+            return self.inner(hidden).add_(1), hidden
+
+    model, x = Model(), torch.randn(4, 3)
+    with Taps(model, ["inner"]) as taps:
+        model(x)
+    assert torch.equal(taps["inner"], 2 * x)

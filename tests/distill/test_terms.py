@@ -117,3 +117,8 @@ def test_labels_that_are_probabilities_are_compared_along_the_classes(shape, dim
     torch.testing.assert_close(
         *(torch.autograd.grad(value, logits)[0] for value in (found, expected))
     )
+
+
+def test_labels_of_several_tensors_want_a_loss_of_their_own():
+    with pytest.raises(TypeError, match=r"labels are a dict.*pass label_term\(loss=...\)"):
+        label_cross_entropy(torch.zeros(2, 3), {"a": torch.tensor([0, 1])})

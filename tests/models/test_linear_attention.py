@@ -97,3 +97,12 @@ def test_the_feature_maps_are_where_the_model_is_in_its_precision(place):
     }
     tokens = torch.zeros(1, 12, dtype=torch.long, device=model.layers[0].norm1.weight.device)
     assert student(tokens).shape == (1, 12, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_of_half_precision_are_those_of_double(dtype):
+    inputs = torch.linspace(-9, 15, 97).to(dtype)
+    found = LinearScores(1, 8, "elu").to(dtype)._phi(inputs)
+    exact = torch.where(inputs > 0, 1 + inputs.double(), inputs.double().clamp(max=0).exp())
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=2 * torch.finfo(dtype).eps, atol=6e-8)

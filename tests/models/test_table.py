@@ -37,3 +37,10 @@ def test_an_exact_model_says_of_each_string_what_the_language_says():
     taken = logits.log_softmax(-1).gather(2, language.strings[..., None]).squeeze(2)
     torch.testing.assert_close(taken.sum(1), language.log_probs, rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("wrong", [-1, 5, 9])
+def test_a_number_that_is_no_token_is_told(wrong):
+    model = TableLM(symbols=4, length=6, window=2)
+    with pytest.raises(IndexError, match="expected numbers from 0, and 4 for the start"):
+        model(torch.tensor([[4, 1, wrong]]))

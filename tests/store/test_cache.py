@@ -449,7 +449,7 @@ def test_augmenting_a_plain_cache_is_refused(tmp_path):
         fit(distiller, (images(), labels()), augment=RandomShift(1), progress=False)
     with pytest.raises(ValueError, match="saw 22 samples and train has 20"):
         fit(distiller, (images(20), labels(20)), progress=False)
-    with pytest.raises(ValueError, match="saw other samples than train has, or in another order"):
+    with pytest.raises(ValueError, match="saw other samples than train has, in another order"):
         fit(distiller, (images().flip(0), labels()), progress=False)
     stream = [(images(11), labels(11)), (images(11), labels(11))]
     with pytest.raises(ValueError, match="stored by row"):
@@ -588,7 +588,7 @@ def test_every_row_of_a_data_set_in_memory_counts(tmp_path):
     rows = torch.arange(22)
     rows[others] = others.flip(0)
     moved = TensorDataset(images()[rows], labels()[rows])
-    with pytest.raises(ValueError, match="saw other samples than train has, or in another order"):
+    with pytest.raises(ValueError, match="saw other samples than train has, in another order"):
         fit(Distiller(student(), kept, terms()), moved, progress=False)
     relabeled = TensorDataset(images(), labels().flip(0))
     fit(Distiller(student(), kept, terms()), relabeled, epochs=1, progress=False)
@@ -782,3 +782,32 @@ def test_a_teacher_that_sees_its_inputs_otherwise_is_another_store(tmp_path):
     cache_teacher(model, inputs, tmp_path, progress=False)
     with pytest.raises(CacheError, match="made with another teacher_input"):
         open_cache(tmp_path, teacher=model, inputs=inputs, teacher_input=lambda x: x.clamp(0, 1))
+
+
+def test_the_error_of_a_teacher_that_cannot_see_the_data_is_its_own(tmp_path):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        cache_teacher(nn.Linear(5, 3), torch.randn(6, 4), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("changed", [{"reduce": "amax"}, {"place": 10}])
+def test_what_a_class_of_your_own_keeps_is_told_by_its_settings(tmp_path, changed):
+    class Pooled:
+        def __init__(self, reduce: str = "mean", place: int = 9) -> None:
+            self.how, self.matrix = reduce, torch.zeros(100, 100)
+            self.matrix[place] = 1.0
+
+        def __repr__(self) -> str:
+            return "Pooled"
+
+        def reduce(self, output, generator=None):
+            return getattr(output, self.how)(1)
+
+        def restore(self, kept, student=None):
+            return kept
+
+    inputs, model = torch.rand(6, 4), nn.Sequential(nn.Linear(4, 3))
+    args = model, inputs, tmp_path
+    cache_teacher(*args, [layer_term("p", nn.functional.mse_loss, ["0"], keep=Pooled())])
+    other = [layer_term("p", nn.functional.mse_loss, ["0"], keep=Pooled(**changed))]
+    with pytest.raises(CacheError, match="made with another terms"):
+        cache_teacher(*args, other)

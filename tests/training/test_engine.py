@@ -761,3 +761,17 @@ def test_weights_that_a_hook_thaws_have_the_gradient_of_their_step_alone():
         optimizers[1].step()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_shares_that_do_not_fit_together_are_told(monkeypatch):
+    model = nn.Linear(2, 2)
+    run = Run(Engine(), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    batch = Batch(torch.zeros(2, 5))
+    run._check_shapes(batch, None)  # one process has nothing to compare
+    run.processes = 2
+    monkeypatch.setattr(engine.dist, "all_gather", lambda others, told: others[0].copy_(told + 1))
+    monkeypatch.setattr(run, "gather", lambda shapes: [[("torch.float32", 4)], shapes])
+    with pytest.raises(
+        ValueError, match=r"\('torch.float32', 4\) in one process.*, 5\) in another"
+    ):
+        run._check_shapes(batch, None)

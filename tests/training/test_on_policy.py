@@ -195,3 +195,8 @@ def test_what_cannot_be_is_refused(student):
         OnPolicy(student, 9, 4).of_batch(DATA, generator())
     with pytest.raises(ValueError, match="the mask keeps no token"):
         next_tokens(TOKENS, torch.arange(7).expand(8, 7) == 0)
+
+
+def test_answers_of_a_batch_without_labels_are_told():
+    with pytest.raises(ValueError, match="the batch has no labels, by which answers are known"):
+        answer_mask(Batch(torch.zeros(1, 2)))

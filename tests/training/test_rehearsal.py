@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
-from kdlearn.distill import Distiller, Term, label_term, layer_term, logit_term
+from kdlearn.data import FixedCopies
+from kdlearn.distill import CRDLoss, Distiller, Term, crd_term, label_term, layer_term, logit_term
 from kdlearn.losses import forward_kl, hint_loss, soft_target_loss
 from kdlearn.training import Engine, OnPolicy, answer_mask, fit, next_tokens
 
@@ -69,7 +71,7 @@ def agreement_of(student, teacher):
 def test_a_term_that_cannot_work_is_told_before_the_first_step(terms, error, said):
     caught, seen = refused(Distiller(network(), network(1, width=5), terms))
     assert isinstance(caught, error) and said in str(caught)
-    assert set(seen) <= {2}
+    assert set(seen) <= {2, 12}  # where two have no gradient, all are tried
 
 
 def test_labels_and_inputs_that_do_not_fit_are_told_before_the_first_step():
@@ -227,6 +229,64 @@ def test_a_metric_that_asks_for_all_classes_is_tried_with_all_labels():
 
     fit(network(), (X, Y), validation=(X, Y), metric=classes_there, epochs=1, progress=False)
     assert sizes == [12, 12]
+
+
+@pytest.mark.parametrize("as_loader", [False, True])
+def test_a_metric_that_writes_into_what_it_gets_leaves_the_data_alone(as_loader):
+    def writes(logits, labels):
+        logits.zero_()
+        labels.fill_(7)
+        return 1.0
+
+    labels = Y.clone()
+    held_out = [(X, labels)] if as_loader else (X, labels)
+    fit(network(), (X, labels), validation=held_out, metric=writes, epochs=1, progress=False)
+    assert torch.equal(labels, Y)
+
+
+def test_a_metric_of_all_classes_is_tried_on_a_loader_too():
+    def of_three(logits, labels):
+        if len(labels.unique()) < 3:
+            raise ValueError("the labels lack a class.")
+        return 1.0
+
+    loader = DataLoader(TensorDataset(X, Y), 4)
+    fit(network(), (X, Y), validation=loader, metric=of_three, epochs=1, progress=False)
+    few = DataLoader(TensorDataset(X, 0 * Y), 4)
+    caught, seen = refused(network(), (X, Y), validation=few, metric=of_three)
+    assert "measured by of_three: the labels lack a class." in str(caught) and set(seen) <= {2}
+
+
+def test_a_student_that_cannot_run_on_the_validation_is_told_so():
+    caught, _ = refused(network(), (X, Y), validation=(X[:, :3], Y))
+    assert "the student cannot run on validation: mat1 and mat2" in str(caught)
+    for kind in (torch.uint8, torch.int64, torch.bool):
+        caught, _ = refused(network(), (X, Y), validation=(X.to(kind), Y))
+        assert f"inputs of validation are {kind} and the model wants floating" in str(caught)
+        caught, _ = refused(network(), (X.to(kind), Y))
+        assert f"inputs of train are {kind} and the model wants floating" in str(caught)
+
+
+def test_a_loss_that_finds_nothing_in_two_samples_is_tried_on_more():
+    def pairs(student, labels):
+        same = (labels[:, None] == labels).triu(1)
+        return torch.cdist(student, student)[same].mean() if same.any() else torch.tensor(0.0)
+
+    model = Distiller(network(), None, [label_term(), label_term(loss=pairs, name="pairs")])
+    fit(model, (X, Y), epochs=1, progress=False)
+
+
+def test_a_loss_for_fewer_rows_than_copies_have_is_told_before_the_first_step():
+    copies = FixedCopies(lambda images, generator: images + 1, (0, 1))
+    for labels, said in ((Y, "rows go from 12 to 14 and CRD was made for 12"), (Y.repeat(2), None)):
+        torch.manual_seed(0)
+        loss = CRDLoss(8, 8, labels, width=4, negatives=2)
+        model = Distiller(network(), network(1), [label_term(), crd_term("crd", loss, "0", "0")])
+        if said is None:
+            fit(model, (X, Y), augment=copies, epochs=2, progress=False)
+        else:
+            caught, seen = refused(model, augment=copies)
+            assert said in str(caught) and set(seen) <= {2}
 
 
 def test_half_precision_inputs_are_welcome_where_a_step_takes_them():
