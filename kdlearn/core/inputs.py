@@ -71,7 +71,7 @@ def map_tensors(change: Callable[..., Any], value: Any, *others: Any) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if is_dataclass(value) and not isinstance(value, type):
         held = copy.copy(value)
-        for name in (field.name for field in fields(value)):
+        for name in (field.name for field in fields(value) if hasattr(value, field.name)):
             same = (getattr(other, name) for other in others)
             object.__setattr__(held, name, map_tensors(change, getattr(value, name), *same))
         return held

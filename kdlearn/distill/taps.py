@@ -195,5 +195,13 @@ def _is_shared(tensor: Tensor, inputs: list[Tensor]) -> bool:
         return True
     if torch.compiler.is_compiling():
         return False
-    place = tensor.untyped_storage()._cdata  # views made in inference mode or by .data are none
-    return any(one.untyped_storage()._cdata == place for one in inputs)
+    place = _place(tensor)  # views made in inference mode or by .data are none
+    return place is not None and any(_place(one) == place for one in inputs)
+
+
+def _place(tensor: Tensor) -> int | None:
+    """Where the numbers lie; a sparse tensor, or one under torch.func, has no such place."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None

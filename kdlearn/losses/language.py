@@ -429,7 +429,8 @@ def linear_distillation_loss(
 def _weights(head: Tensor | nn.Linear | None) -> Head:
     if not isinstance(head, nn.Module):
         return head, None
-    hooks = (*head._forward_pre_hooks.values(), *head._forward_hooks.values())
+    hooks = [*head._forward_pre_hooks.values(), *head._forward_hooks.values()]
+    hooks = [hook for hook in hooks if not hook.__module__.startswith("kdlearn.")]  # which look on
     if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward or hooks:
         raise ValueError(
             f"a head is a {type(head).__name__} that does more in forward than a product with its "

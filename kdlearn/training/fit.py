@@ -297,7 +297,7 @@ def _check_together(run: Run, samples: Samples, views: Views, batch_size: int) -
             return
         raise ValueError(
             f"{samples.name} is a stream and {run.processes} processes would each read all of it: "
-            "pass a data set or a DataLoader of one."
+            "pass a data set or a DataLoader of one that has torch's own __iter__."
         )
     draws = not isinstance(views, PlainViews | FixedCopies)
     if run.processes > 1 and draws and not isinstance(samples, InMemory):

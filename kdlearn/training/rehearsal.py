@@ -27,7 +27,7 @@ from kdlearn.data.samples import ALONE, InMemory, Samples
 from kdlearn.data.views import FixedCopies, Views, shown
 from kdlearn.distill.distiller import DistillationLoss
 from kdlearn.distill.terms import label_cross_entropy
-from kdlearn.measure.metrics import evaluate
+from kdlearn.measure.metrics import accuracy, evaluate
 from kdlearn.training.engine import Run
 
 
@@ -53,10 +53,11 @@ def rehearse(
         few = _few(samples)
         if _are_tokens(few.labels):
             _check_shifted(samples)
-        loss, ran = _tried(run, samples, views, few)
-        if not all(part.requires_grad for part in loss.parts.values()):
-            # A loss may find nothing to compare in two samples, such as a pair of one class.
-            loss, ran = _tried(run, samples, views, samples.few(32))
+        loss, cut_off = _tried(run, samples, views, few)
+        if cut_off or not all(part.requires_grad for part in loss.parts.values()):
+            # A loss may find nothing to compare in two samples, such as a pair of one class, and
+            # they may reach no gradient of a part that is chosen by sample.
+            loss, cut_off = _tried(run, samples, views, samples.few(32))
         for name, part in loss.parts.items():
             if not part.requires_grad:
                 raise ValueError(
@@ -72,17 +73,15 @@ def rehearse(
                     "nothing would train them: pass a loss with parameters as a module, not inside "
                     "a lambda, or call requires_grad_(False) on what shall stay as it is."
                 )
-        loss.total.backward()
-        sparse = any(p.grad is not None and p.grad.is_sparse for p in model.parameters())
-        # A checkpoint that re-enters runs its part once more, with a graph.
-        cut_off = [name for name, part in ran.items() if _all_without_gradient(part)]
-        model.zero_grad(set_to_none=True)
         if cut_off:
             raise ValueError(
                 f"layer {cut_off[0]!r} of the student has weights to train and runs under "
-                "torch.no_grad() in forward, so nothing would train them: leave no_grad out, or "
-                "call requires_grad_(False) on what shall stay as it is."
+                "torch.no_grad() in forward, where nothing trains them: leave no_grad out, or call "
+                "requires_grad_(False) on what shall stay as it is."
             )
+        loss.total.backward()
+        sparse = any(p.grad is not None and p.grad.is_sparse for p in model.parameters())
+        model.zero_grad(set_to_none=True)
         if sparse:
             raise ValueError(
                 "a gradient of the student is sparse, and torch has no norm of it, by which a "
@@ -94,8 +93,8 @@ def rehearse(
 
 def _tried(
     run: Run, samples: Samples, views: Views, few: Batch
-) -> tuple[DistillationLoss, dict[str, nn.Module]]:
-    """Return the loss on a few samples, and the layers that ran without a graph."""
+) -> tuple[DistillationLoss, list[str]]:
+    """Return the loss on a few samples, and the layers that no_grad alone leaves untrained."""
     model, batch = run.distiller, shown(views, few)
     if isinstance(views, FixedCopies) and few.rows is not None:
         # The rows of the last copy: a loss that was made for fewer is told.
@@ -113,12 +112,16 @@ def _tried(
                 if any(term.loss is label_cross_entropy for term in model.terms):
                     check_logit_values(said.logits, "the student's logits")
                 with unchanged([*seen, batch.labels], "a loss"):
-                    return model.loss(said, taught), ran
+                    loss = model.loss(said, taught)
     except (TypeError, RuntimeError, UserWarning) as error:
         notes = getattr(error, "__notes__", [])
         if any(note.startswith("in term ") for note in notes) and isinstance(error, TypeError):
             raise  # of the loss itself, which says what it misses
-        raise _explained(error, batch, samples.name, model.student) from error
+        explained = _explained(error, batch, samples.name, model.student)
+        for note in notes if explained is not error else ():
+            explained.add_note(note)
+        raise explained from error
+    return loss, _untrained(ran, loss, model)
 
 
 @contextmanager
@@ -145,8 +148,16 @@ def _without_graph(student: nn.Module) -> Iterator[dict[str, nn.Module]]:
             hook.remove()
 
 
-def _all_without_gradient(part: nn.Module) -> bool:
-    return all(p.grad is None for p in part.parameters(recurse=False))
+def _untrained(ran: dict[str, nn.Module], loss: DistillationLoss, model: nn.Module) -> list[str]:
+    """Name the layers if none gets a gradient; a checkpoint that re-enters gives them one."""
+    if not ran or not loss.total.requires_grad:
+        return []
+    loss.total.backward(retain_graph=True)
+    grads = {name: [p.grad for p in part.parameters(recurse=False)] for name, part in ran.items()}
+    model.zero_grad(set_to_none=True)
+    # Where one has, such as an expert that was chosen, others have with other samples.
+    is_trained = any(grad is not None for own in grads.values() for grad in own)
+    return [] if is_trained else list(grads)
 
 
 def _parameters_of(value: Tensor) -> set[nn.Parameter]:
@@ -178,7 +189,7 @@ def _outermost(samples: Samples) -> Batch | None:
     if not isinstance(samples, InMemory):
         return None
     labels = samples.batch.labels
-    if not isinstance(labels, Tensor) or labels.is_floating_point():
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or not labels.numel():
         return None
     counted = labels.masked_fill(labels == -100, 0).reshape(len(labels), -1)
     low, high = int(counted.amin(1).argmin()), int(counted.amax(1).argmax())
@@ -231,10 +242,10 @@ def _try_metric(run: Run, held_out: Samples, metric: Callable[[Tensor, Any], flo
         try:
             evaluate(student, Samples.of(batch, held_out.name), of_all)
         except (TypeError, ValueError, RuntimeError):
-            # Some metrics want every class among the labels.
-            if isinstance(held_out, InMemory):
+            if metric is accuracy:
                 raise
-            evaluate(student, Samples.of(held_out.few(512), held_out.name), metric)
+            # Some want every class among the labels, or answers that differ.
+            evaluate(student, held_out, metric)
     except (TypeError, ValueError, RuntimeError) as error:
         named = getattr(metric, "__name__", "metric")
         raise type(error)(
@@ -256,6 +267,15 @@ def _check_lengths(held_out: Samples) -> None:
         )
 
 
+# How torch calls types of whole numbers in its errors.
+_TYPES = {
+    torch.bool: "bool Bool",
+    torch.int16: "short Short",
+    torch.int32: "int Int",
+    torch.int64: "long Long",
+}
+
+
 def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) -> Exception:
     """Return what torch means where its words do not name the data."""
     if isinstance(error, UserWarning):
@@ -266,8 +286,11 @@ def _explained(error: Exception, batch: Batch, name: str, student: nn.Module) ->
         )
     kinds = {tensor.dtype for tensor in tensors_in(batch.inputs)}
     whole = [kind for kind in kinds if not kind.is_floating_point and not kind.is_complex]
-    about_types = any(word in str(error) for word in ("dtype", "scalar type", "type Float"))
-    if torch.uint8 in kinds or (whole and about_types and isinstance(error, RuntimeError)):
+    # Of tokens, other types than theirs may be the matter.
+    about = " ".join(_TYPES[kind] for kind in whole if kind in _TYPES).split()
+    said = str(error).replace(":", " ").replace(",", " ").split()
+    is_named = isinstance(batch.inputs, Tensor) and any(word in said for word in about)
+    if torch.uint8 in kinds or (is_named and isinstance(error, RuntimeError)):
         kind = torch.uint8 if torch.uint8 in kinds else whole[0]
         where = ", or convert in augment" if name == "train" else " (augment is for train alone)"
         return TypeError(

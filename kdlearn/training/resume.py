@@ -18,11 +18,11 @@ from torch import Generator, Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdlearn.core.identity import described, described_parts
+from kdlearn.core.identity import described, described_parts, digest_of
 from kdlearn.core.inputs import buffers_kept, evaluating, map_tensors
 from kdlearn.core.randomness import random_states, separate_randomness, set_random_states
 from kdlearn.data.batch import Batch
-from kdlearn.data.samples import Samples
+from kdlearn.data.samples import InMemory, Samples
 from kdlearn.data.views import Views, shown
 from kdlearn.distill.teachers import LiveTeacher, same_teacher
 from kdlearn.training.checkpoints import CheckpointError, Checkpoints
@@ -214,8 +214,8 @@ class Keeper:
         if not len(self._answers()):
             with _leaving_no_draws():
                 self._few = shown(self._objects["augmentation"], self._few)
-        with _leaving_no_draws():  # in whatever order: a loader of what is measured may shuffle
-            measured = None if held_out is None else held_out.whole().digest()
+        with _leaving_no_draws():
+            measured = None if held_out is None else _digest_in_any_order(held_out)
         self._plan = {**settings, **self._described(samples), "validation": measured}
         self.checkpoints.check(self.model.state_dict(), self._training([]))
         if start is None:
@@ -394,6 +394,15 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
+def _digest_in_any_order(held_out: Samples) -> str:
+    """Return what tells samples from others; a loader of what is measured may shuffle."""
+    if isinstance(held_out, InMemory):
+        return held_out.digest()
+    few = held_out.whole().few(8)
+    number = len(held_out) if held_out.has_rows else held_out.steps(1)
+    return f"{digest_of(few.inputs, few.labels)} of {number}"
+
+
 def _schedule(scheduler: LRScheduler | None) -> str:
     """Describe a schedule; its ``state_dict()`` leaves its functions out."""
     if scheduler is None:
@@ -459,7 +468,8 @@ def checkpoint_to_resume(
     if not samples.has_rows:
         raise ValueError(
             f"{samples.name} is a stream, which cannot be entered again where it stopped: pass "
-            "tensors, a data set or a DataLoader of one, or leave checkpoints out."
+            "tensors, a data set or a DataLoader of one that has torch's own __iter__, or leave "
+            "checkpoints out."
         )
     found = checkpoints.saved()
     if resume is False and found:

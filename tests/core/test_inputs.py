@@ -1,7 +1,7 @@
 """Named inputs and outputs of any kind, through every door of the package."""
 
 from collections import OrderedDict, UserDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
@@ -258,3 +258,12 @@ def test_a_decoder_without_inputs_of_its_own_is_refused():
     shifted = model.prepare_decoder_input_ids_from_labels(tokens)
     said = run(model, {"input_ids": tokens, "decoder_input_ids": shifted})
     assert torch.equal(said.argmax(-1), shifted)
+
+
+def test_a_field_that_is_not_there_yet_is_left_out():
+    @dataclass
+    class Late:
+        now: Tensor
+        later: Tensor = field(init=False)
+
+    assert map_tensors(lambda tensor: tensor + 1, Late(torch.zeros(1))).now.item() == 1

@@ -294,3 +294,12 @@ def test_a_layer_that_hides_where_its_numbers_lie_is_recorded_as_it_was():
     with Taps(model, ["inner"]) as taps:
         model(x)
     assert torch.equal(taps["inner"], 2 * x)
+
+
+def test_tensors_without_a_place_in_memory_are_recorded_too():
+    model, x = nn.Sequential(nn.Linear(3, 2, bias=False)), torch.randn(4, 3)
+    with Taps(model, ["0"]) as taps:
+        model(x.to_sparse())
+        assert torch.allclose(taps["0"], x @ model[0].weight.T)
+        slopes = torch.func.grad(lambda y: model(y).sum())(x)
+    assert torch.allclose(slopes, model[0].weight.sum(0).expand(4, 3))

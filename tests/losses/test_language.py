@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlearn import losses
+from kdlearn.distill import Taps
 from kdlearn.store import TopK
 
 few = settings(max_examples=15, deadline=None)
@@ -594,3 +595,11 @@ def test_many_chunks_add_up_in_double_precision(chunk):
     whole = losses.forward_kl(student.double(), teacher.double()).item()
     found = losses.forward_kl(student, teacher, chunk=chunk)
     assert found.dtype == torch.float32 and found.item() == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_head_that_is_tapped_is_what_it_was():
+    model, teacher = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 7)), torch.randn(6, 7)
+    with Taps(model, ["0", "1"]) as taps:
+        logits = model(torch.randn(6, 4))
+        found = losses.linear_distillation_loss(taps["0"], model[1], teacher)
+    torch.testing.assert_close(found, losses.forward_kl(logits, teacher))

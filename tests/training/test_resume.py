@@ -232,7 +232,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changed, said):
 def test_a_history_is_of_one_validation_and_one_metric(tmp_path, changed, said):
     settings = {"validation": task(9), "metric": lambda logits, labels: 1.0}
     with_a_loader = {"validation": DataLoader(TensorDataset(*task(9)), 4, shuffle=True)}
-    for number, first in enumerate((settings, {**settings, **with_a_loader})):
+    with_a_stream = {"validation": [task(9), task(9)]}
+    for number, first in enumerate(
+        (settings, {**settings, **with_a_loader}, {**settings, **with_a_stream})
+    ):
         options = {"progress": False, "checkpoints": Checkpoints(tmp_path / str(number))}
         fit(network(), task(), epochs=1, **first, **options)
         fit(network(), task(), epochs=1, **first, **options, resume=True)
