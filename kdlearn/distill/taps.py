@@ -203,5 +203,5 @@ def _place(tensor: Tensor) -> int | None:
     """Where the numbers lie; a sparse tensor, or one under torch.func, has no such place."""
     try:
         return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError:  # or NotImplementedError, which is one
         return None
